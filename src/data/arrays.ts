@@ -1,5 +1,5 @@
-// Samples that lie in memory as rows of two tensors. In: x [n, ...] and y [n, ...], or a function that loads them; out:
-// a dataset.
+// Samples in memory, as rows of two tensors. In: x [n, ...] and y [n, ...], or a function that loads them; out: a
+// dataset.
 import { bytesPer, hostArray } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
@@ -36,9 +36,9 @@ const KEYS: KeysOf<ArrayOptions> = { train: aNumber };
 const ROW_KEYS: KeysOf<Rows> = { x: needed(anything), y: needed(anything) };
 
 /**
- * A dataset of rows in memory; they are not copied and must not change. `train`: the first so many rows are for
- * training, the rest is held out; by default all are for training. ShapeError where x and y do not have the same number
- * of rows, or data of another length than their shapes say.
+ * A dataset of rows in memory, which are not copied and must not change. `train`: how many rows are for training, from
+ * the first; the others are held out; by default all are for training. Throws ShapeError if x and y have different
+ * numbers of rows, or data of another length than their shapes say.
  */
 export function arrays(rows: Rows, options: ArrayOptions = {}): ArrayDataset {
   for (const name of ['x', 'y'] as const) checkTensor(name, (rows as Partial<Rows> | undefined)?.[name]);
@@ -48,7 +48,7 @@ export function arrays(rows: Rows, options: ArrayOptions = {}): ArrayDataset {
   return new ArrayDataset('arrays', () => Promise.resolve(parts));
 }
 
-/** What TypeScript would have refused. */
+/** Checks types, for callers without TypeScript. */
 function checkTensor(name: string, tensor: Partial<HostTensor> | undefined): void {
   const { dtype, shape, data } = tensor ?? {},
     hint = "hostTensor('float32', [rows, columns], values)";

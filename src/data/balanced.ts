@@ -1,11 +1,10 @@
 // An order of samples in which every batch brings the experts nearly the same load. In: which experts each sample chose
 // (what a session remembers: `session.assignments`), the size of a batch; out: an order for `batches({ order })`.
 //
-// Samples come in the shuffled order of (seed, epoch), and each goes to that one of the batches that are open, 16 at a
-// time, whose loads it brings nearest to what an even share of all samples would be (least growth of the squared
-// distance); a full batch makes room for the next. No sample is left for later, so that no batch gets the awkward ones.
-// What all samples together prefer stays: it is evened out over batches, and a batch's most loaded expert is as loaded
-// as it is over all samples.
+// Samples come in the shuffled order of (seed, epoch). 16 batches are open at a time. Each sample goes to the open
+// batch whose loads come nearest to an even share of all samples (least growth of the squared distance); a full batch
+// is replaced by the next. No sample is postponed, so that no batch collects the difficult ones. If all samples
+// together prefer an expert, every batch prefers it by the same amount.
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { aNumber, anything, needed } from '../base/kinds.ts';
 import { Stream } from '../base/random.ts';
@@ -18,7 +17,7 @@ const OPEN = 16; // batches that are filled at a time
 export interface BalancedOptions {
   /** Samples in a batch: that of `batches`. */
   readonly size: number;
-  /** Of the shuffled order that it begins with; default 0. */
+  /** Seed of the shuffled order that it starts from; default 0. */
   readonly seed?: number;
 }
 const KEYS: KeysOf<BalancedOptions> = { size: needed(aNumber), seed: anything };
@@ -43,7 +42,9 @@ export function balancedOrder(known: Assignments | readonly Assignments[], optio
   };
 }
 
-/** Choices of each expert by each sample, [count, width], and their mean; what is not known is the mean. */
+/**
+ * Choices of each expert by each sample, [count, width], and their mean, which stands for samples that are not known.
+ */
 function loadsOf(
   layers: readonly Assignments[],
   count: number,
@@ -70,8 +71,8 @@ function loadsOf(
 }
 
 /**
- * How many samples of an epoch each of its batches takes: the first goes on with a batch of the epoch before, the last
- * into the next one.
+ * How many samples of an epoch each of its batches takes. The first may complete a batch of the epoch before; the last
+ * may be completed by the next epoch.
  */
 function roomOf(epoch: number, count: number, size: number): number[] {
   const rooms: number[] = [];

@@ -15,7 +15,7 @@ export interface Samples {
   gather(ids: Int32Array): Batch;
 }
 
-/** Shuffled batches of samples that `load` gives (or throws a UserError, where there are none). */
+/** Shuffled batches of the samples that `load` gives; `load` throws a UserError if there are none. */
 export function shuffled(load: () => Promise<Samples>, options: BatchOptions): Batches {
   const { size, seed = 0, from = 0, limit = Infinity } = options;
   if (limit !== Infinity) wholeNumber('batches', 'limit', limit, 0);
@@ -52,7 +52,7 @@ function epochOrders(make: EpochOrder): EpochOrder {
   };
 }
 
-/** The caller's own order, refused where a sample is missing or comes twice. */
+/** The caller's own order. Throws UserError if a sample is missing or comes twice. */
 const checked =
   (own: EpochOrder): EpochOrder =>
   (epoch, count) => {
@@ -80,7 +80,7 @@ function later(f: () => void): void {
   port2.postMessage(null);
 }
 
-/** at(from) .. at(end - 1); the next one is made as soon as the caller waits for something. */
+/** at(from) .. at(end - 1); the next one is prepared as soon as the caller waits for something. */
 async function* ahead(
   at: (step: number) => Promise<Batch>,
   from: number,
@@ -92,7 +92,7 @@ async function* ahead(
         at(step).then(resolve, reject);
       });
     });
-    made.catch(() => undefined); // it is thrown where it is awaited, if it ever is
+    made.catch(() => undefined); // the error is thrown again where `made` is awaited
     return made;
   };
   if (from >= end) return;

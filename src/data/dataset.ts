@@ -1,6 +1,6 @@
-// What every dataset is: samples with stable ids, given as shuffled batches without end to train on, and as one ordered
-// pass over held-out samples to measure with. A batch is a pure function of (dataset, seed, step), so a run resumes
-// exactly.
+// The interface of datasets: samples with stable ids. For training they come as endless shuffled batches, for
+// validation as one ordered pass over held-out samples. A batch is a pure function of (dataset, seed, step), so that a
+// run can be resumed exactly.
 import type { KeysOf } from '../base/options.ts';
 import { aFunction, aNumber, aWhole, needed, oneOf } from '../base/kinds.ts';
 import type { Batch } from '../base/tensor.ts';
@@ -50,9 +50,6 @@ export interface Dataset<B extends BatchOptions = BatchOptions, P extends PassOp
   batches(options: B): Batches;
   /** Every sample of a split once, in order. */
   pass(options: P): AsyncIterable<Batch>;
-  /**
-   * 32 hex digits that tell this data from other data: a checkpoint keeps them, so that a resumed run can refuse other
-   * data.
-   */
+  /** 32 hex digits that identify the data. Checkpoints store them, so that a resumed run can refuse other data. */
   fingerprint(): Promise<string>;
 }

@@ -1,8 +1,7 @@
-// Which files the user means. In: paths of files and folders, and globs; out: regular files, each once, in order of the
-// bytes of their absolute paths (so that the order of the arguments does not matter), and what lay there and is no such
-// file. Folders are searched through and through; names that begin with a dot are passed over unless the user names
-// them. Links are followed, a file or folder that several lead to is taken once, so loops end. Names are bytes, which
-// need not be UTF-8.
+// Finds files by paths of files and folders, and by globs. Out: regular files, each once, in order of the bytes of
+// their absolute paths (so that the order of arguments does not matter), and the paths that were left out. Folders are
+// searched recursively; names that begin with a dot are left out unless the user names them. Links are followed; a file
+// or folder that several links lead to is taken once, so that loops end. Names are bytes, which need not be UTF-8.
 import { glob, lstat, readdir, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, resolve, sep } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -10,7 +9,7 @@ import { codeOf, fault, shownPath } from '../io/fault.ts';
 import type { Skipped } from './text.ts';
 
 const GLOB = /[*?[\]{}]/;
-const REFUSED = ['EACCES', 'EPERM']; // what a search passes over; of a path that the user named it is an error
+const REFUSED = ['EACCES', 'EPERM']; // a search leaves such paths out; for a path that the user named it is an error
 
 /** A file by the bytes of its absolute path. `named`: the user named it, or a glob that it matches. */
 export interface Found {

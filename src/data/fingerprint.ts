@@ -1,6 +1,6 @@
-// What tells data from other data. In: its parts, in order; out: 32 hex digits. SHA-256 by the Web Crypto API, which
-// Node and every secure page (https, localhost) have; parts are hashed one by one and then their hashes, since that API
-// takes whole arrays.
+// A fingerprint of data. In: its parts, in order; out: 32 hex digits. Uses SHA-256 of the Web Crypto API, which Node
+// and every secure page (https, localhost) have. Each part is hashed, and then the hashes, because the API takes only
+// whole arrays.
 import { UserError } from '../base/errors.ts';
 
 const PIECE = 64 << 20;
@@ -20,7 +20,7 @@ export async function fingerprintOf(parts: Iterable<string | Uint8Array>): Promi
 }
 
 async function sha256(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
-  // Absent from pages that are not secure, whatever its type says.
+  // `crypto.subtle` is undefined in pages that are not secure, though its type does not say so.
   const { subtle } = crypto as { readonly subtle?: SubtleCrypto };
   if (!subtle) throw new UserError('fingerprint: this page has no Web Crypto', 'serve it by https or from localhost');
   // It takes no shared memory.

@@ -73,7 +73,7 @@ export async function readIdx(path: string, rank: number): Promise<Idx> {
   }
 }
 
-/** `size`: bytes of the file, where it is known; else what is too much is not counted. */
+/** `size`: bytes of the file, if known; else the error does not say how many bytes there are too many. */
 async function read(path: string, rank: number, pieces: AsyncIterable<Buffer>, size: number | null): Promise<Idx> {
   const start = idxHeader(rank),
     kept: Buffer[] = [];
@@ -99,7 +99,7 @@ async function read(path: string, rank: number, pieces: AsyncIterable<Buffer>, s
   return { shape, data: Buffer.concat(kept).subarray(start) };
 }
 
-/** The sizes that the header tells. */
+/** The sizes in the header. */
 function shapeOf(path: string, rank: number, bytes: Buffer): number[] {
   const need = (offset: number, length: number, what: string): void => {
     if (bytes.length < offset + length) throw broken(path, offset, what, `the file ends at byte ${bytes.length}`);

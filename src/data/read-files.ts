@@ -13,8 +13,8 @@ const MAX_BYTES = 2 ** 31 - 1;
 const AT_ONCE = 16; // files open at the same time
 
 /**
- * Reads the files. Rejects with a UserError for one that is over 2 GiB or cannot be read; one that was only found and
- * may not be read is left out.
+ * Reads the files. Rejects with a UserError for a file over 2 GiB, and for one that the user named and that cannot be
+ * read. A file that was found in a folder and may not be read is left out.
  */
 export async function readTextFiles({ files: found, skipped: before }: Search): Promise<TextFiles> {
   const read = new Array<Uint8Array | Skipped['reason']>(found.length);
@@ -65,7 +65,7 @@ async function readText({ path }: Found): Promise<Uint8Array | Skipped['reason']
       bytes.set(begin);
       end = await fill(file, bytes, end);
     }
-    return bytes.subarray(0, end); // shorter if someone cut it meanwhile
+    return bytes.subarray(0, end); // shorter if the file was truncated meanwhile
   } finally {
     await file.close();
   }

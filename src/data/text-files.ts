@@ -5,9 +5,9 @@ import { readTextFiles } from './read-files.ts';
 import { TextDataset, type TextOptions } from './text.ts';
 
 /**
- * The bytes of text files. Folders are searched through (names that begin with a dot are passed over); binary and empty
- * files, and those in UTF-16, are left out, and that is told in one line. A UTF-8 byte order mark is no text. Nothing
- * is read before the first batch or count is asked for; then all of it is, once, and stays in memory.
+ * A dataset of the bytes of text files. Folders are searched recursively, without names that begin with a dot. Binary
+ * and empty files, and files in UTF-16, are left out, and one line says so. A UTF-8 byte order mark does not count as
+ * text. All files are read when the first batch or count is asked for, and stay in memory.
  */
 export function text(paths: string | readonly string[], options: TextOptions = {}): TextDataset {
   const list = typeof paths === 'string' ? [paths] : paths;

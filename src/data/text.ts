@@ -27,8 +27,8 @@ export interface TextOptions {
    */
   readonly split?: { readonly validation: number };
   /**
-   * Told in one line which files were left out, and in another how much of the text no window takes. By default lines
-   * go to stderr.
+   * Gets one line about files that were left out, and one about text that is in no window. By default lines go to
+   * stderr.
    */
   readonly say?: (line: string) => void;
 }
@@ -51,13 +51,13 @@ export interface TextInfo {
   readonly skipped: readonly Skipped[];
 }
 
-/** What a context makes of the text. */
+/** How a context length divides the text. */
 export interface TextCounts {
   readonly train: number; // windows
   readonly validation: number;
   // files without any window to train on: their training part has no more than `context` bytes
   readonly shortFiles: number;
-  readonly unusedBytes: number; // of both splits: bytes that no window takes
+  readonly unusedBytes: number; // bytes of both splits that are in no window
 }
 
 /**
@@ -80,8 +80,8 @@ export interface TextFile {
   readonly bytes: Uint8Array;
 }
 /**
- * What was left out. 'hidden': a name that begins with a dot; 'again': another path to what is there already;
- * 'unreadable': found in a folder, and this user may not read it; 'no file': a pipe, a socket, a device.
+ * A path that was left out, and why. 'hidden': the name begins with a dot; 'again': another path to a file that is read
+ * already; 'unreadable': found in a folder, but this user may not read it; 'no file': a pipe, a socket, a device.
  */
 export interface Skipped {
   readonly path: string;
@@ -92,7 +92,7 @@ export interface TextFiles {
   readonly skipped: readonly Skipped[];
 }
 
-/** What one and several things left out are called, in the order in which they are told. */
+/** Words for one and for several paths that were left out, by reason, in the order of the message. */
 const REASONS = {
   binary: ['binary file', 'binary files'],
   'UTF-16': ['file in UTF-16', 'files in UTF-16'],
@@ -106,7 +106,7 @@ const REASONS = {
   hidden: ['name that begins with a dot', 'names that begin with a dot'],
 } as const;
 const SHOWN = 3; // paths of each
-const TOLD = 0.05; // a share of bytes in no window that is worth a line
+const TOLD = 0.05; // if more than this share of the bytes is in no window, a line says so
 
 interface Loaded {
   readonly info: TextInfo;
@@ -152,10 +152,10 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   }
 
   /**
-   * All windows of the held-out bytes, files in order of their paths: what validation loss is the mean over. Windows of
-   * a file begin every `context` bytes from the first held-out one; x int32 [n, context], y int32 [n, context], n =
-   * size but in the last batch. A window that would reach beyond the file's end is left out, so every window has
-   * `context` targets and counts the same.
+   * All windows of the held-out bytes, files in order of their paths; validation loss is the mean over them. Windows of
+   * a file begin every `context` bytes from the first held-out byte. x int32 [n, context], y int32 [n, context]; n is
+   * `size`, or less in the last batch. A window that would reach beyond the file's end is left out, so every window has
+   * `context` targets and the same weight.
    */
   windows(options: TextPassOptions): AsyncIterable<Batch> {
     checkOptions('windows', options, PASS);
@@ -173,8 +173,8 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   }
 
   /**
-   * How many windows of `context` bytes there are: to be asked before training, since too little data is an error only
-   * when read.
+   * How many windows of `context` bytes there are. Ask this before training: too little data gives an error only when
+   * batches are read.
    */
   async counts(context: number): Promise<TextCounts> {
     wholeNumber('counts', 'context', context, 1);
@@ -231,7 +231,7 @@ function loadedOf(
       wide ? `convert it to UTF-8: iconv -f ${wide.reason} -t UTF-8` : 'name text files or folders that hold some',
     );
   }
-  // Hidden names alone are what everybody expects.
+  // If only hidden names were left out, as users expect, no line is needed.
   if (skipped.some(({ reason }) => reason !== 'hidden')) say(`left out ${out}`);
   // 1e-9: a product that should be whole but falls just below it, as (1 - 0.71) * 100
   const cuts = files.map(({ bytes }) => Math.floor((1 - validation) * bytes.length + 1e-9));
@@ -261,7 +261,7 @@ function leftOut(skipped: readonly Skipped[]): string {
     .join('; ');
 }
 
-/** Bytes of a part that no window takes. */
+/** Bytes of a part that are in no window. */
 function unusedIn(bytes: number, context: number): number {
   const windows = windowCount(bytes, context);
   return windows === 0 ? bytes : bytes - (windows * context + 1);

@@ -10,8 +10,8 @@ import type { Samples } from './batches.ts';
 export const windowCount = (bytes: number, context: number): number => Math.max(0, Math.floor((bytes - 1) / context));
 
 /**
- * A batch of zeros with the shape of windows: nothing but the shape of it counts. x and y share memory, which the
- * system gives when it is written to.
+ * A batch of zeros with the shape of windows, for use where only the shape matters. x and y share memory, which the
+ * system allocates only when it is written to.
  */
 export function windowsShape(size: number, context: number): Batch {
   const zeros = { dtype: 'int32', shape: [size, context], data: new Int32Array(size * context) } as const;

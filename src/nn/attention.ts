@@ -1,5 +1,5 @@
-// Causal self-attention with rotary positions, of as many or fewer heads of keys and values as of queries (Ainslie et
-// al. 2023), and its form with a cache of keys and values for generation.
+// Causal self-attention with rotary positions, optionally with fewer heads of keys and values than of queries (Ainslie
+// et al. 2023), and its form with a cache of keys and values for generation.
 import { boundOf } from '../base/shape.ts';
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
@@ -36,7 +36,7 @@ const KEYS: KeysOf<AttentionOptions> = {
   ropeBase: above0,
 };
 
-/** Where a cached step stands: the tokens of x are those at `position`, `position` + 1, ... of the sequence. */
+/** Position of a cached step: the tokens of x are at `position`, `position` + 1, ... of the sequence. */
 export interface Cached {
   readonly position: Tensor;
 }
@@ -60,7 +60,7 @@ export function headWidth(
   return width;
 }
 
-/** [batch, time, dModel] -> [batch, time, dModel]: each position sees itself and those before it. */
+/** [batch, time, dModel] -> [batch, time, dModel]: each position attends to itself and earlier ones. */
 export class CausalSelfAttention {
   readonly qkv: Linear; // [dModel, dModel + 2 kvHeads * width of a head]: queries, keys, values
   readonly out: Linear; // [dModel, dModel]
@@ -104,7 +104,7 @@ export class CausalSelfAttention {
 
   /**
    * The cache [batch, context, kvHeads, width] with this step's rows written, which is also its next value. Its sizes
-   * are part of its name: other numbers of sequences have another.
+   * are part of its name, so that another number of sequences has another cache.
    */
   #cache(trace: Trace, name: string, rows: Tensor, { position }: Cached): Tensor {
     const [batch, , heads, width] = rows.shape.map(boundOf);

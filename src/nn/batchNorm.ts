@@ -28,13 +28,12 @@ const KEYS: KeysOf<BatchNormOptions> = { eps: atLeast0, momentum: aNumber };
 /**
  * (x - mean) / sqrt(variance + eps) * gain + bias for each column of the last axis: [..., width] -> [..., width].
  *
- * Training takes mean and variance of the batch, over all axes but the last, of at least 2 elements a column: fewer
- * are refused by a UserError. Where the first dimension varies at run time (rows of an expert), they are those of
- * the rows that are there; of a single element a column there are none: that row is normalised by the running
- * statistics, which stay as they are, as they do where there is no row. The running statistics, which evaluation
- * takes, are parameters that are not trained: they lie in checkpoints, and change only if the step commits. With
- * `accumulate` and `split`, each micro-batch is normalised by its own statistics (n times fewer samples), and the
- * running ones change once a step, by the mean over micro-batches.
+ * Training uses mean and variance of the batch, over all axes but the last. They need at least 2 elements a column:
+ * fewer give a UserError. If the first dimension varies at run time (rows of an expert), only existing rows count; a
+ * single row is normalised by the running statistics, which then do not change, and do not change without rows either.
+ * Evaluation uses the running statistics. They are parameters that are not trained: checkpoints hold them, and they
+ * change only if the step commits. With `accumulate` and `split`, each micro-batch is normalised by its own statistics
+ * (of n times fewer samples), and the running ones change once a step, by the mean over micro-batches.
  */
 export class BatchNorm {
   readonly gain: Parameter; // [width]
@@ -89,7 +88,7 @@ export class BatchNorm {
   }
 }
 
-/** Throws where a column has one element, whose variance says nothing. */
+/** Throws UserError if a column has one element, which has no variance. */
 function checkRows(x: Tensor, path: string): void {
   const [width] = x.shape.slice(-1),
     rows = elements(x.shape) / boundOf(width);
@@ -102,13 +101,13 @@ function checkRows(x: Tensor, path: string): void {
   );
 }
 
-/** How many elements a column has in this run. */
+/** How many elements a column has at run time. */
 function countOf(x: Tensor): Tensor {
   const fixed = x.shape.slice(0, -1).reduce<number>((n, d) => n * (typeof d === 'number' ? boundOf(d) : 1), 1);
   return isDynamic(x.shape) ? mul(rowCount(x), fixed) : scalar(x, fixed);
 }
 
-/** Sums of the columns. Those of each row of images come first: threads share them. */
+/** Sums of the columns. For images, each row is summed first, so that threads can share the work. */
 function overRows(x: Tensor): Tensor {
   const inner = x.shape.slice(1, -1).map((_, i) => i + 1);
   return sum(inner.length > 0 ? sum(x, inner) : x, [0]);

@@ -11,7 +11,7 @@ import { Parameter } from '../trace/parameter.ts';
 import { use } from '../trace/trace.ts';
 
 export interface Conv2dOptions extends OpOptions {
-  /** Adds a bias; default true. Leave it out before a normalisation, which takes it away. */
+  /** Adds a bias; default true. Before a normalisation, which removes it, set it to false. */
   readonly bias?: boolean;
   /**
    * Standard deviation of the starting weights; default sqrt(2 / fan-in), which keeps the size of activations under

@@ -1,6 +1,6 @@
-// Losses: from a model's output and the targets to one number, a mean, which says over how much: pieces of a batch
-// (`accumulate`, `split`) and batches of an evaluation weigh by what counts in them. Those with options take them as
-// a third argument: `loss: (o, t) => loss.crossEntropy(o, t, { labelSmoothing: 0.1 })`.
+// Losses: from a model's output and the targets to one number, which is a mean over some count. Parts of a batch
+// (`accumulate`, `split`) and batches of an evaluation are weighted by these counts. Options are a third argument:
+// `loss: (o, t) => loss.crossEntropy(o, t, { labelSmoothing: 0.1 })`.
 import { hostTensor } from '../base/tensor.ts';
 import { isFloat } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
@@ -34,16 +34,16 @@ import { takeAlong } from '../graph/ops/shape/takeAlong.ts';
 import { where } from '../graph/ops/elementwise/where.ts';
 import { traceOf } from '../trace/trace.ts';
 
-/** One number from a model's output and the targets. A loss of one's own is weighted by samples, unless it is made
- * of losses of this module, `meanOver`, or says by `counted` over what it is a mean. */
+/** One number from a model's output and the targets. A user's own loss is weighted by samples, unless it is composed of
+ * losses of this module or `meanOver`, or `counted` gives its count. */
 export type Loss = (output: Tensor, target: Tensor) => Tensor;
 
 /**
- * Says that `mean`, one float number, is a mean over `count` things (one number, or a tensor []), and gives it back.
- * Where a batch goes through in parts, the gradient and the value are those of the mean over the whole batch: sum of
- * count * mean over parts, divided by the sum of counts. A sum of such means, each with a factor, is weighed term by
- * term; what is no such sum (a root of a mean, a product of two) only as far as it changes in proportion to its means.
- * In parts, `count` must follow from x and y alone.
+ * Declares that `mean`, one float number, is a mean over `count` things (a number, or a tensor []), and gives it back.
+ * If a batch is split into parts, gradient and value are those of the mean over the whole batch: the sum of count *
+ * mean over parts, divided by the sum of counts. A sum of such means with factors is weighted term by term. For
+ * anything else (a root of a mean, a product of two means) this holds only to first order in the means. If the batch is
+ * split, `count` must depend only on x and y.
  */
 export function counted(mean: Tensor, count: Tensor | number): Tensor {
   if (mean.shape.length !== 0 || !isFloat(mean.dtype)) {
@@ -61,8 +61,8 @@ export function counted(mean: Tensor, count: Tensor | number): Tensor {
 }
 
 /**
- * The mean of all elements of `each`; with `weights` (numbers of at least 0, broadcast to the shape of `each`; a
- * mask of 0 and 1 among them) sum(weights * each) / sum(weights). 0 where nothing counts, with a gradient of 0.
+ * The mean of all elements of `each`; with `weights` (numbers of at least 0, such as a mask of 0 and 1, broadcast to
+ * the shape of `each`): sum(weights * each) / sum(weights). If all weights are 0, the mean and its gradient are 0.
  */
 export function meanOver(each: Tensor, weights?: Tensor): Tensor {
   if (weights) {
@@ -72,18 +72,18 @@ export function meanOver(each: Tensor, weights?: Tensor): Tensor {
     if (!sameShape(all.shape, each.shape)) {
       throw new ShapeError(`meanOver: weights ${showType(weights.type)} do not fit ${showType(each.type)}`);
     }
-    // What counts nothing may be no number.
+    // Elements with weight 0 may be NaN or infinite.
     return counted(ratio(sum(where(equal(all, 0), zero, mul(all, each))), total), total);
   }
   const [rows] = each.shape,
     fixed = each.shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : 1), 1);
   if (each.shape.every((d) => typeof d === 'number')) return counted(mean(each), fixed);
   const count = cast(rowsIn(each, rows), 'float32');
-  // As ops.mean, but of no rows it is 0.
+  // Like ops.mean, but 0 if there are no rows.
   return counted(div(mul(sum(each), 1 / fixed), cast(maximum(count, 1), each.dtype)), mul(count, fixed));
 }
 
-/** total / count; 0 where there is nothing to count. */
+/** total / count; 0 if count is 0. */
 const ratio = (total: Tensor, count: Tensor): Tensor => div(total, where(equal(count, 0), scalar(count, 1), count));
 
 /** int32 []: how many rows there are in this run. */
@@ -94,7 +94,7 @@ function rowsIn(x: Tensor, dim: Dim): Tensor {
   return reshape(slice(trace.tensor(dim.offsets), 0, dim.segments, dim.segments + 1), []);
 }
 
-/** Broadcasting [n, 1] with [n] would silently compare every row with every other. */
+/** Throws ShapeError for different shapes: broadcasting [n, 1] with [n] would compare every row with every other. */
 function alike(name: string, output: Tensor, target: Tensor): void {
   if (!isFloat(output.dtype) || output.dtype !== target.dtype || !sameShape(output.shape, target.shape)) {
     throw new ShapeError(
@@ -106,8 +106,8 @@ function alike(name: string, output: Tensor, target: Tensor): void {
 export interface CrossEntropyOptions {
   /** This share of the target goes in equal parts to all classes (Szegedy et al. 2016, section 7); default 0. */
   readonly labelSmoothing?: number;
-  /** Rows with this target count for nothing. If all do, the loss is 0, and so is its gradient: the step is taken
-   * all the same, so that moments and weights decay. */
+  /** Rows with this target are ignored. If all rows are, the loss and its gradient are 0; the optimiser still updates,
+   * so that moments and weights decay. */
   readonly ignoreIndex?: number;
   /** [classes]: weights of the classes; the loss is divided by the sum of the targets' weights, which is what
    * counts. Where it is 0 (every target is of a class of weight 0) only smoothed labels give a loss, divided by 1. */

@@ -1,5 +1,5 @@
-// Multi-head attention (Vaswani et al. 2017, section 3.2.2): over the sequence itself or over another one, with masks,
-// causal or not, with or without rotary positions, of as many or fewer heads of keys and values as of queries.
+// Multi-head attention (Vaswani et al. 2017, section 3.2.2): over the sequence itself or another one, with masks,
+// causal or not, with or without rotary positions, optionally with fewer heads of keys and values than of queries.
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
@@ -21,7 +21,7 @@ export interface MultiHeadOptions {
   readonly kvHeads?: number;
   /** Width of the other sequence, for cross-attention; default dModel. */
   readonly memoryWidth?: number;
-  /** Each position sees itself and those before it alone; default false. */
+  /** Whether each position attends only to itself and earlier ones; default false. */
   readonly causal?: boolean;
   /** Rotary positions with this base (10,000 for `true`); default none. Only within one sequence. */
   readonly rope?: boolean | number;
@@ -42,19 +42,19 @@ const KEYS: KeysOf<MultiHeadOptions> = {
 };
 
 export interface MultiHeadInputs {
-  /** [batch, memory, memoryWidth]: the sequence whose keys and values are seen; x itself by default. */
+  /** [batch, memory, memoryWidth]: the sequence of keys and values; x itself by default. */
   readonly memory?: Tensor;
   /**
-   * [batch or 1, heads or 1, time or 1, memory or 1]: bool, true where a position may be seen; or floats added to the
+   * [batch or 1, heads or 1, time or 1, memory or 1]: bool, true where attention is allowed; or floats added to the
    * scores.
    */
   readonly mask?: Tensor;
-  /** int32 [batch]: how many positions of the sequence that is seen are no padding. */
+  /** int32 [batch]: how many positions of the sequence of keys are no padding. */
   readonly lengths?: Tensor;
 }
 const INPUTS: KeysOf<MultiHeadInputs> = { memory: anObject, mask: anObject, lengths: anObject };
 
-/** x [batch, time, dModel] -> [batch, time, dModel]. A position that may see nothing gets the output's bias. */
+/** x [batch, time, dModel] -> [batch, time, dModel]. The output is the bias where a mask allows no position. */
 export class MultiHeadAttention {
   readonly q: Linear; // [dModel, dModel]
   readonly k: Linear; // [memoryWidth, kvHeads * width of a head]

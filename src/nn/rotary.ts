@@ -8,17 +8,14 @@ import { traceOf } from '../trace/trace.ts';
 export interface RotaryOptions {
   /** Width of a head, even. */
   readonly width: number;
-  /** Positions of the sequence at hand. */
+  /** Number of positions of the sequence. */
   readonly time: number;
   readonly base?: number;
-  /** For a cached step: where its first token stands, int32 [], and how many positions there are at most. */
+  /** For a cached step: the position of its first token, int32 [], and the most positions there can be. */
   readonly cached?: { readonly position: Tensor; readonly context: number };
 }
 
-/**
- * Cosines and sines of `time` positions for what is to be turned: [time, width / 2] each, of its dtype, as `rope` takes
- * them.
- */
+/** Cosines and sines of `time` positions, [time, width / 2] each, in the dtype of x, for `rope`. */
 export function rotation(x: Tensor, { width, time, base = 10_000, cached }: RotaryOptions): [cos: Tensor, sin: Tensor] {
   const half = width / 2,
     rows = cached?.context ?? time,

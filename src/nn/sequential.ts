@@ -1,14 +1,14 @@
-// Modules one after the other, and the reshape that stands between images and rows.
+// Modules applied one after the other, and the reshape from images to rows.
 import type { Tensor } from '../graph/tensor.ts';
 import { flatten } from '../graph/ops/shape/reshape.ts';
 import { call } from '../trace/trace.ts';
 
-/** Anything that makes one tensor from one. */
+/** A module or function from one tensor to one tensor. */
 export interface Layer {
   forward(x: Tensor): Tensor;
 }
 
-/** The last of these modules' outputs, each given the one before's. A function (an activation) may stand among them. */
+/** Applies layers in order, each to the output of the one before. A layer may be a function, such as an activation. */
 export class Sequential {
   readonly layers: readonly (Layer | ((x: Tensor) => Tensor))[];
   constructor(...layers: readonly (Layer | ((x: Tensor) => Tensor))[]) {

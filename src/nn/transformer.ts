@@ -30,7 +30,7 @@ export interface BlockOptions {
   readonly hidden?: number;
   readonly dropout?: number;
   /**
-   * Blocks keep nothing but their input for gradients and are computed again: less memory, more time, the same bits;
+   * Whether blocks store only their input for gradients and recompute the rest: less memory, more time, the same bits;
    * default false.
    */
   readonly recompute?: boolean;
@@ -106,7 +106,7 @@ export class TransformerBlock {
       dropout = 0,
       recompute = false,
     } = options;
-    // Residual branches start small, so that depth does not make the stream grow (GPT-2).
+    // Residual branches start with small weights, so that activations do not grow with depth (GPT-2).
     const branch = (inputs: number): number => 1 / Math.sqrt(inputs * 2 * layers);
     this.norm1 = new RMSNorm(dModel);
     this.attention = new CausalSelfAttention({ dModel, heads, kvHeads, context, outStd: branch(dModel) });
@@ -119,7 +119,7 @@ export class TransformerBlock {
     this.recompute = recompute;
   }
 
-  /** Whether nothing but the block's input is kept for gradients. */
+  /** Whether only the block's input is stored for gradients. */
   get recompute(): boolean {
     return this.#recompute;
   }
@@ -129,7 +129,7 @@ export class TransformerBlock {
     this.#recompute = recompute;
   }
 
-  /** ids int32 [batch, time]: the tokens themselves, for a router that goes by them. */
+  /** ids int32 [batch, time]: the tokens' ids, for a HashRouter. */
   forward(x: Tensor, cached?: Cached, ids?: Tensor): Tensor {
     return this.#recompute ? traceOf(x).recomputed(() => this.#forward(x, cached, ids)) : this.#forward(x, cached, ids);
   }

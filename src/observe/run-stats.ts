@@ -1,34 +1,33 @@
-// What a run has shown so far, as rules see it: loads of experts, drops, gates, time. In: the result of each step; out:
-// numbers by layer. What step n shows is seen from step n + 2 on, on every device and over any number of processes, so
-// that a decision does not depend on how soon a result was read.
+// Statistics of a run, as rules see them: loads of experts, drops, gates, time. In: the result of each step; out:
+// numbers by layer. Rules see the statistics of step n from step n + 2 on, on every device and with any number of
+// processes, so that a decision does not depend on when a result was read.
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { slope } from './trend.ts';
 
-const WINDOW = 64; // steps (of loads: parts of batches) of which quantiles and medians tell
+const WINDOW = 64; // quantiles and medians are over this many steps (for loads: parts of batches)
 const KEEP = 0.95; // of a moving average, each step
 const KEEP_AGREEMENT = 0.99; // the same of agreement with remembered choices (Kossmann et al. 2022)
-const FIRST = 64; // samples that are looked out for
-const DELAY = 1; // results that are kept back: that of the step before
+const FIRST = 64; // how many samples of the first batch are watched for coming again
+const DELAY = 1; // results that rules do not see yet: that of the step before
 
-/** One step as it was: statistics by name ('blocks.0.moe/load'), losses, and how long it took. */
+/** The result of one step: statistics by name ('blocks.0.moe/load'), loss, and time in ms. */
 export interface Shown {
   readonly step: number;
   readonly loss: number;
   readonly stats: Readonly<Record<string, HostTensor>>;
   /**
-   * Where the batch came in parts: the statistics of each. Loads are looked at part by part, since capacities are those
-   * of a part.
+   * If the batch was split into parts: the statistics of each. Loads count by part, because capacities are per part.
    */
   readonly parts?: readonly Readonly<Record<string, HostTensor>>[];
-  /** Ids of the batch's samples, where it has any; null: nobody remembers samples here (inference). */
+  /** Ids of the batch's samples, if it has any; null: samples are not remembered (inference). */
   readonly ids?: ArrayLike<number> | null;
   readonly ms: number;
 }
 
-/** Samples by their ids. */
+/** Statistics of sample ids. */
 export interface SampleStats {
-  /** Steps whose batch had ids, and whose had none. */
+  /** Number of steps whose batch had ids, and of those whose batch had none. */
   readonly steps: number;
   readonly without: number;
   /** The largest id so far; -1: none. */
@@ -41,24 +40,18 @@ export interface SampleStats {
 export interface LayerStats {
   readonly path: string;
   readonly experts: number;
-  /**
-   * Choices of each expert in the last step that is seen (of a batch in parts: in the last part), before any is
-   * dropped.
-   */
+  /** Choices of each expert in the last visible step (in the last part, if the batch was split), before drops. */
   readonly load: readonly number[];
   /** Their moving averages (0.95 a step). */
   readonly loadEma: readonly number[];
   /** A quantile of each expert's load over the last 64 steps. */
   quantile(q: number): number[];
   /**
-   * The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the
-   * batch. `half`: of every other step alone, 0 or 1, so that what one half suggests can be tried on the other.
+   * A quantile of each expert's load divided by the even share of its step: the capacity factor that holds it, for any
+   * batch size. `half`: only every second step, 0 or 1, so that what one half suggests can be tested on the other.
    */
   factor(q: number, half?: 0 | 1): number[];
-  /**
-   * By how much each expert's factor rises with every further load (the slope of a line through them), where that is
-   * more than chance; else 0.
-   */
+  /** By how much each expert's factor rises from load to load (least squares), if that is significant; else 0. */
   trend(): number[];
   /** Choices dropped in the last step, and spilled. */
   readonly dropped: number;
@@ -68,18 +61,18 @@ export interface LayerStats {
   /** Mean entropy of the gate's distribution, in nats; NaN where the router has none. */
   readonly gateEntropy: number;
   /**
-   * Mean weight of the second choice; with one choice, the weight that a second one would have beside it. NaN where the
+   * Mean weight of second choices; with one expert a token, the weight that a second choice would have. NaN if the
    * router has none.
    */
   readonly secondGateWeight: number;
   /** Its moving average (0.95 a step). */
   readonly secondGateWeightEma: number;
   /**
-   * While choices are remembered: the share of those compared that are still among the live ones, in the last step that
-   * compared any; NaN before.
+   * While choices are remembered: the share of compared choices that are still among the router's own ones, in the last
+   * step that compared any; NaN before.
    */
   readonly agreement: number;
-  /** Its moving average (0.99 a step), of the steps there were. */
+  /** Its moving average (0.99 a step) over the steps that compared any. */
   readonly agreementEma: number;
 }
 
@@ -132,7 +125,7 @@ export class RunStats {
   readonly #ms: number[] = [];
   #clockRead = false;
 
-  /** Steps whose results are seen. */
+  /** Number of steps whose results rules can see. */
   get step(): number {
     return this.#steps;
   }
@@ -141,13 +134,13 @@ export class RunStats {
     return this.#loss;
   }
 
-  /** Median milliseconds of the last 64 steps. A clock: a rule that reads it may only change what changes no result. */
+  /** Median milliseconds of the last 64 steps. A rule that reads this clock may only make changes that keep results. */
   get ms(): number {
     this.readClock();
     return this.usualMs();
   }
 
-  /** The same for the engine's own accounts. */
+  /** The same for the engine, which may read the clock. */
   usualMs(): number {
     return median(this.#ms);
   }
@@ -203,7 +196,7 @@ export class RunStats {
     };
   }
 
-  /** Notes that something was read that another run would not read alike. */
+  /** Records that a value was read that may differ in another run. */
   readClock(): void {
     this.#clockRead = true;
   }

@@ -1,4 +1,4 @@
-// Whether numbers rise. In: numbers that came one after the other; out: by how much they rise each time.
+// The trend of a series of numbers. In: numbers in order of time; out: the mean rise from one to the next.
 
 const LEAST = 8; // of which a line tells
 const SURE = 3; // times as much as chance makes of numbers that do not rise

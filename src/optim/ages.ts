@@ -1,7 +1,7 @@
-// The age of moments. A parameter's moments are as old as the steps in which they were updated: fewer than the
-// session's where the parameter, or a part of it, was frozen for a while, or where a checkpoint without moments was
-// loaded. Bias correction goes by that age. What is kept is how many steps each parameter, or each part of it along a
-// dimension, has missed; of most it is none.
+// The age of moments: the number of steps in which a parameter's moments were updated. It is smaller than the session's
+// number of steps if the parameter, or a part of it, was frozen for some steps, or if a checkpoint without moments was
+// loaded. Bias correction uses this age. Stored is how many steps each parameter, or each part of it along a dimension,
+// has missed; most have missed none.
 import { own } from '../base/own.ts';
 import type { Move, Place } from '../trace/knobs.ts';
 
@@ -9,7 +9,7 @@ import type { Move, Place } from '../trace/knobs.ts';
  * are older than the session. */
 export type Missed = number | { readonly axis: number; readonly parts: readonly number[] };
 
-/** What a step leaves as it is: all of a parameter, or the parts along `axis` that are true. */
+/** What a step does not update: all of a parameter, or the parts along `axis` that are true. */
 export interface Frozen {
   readonly parts: true | readonly boolean[];
   readonly axis: number;
@@ -19,13 +19,13 @@ export interface Frozen {
 export const partsOf = (missed: Missed, axis: number, count: number): number[] =>
   typeof missed === 'number' || missed.axis !== axis ? new Array<number>(count).fill(whole(missed)) : [...missed.parts];
 
-/** Of parts that are asked for as one: the most that any has missed. */
+/** The most steps that any part has missed. */
 const whole = (missed: Missed): number => (typeof missed === 'number' ? missed : Math.max(...missed.parts));
 
 export class Ages {
   #missed = new Map<string, Missed>();
 
-  /** Whether all are as old as the session. */
+  /** Whether no parameter has missed a step. */
   get equal(): boolean {
     return this.#missed.size === 0;
   }
@@ -35,12 +35,12 @@ export class Ages {
   }
 
   #set(name: string, missed: Missed): void {
-    // Parts that have come to agree stay parts: their programs stay the same.
+    // Parts that have the same age again stay separate, so that their programs stay the same.
     if (missed === 0) this.#missed.delete(name);
     else this.#missed.set(name, missed);
   }
 
-  /** A step was committed that left so much as it was. */
+  /** Counts a committed step that did not update these parameters. */
   passed(frozen: ReadonlyMap<string, Frozen>): void {
     for (const [name, { parts, axis }] of frozen) {
       const now = this.of(name);

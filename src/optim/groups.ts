@@ -1,19 +1,18 @@
-// Groups: what an optimiser does otherwise for some parameters. In: the option `groups` and the trained parameters of
-// a model with their roles; out: for each parameter its learning-rate multiplier, its decay, and whether it is
-// frozen.
+// Groups: settings of an optimiser for some of the parameters. In: the option `groups` and the trained parameters of a
+// model with their roles; out: for each parameter its learning-rate multiplier, its decay, and whether it is frozen.
 import { listed } from '../base/words.ts';
 import { UserError } from '../base/errors.ts';
 import { ROLES, type Role } from '../trace/parameter.ts';
 
-/** What is said of a parameter; a field that is not given is as it would be without groups. */
+/** Settings of a parameter; a field that is not given has the value that it would have without groups. */
 export interface Group {
   /** Multiplies the learning rate, a number of at least 0; default 1. */
   readonly lr?: number | undefined;
   /** A number of at least 0: the weight decay in place of the optimiser's. true or false: whether the optimiser's
    * applies, whatever the role. */
   readonly decay?: number | boolean | undefined;
-  /** true: keeps its value and its moments, as by `parameter.frozen = true`. false says nothing: what is frozen
-   * elsewhere stays so. */
+  /** true: the parameter and its moments are not updated, as with `parameter.frozen = true`. false has no effect: a
+   * parameter that is frozen elsewhere stays frozen. */
   readonly frozen?: boolean | undefined;
 }
 
@@ -32,7 +31,7 @@ export interface GroupRule extends Group {
  */
 export type Groups = ((path: string, role: Role) => Group | null | undefined) | readonly GroupRule[];
 
-/** What was decided for one parameter. decay undefined: its role decides. */
+/** The settings of one parameter. decay undefined: its role decides. */
 export interface Settled {
   readonly role: Role;
   readonly lr: number;
@@ -151,14 +150,14 @@ export function settle(
   });
   if (typeof groups === 'function' && !found.some(([, s]) => isSaid(s))) {
     throw new UserError(
-      `optim.${name}: groups says nothing of any parameter`,
+      `optim.${name}: groups gives no settings for any parameter`,
       `it was asked for ${shown(all.map(({ path, role }) => `${path} (${role})`))}`,
     );
   }
   return new Map(found);
 }
 
-/** Whether groups made a difference. */
+/** Whether groups set anything for the parameter. */
 export const isSaid = ({ lr, decay, frozen }: Settled): boolean => lr !== 1 || decay !== undefined || frozen;
 
 const given = (group: Group): Group =>

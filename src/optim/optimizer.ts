@@ -9,7 +9,7 @@ import { checkGroups, type Groups } from './groups.ts';
 /** The learning rate of a step (0, 1, ...): a number, or a function of the step. */
 export type Schedule = number | ((step: number) => number);
 
-/** Throws UserError where it is no finite number of at least 0: any other would make every parameter NaN, or climb. */
+/** Throws UserError for a rate that is no finite number of at least 0: others give NaN or increase the loss. */
 export function rateAt(schedule: Schedule, step: number): number {
   const refuse = (what: string, cause?: unknown): never => {
     throw new UserError(
@@ -60,8 +60,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
   eager: flag,
 };
 
-/** What TypeScript or a look at the paper would have refused: throws UserError for an option that the optimiser
- * has not, that is no number, or out of its range. */
+/** Checks options: throws UserError for one that the optimiser does not have, or that is no number in its range. */
 export function checkOptimizer(name: string, options: object, known: readonly string[]): void {
   const example = `optim.${name}({ lr: 1e-3 })`,
     given = ((options as object | undefined) ?? {}) as Readonly<Record<string, unknown>>;
@@ -101,10 +100,10 @@ export interface UpdateCall {
   scalar(name: string): Tensor;
 }
 
-/** Roles that decay: in biases and gains there is nothing that many small values would do better. */
+/** Roles with weight decay; biases and gains have none. */
 const DECAYS: readonly Role[] = ['weight', 'embedding', 'router', 'head'];
 
-/** The weight decay of a parameter, of an optimiser's. */
+/** The weight decay of a parameter, from that of the optimiser. */
 export const decayOf = (
   { role, decay = DECAYS.includes(role) }: Pick<UpdateCall, 'role' | 'decay'>,
   weightDecay: number,
@@ -130,8 +129,8 @@ export interface Optimizer {
   /** Scales all gradients down so that their joint Euclidean norm is at most this. Keeps every gradient until all
    * are known. */
   readonly clip?: number;
-  /** Updates each parameter as soon as its gradient is there, which then is never stored. Saves as many bytes as
-   * the parameters have; but a gradient that is not finite is not seen before its update, only in the loss of the
+  /** Updates each parameter as soon as its gradient is computed, so that the gradient is never stored. Saves as many
+   * bytes as the parameters have. But a gradient that is not finite is found only after its update, by the loss of the
    * next step. */
   readonly eager?: boolean;
   /**

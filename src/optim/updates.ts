@@ -57,10 +57,10 @@ export const float64Scalar = (name: string): string => `${name}/float64`;
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
 /**
- * Replaces the outputs `grad/NAME` by updates, and guards those that the model makes itself (of running statistics:
- * with accumulation they get the mean of what the micro-batches give; of a memory of which some rows are written: each
- * micro-batch writes its own); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`, the Euclidean norm of
- * all gradients together, but for those of frozen parts; not finite if one of them is not.
+ * Replaces the outputs `grad/NAME` by updates, and guards the updates that the model makes itself. With accumulation,
+ * running statistics get the mean over micro-batches; of a memory, each micro-batch writes its own rows. Adds two
+ * outputs: `flag` (int32, 0 = committed), and `grad_norm`, the Euclidean norm of all gradients together without frozen
+ * parts, which is not finite if any gradient is not.
  */
 export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, options: UpdateOptions = {}): Graph {
   const builder = GraphBuilder.resume(
@@ -77,7 +77,9 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   const phase = options.accumulate?.phase,
     batches = options.accumulate?.batches ?? 1;
 
-  /** With accumulation: the value and what the micro-batches before gave, summed, and the state that holds the sum. */
+  /**
+   * With accumulation: the sum of the value and of those of earlier micro-batches, and the state that holds the sum.
+   */
   const accumulated = (name: string, value: Tensor): { value: Tensor; sumState: Tensor | null } => {
     if (phase === undefined) return { value, sumState: null };
     const sumState = builder.input('state', accumulatorName(name), value.type),
@@ -95,7 +97,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
       return { parameterName, parameter, gradient, sumState };
     });
   const frozen = options.frozen ?? new Map<string, never>();
-  /** What is frozen of `old` stays, the rest gets `value`. */
+  /** `value`, but `old` for frozen parts. */
   const thawed = (name: string, old: Tensor, value: Tensor): Tensor => {
     const kept = frozen.get(name);
     return kept === undefined ? value : where(less(maskOf(builder, kept, old), 0.5), value, old);
@@ -106,7 +108,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     .map(({ state: id, value }) => {
       const name = nameOf(id),
         maker = graph.nodes.find((n) => n.outputs[0] === value);
-      // Of a memory that is gone on with (Op.inPlaceOf) each micro-batch writes its own rows.
+      // In a memory that is written in place (Op.inPlaceOf), each micro-batch writes its own rows.
       const inPlaceOf = maker && ops.get(maker.op)?.inPlaceOf;
       if (typeof inPlaceOf === 'number' && maker?.inputs[inPlaceOf] === id)
         return { name, target: builder.tensor(id), value: builder.tensor(value), sumState: null };
@@ -139,8 +141,8 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   const total = builder.tensor(loss.value);
   const unless = (condition: Tensor, bit: number): Tensor => where(condition, literal(commit, 0), literal(commit, bit));
   const early = add(unless(isFinite(total), FLAG.loss), unless(less(literal(commit, 0), commit), FLAG.dry));
-  // What no update takes counts for nothing: neither for clipping nor by not being finite. The mask is taken where the
-  // squares are summed, and stored nowhere.
+  // Gradients of frozen parts are not used, so they count neither for clipping nor for the check that all are finite.
+  // The mask is applied where squares are summed, and not stored.
   const counted = ({
     parameterName,
     gradient,
@@ -169,7 +171,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     norm === null || optimizer.clip === undefined ? null : div(literal(norm, optimizer.clip), add(norm, 1e-6));
   const scale = limit && where(less(limit, 1), limit, literal(limit, 1));
 
-  /** Whether the sum goes on; where it is complete it starts again at 0. */
+  /** Whether the sum continues with the next micro-batch; when it is complete, it starts again at 0. */
   const keepsSum = (sumState: Tensor | null, value: Tensor): boolean => {
     if (sumState === null) return false;
     const zero = (): Tensor =>

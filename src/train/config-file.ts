@@ -1,6 +1,6 @@
-// Configuration files: JSON with data, or TypeScript/JavaScript whose default export is data, or data with a model, a
-// loss, an optimiser, a dataset, metrics or loggers built by the file. In: a path; out: what the file says, not yet
-// checked, and its built parts.
+// Configuration files: JSON, or TypeScript/JavaScript whose default export is an object of settings. Such a file may
+// also build a model, a loss, an optimiser, a dataset, metrics or loggers. In: a path; out: the settings, not checked
+// yet, and the parts that the file built.
 import { shellWord } from '../base/words.ts';
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
@@ -17,7 +17,7 @@ export type TrainConfig = Omit<ConfigData, keyof Parts> & {
   readonly [K in keyof Parts]: Parts[K] | (K extends keyof ConfigData ? ConfigData[K] : never);
 };
 
-/** Which file a run was configured by, and what it held then. */
+/** The config file of a run, and the hash of its content when the run began. */
 export interface ConfigSource {
   readonly path: string;
   readonly sha256: string;
@@ -35,10 +35,7 @@ export const isJson = (path: string): boolean => extname(path).toLowerCase() ===
 
 const MOST = 1 << 20; // bytes of a file that may be a config
 
-/**
- * Throws ConfigError where a path that is to be text is a config: `--data` takes all paths that follow it, a config at
- * the end too.
- */
+/** Throws ConfigError if a path after `--data` is a config: `--data` takes all paths that follow it as text. */
 export async function refuseConfigAsText(paths: readonly string[]): Promise<void> {
   const code = paths.filter((path) => CODE.includes(extname(path).toLowerCase()));
   for (const path of [...paths.filter(isJson), ...(code.length === 1 ? code : [])]) {
@@ -48,8 +45,8 @@ export async function refuseConfigAsText(paths: readonly string[]): Promise<void
     );
     if (text !== null && (isJson(path) ? isConfigData(text) : isConfigCode(text))) {
       throw new ConfigError(
-        `${path} is a config, and --data takes it as text`,
-        `a config goes before --data: ${shellWord(path)} --data PATH; where it is meant as text, name its folder`,
+        `${path} is a config, but after --data it is taken as text to train on`,
+        `write a config before --data: ${shellWord(path)} --data PATH; to train on its text, name its folder`,
       );
     }
   }
@@ -64,7 +61,7 @@ function isConfigData(text: string): boolean {
   }
 }
 
-/** A default export, and two of a config's keys or more. */
+/** Whether a text has a default export and at least two keys of a config. */
 const isConfigCode = (text: string): boolean =>
   /\bexport\s+default\b|\bmodule\.exports\b/.test(text) &&
   CONFIG_KEYS.filter((key) =>
@@ -131,7 +128,7 @@ function asObject(value: unknown, file: string): Record<string, unknown> {
 const has = (value: unknown, method: string): boolean =>
   typeof value === 'object' && value !== null && typeof (value as Record<string, unknown>)[method] === 'function';
 
-/** A value that a file built is told from data by what it can do. */
+/** By key: whether the value is a part that the file built, and not plain data. */
 const BUILT: Readonly<Record<keyof Parts, (value: unknown) => boolean>> = {
   model: (v) => has(v, 'forward'),
   data: (v) => typeof v === 'function' || has(v, 'batches'),
@@ -141,7 +138,7 @@ const BUILT: Readonly<Record<keyof Parts, (value: unknown) => boolean>> = {
   loggers: (v) => Array.isArray(v),
 };
 
-/** What a file builds that cannot be told from data, and must be what it is for. */
+/** Checks the types of `metrics` and `loggers`, which can only be built by a file. */
 function checkParts(value: Record<string, unknown>, file: string): void {
   const { metrics, loggers } = value;
   if (metrics !== undefined && (typeof metrics !== 'object' || metrics === null || Array.isArray(metrics)))

@@ -1,5 +1,5 @@
-// The settings of a run, from where they may come: a config file, flags, a run that is resumed, a checkpoint.
-// In: those; out: a checked Config, the parts that a file built, and the file's name for later.
+// The settings of a run, which come from a config file, from flags, from a run that is resumed or from a checkpoint.
+// Out: a checked Config, the parts that a file built, and the file's name.
 import { resolve } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { isJson, loadConfigFile, refuseConfigAsText, type ConfigSource } from './config-file.ts';
@@ -39,21 +39,21 @@ export async function configure(
     checkPolicies(experiment.model, config.recompile);
     return { settings, experiment };
   } catch (error) {
-    // What a layer or an optimiser refuses was set there.
+    // A value that a layer or an optimiser refuses comes from the config.
     if (error instanceof ConfigError || !(error instanceof UserError)) throw error;
     throw new ConfigError(`${file === undefined ? '' : `${file}: `}${error.message.split('\n')[0]}`, error.hint, error);
   }
 }
 
-/** Settings that were stored: checked like any other, because a file may have been edited. */
+/** Stored settings, checked like any others, because the file may have been edited. */
 export function parseSettings(stored: Json, where: string): RunSettings {
   const { config, source } = stored as { config?: unknown; source?: ConfigSource | null };
   return { config: parseConfig(config ?? {}, where, { stored: true }), source: source ?? null };
 }
 
 /**
- * The experiment of stored settings, which come from `where`; `file` stands in for the config file that they name. Says
- * it where the file has changed.
+ * The experiment of stored settings, which were read from `where`. `file` replaces the config file that they name.
+ * `say` gets a line if the file has changed.
  */
 export async function rebuild(
   settings: RunSettings,
@@ -111,7 +111,8 @@ function difference(path: string, was: unknown, is: unknown): string {
 }
 
 /**
- * Stored settings for a resumed run. Flags that would change its course are refused; more steps are allowed and said.
+ * The settings of a resumed run. Flags that would change its results are refused; more steps are allowed, and `say`
+ * gets a line about them.
  */
 export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line: string) => void): RunSettings {
   const { config } = stored,

@@ -1,6 +1,5 @@
-// What a run tells: to its folder's log (events.jsonl), to `--json`, to the dashboard, to every Logger. One union, all
-// plain JSON; each event that is told has also `time`. docs/dashboard.md describes it for those who read the log from
-// elsewhere.
+// The events of a run, which go to its log (events.jsonl), to `--json`, to the dashboard and to every Logger. All are
+// plain JSON; when an event is written it also gets `time`. docs/dashboard.md describes them for readers of the log.
 import type { RecompileEvent } from '../recompile/rule.ts';
 import type { Settings } from '../trace/knobs.ts';
 
@@ -12,10 +11,10 @@ export interface StartEvent {
   readonly threads: number;
   readonly parameters: number;
   readonly steps: number;
-  /** Steps that an earlier process did. */
+  /** Steps that earlier processes of the run have done. */
   readonly resumed_from: number;
   readonly out: string;
-  /** What throughput counts. */
+  /** The unit of throughput. */
   readonly unit: 'tokens' | 'samples';
   readonly train_samples: number;
   readonly validation_samples: number;
@@ -40,7 +39,7 @@ export interface StepEvent {
    */
   readonly load?: Readonly<Record<string, readonly number[]>>;
   /**
-   * What else a layer tells, by layer: `dropped` or `spilled` (choices beyond the capacities, summed over experts),
+   * Other statistics, by layer: `dropped` or `spilled` (choices beyond the capacities, summed over experts),
    * `gate_entropy` (nats, the mean over tokens), `second_gate_weight`, and any other statistic of one number, such as
    * agreement with cached assignments.
    */
@@ -55,12 +54,12 @@ export interface EvalEvent {
   readonly ms: number;
 }
 
-/** The plan that steps run by: told after the first step that ran by it, and after each recompilation that was kept. */
+/** The plan of steps. Written after the first step that used it, so also after each recompilation that was kept. */
 export interface PlanEvent {
   readonly event: 'plan';
-  /** Steps done when it was told. */
+  /** Steps done when the event was written. */
   readonly step: number;
-  /** The first step that runs by it. */
+  /** The first step that uses the plan. */
   readonly from: number;
   /** Planned bytes; `states` are the parameters and what the optimiser keeps. */
   readonly bytes: { readonly arena: number; readonly io: number; readonly constants: number; readonly states: number };
@@ -69,9 +68,9 @@ export interface PlanEvent {
    * bool for each slot, where one is free.
    */
   readonly layers: Readonly<Record<string, Settings>>;
-  /** Not on the reference device, which has no program. */
+  /** Absent on the reference device, which has no program. */
   readonly program?: {
-    /** Texts that the lists below name by index. */
+    /** Texts to which the lists below refer by index. */
     readonly names: readonly string[];
     /** Tensors of the arena: offset, bytes, first and last step that touch it, index of its name. */
     readonly arena: readonly (readonly [offset: number, bytes: number, first: number, last: number, name: number])[];
@@ -90,7 +89,7 @@ export interface SaveEvent {
   readonly ms: number;
 }
 
-/** A stop that was asked for; the run can go on from the checkpoint. */
+/** The run was stopped on request; it can be resumed from the checkpoint. */
 export interface StopEvent {
   readonly event: 'stopped';
   readonly step: number;
@@ -124,5 +123,5 @@ export interface DoneEvent {
 export type TrainEvent =
   RecompileEvent | StartEvent | StepEvent | EvalEvent | PlanEvent | SaveEvent | StopEvent | FailEvent | DoneEvent;
 
-/** An event as it is told: `time` is when, in seconds since 1970. */
+/** An event as it is written, with `time` in seconds since 1970. */
 export type LogEvent = TrainEvent & { readonly time: number };

@@ -1,11 +1,11 @@
-// A batch to try a model on: for benchmarks, and for what the compiler makes of its shape.
+// A batch to try a model on: for benchmarks, and for commands that show what the compiler does.
 import type { Batch } from '../base/tensor.ts';
 import { windowsShape } from '../data/windows.ts';
 import type { Experiment } from './experiment.ts';
 
 /**
- * A batch of the shape that the model trains on: of the data where some is named, else random bytes. shape: nothing but
- * the shape matters.
+ * A batch of the shape that the model trains on: from the data if the config names some, else of random bytes. shape:
+ * only the shape matters.
  */
 export async function exampleBatch(experiment: Experiment, shape = false): Promise<Batch> {
   const { config, context } = experiment,

@@ -1,5 +1,5 @@
-// From a configuration to what a run works with: model, loss, optimiser, dataset, metrics. In: plain data, and the
-// parts that a config file in TypeScript brought itself; out: an Experiment.
+// Builds the model, loss, optimiser, dataset and metrics of a run. In: a checked config, and the parts that a config
+// file in TypeScript built itself; out: an Experiment.
 import { UserError } from '../base/errors.ts';
 import type { Batches } from '../data/dataset.ts';
 import type { Batch } from '../base/tensor.ts';
@@ -17,14 +17,14 @@ import type { Logger } from './logger.ts';
 import type { Metric } from './metrics.ts';
 import { ConfigError, FLOOR, type Config, type ModelConfig } from './schema.ts';
 
-/** A dataset of either kind: text is also told the context. */
+/** A dataset of either kind; for text, options include the context. */
 export interface TrainingData {
   batches(options: TextBatchOptions): Batches;
   pass(options: TextPassOptions): AsyncIterable<Batch>;
   fingerprint(): Promise<string>;
 }
 
-/** What a config file in TypeScript may bring in place of data. */
+/** Parts that a config file in TypeScript may build. */
 export interface Parts {
   readonly model?: Model;
   readonly data?: TrainingData | ((paths: readonly string[]) => TrainingData);
@@ -44,7 +44,7 @@ export interface Experiment {
   readonly loggers: readonly Logger[];
   /** Bytes a window of text predicts; 0 for other data. */
   readonly context: number;
-  /** The data that the run trains on; throws a ConfigError where none was named. */
+  /** The data that the run trains on; throws ConfigError if the config names none. */
   data(say: (line: string) => void, paths?: readonly string[]): TrainingData;
 }
 
@@ -86,12 +86,12 @@ function ownOptimizer({ steps }: Config, { optimizer }: Parts): Optimizer | null
   return made as Optimizer;
 }
 
-/** Data that is told the context only where it is text: rows in memory have none. */
+/** Passes the context on to text; rows in memory have none. */
 function withContext(data: TrainingData, config: Config, context: number): TrainingData {
   if (data instanceof TextDataset && context === 0)
     throw new ConfigError(
-      'the model does not say how many bytes of text it predicts',
-      'context: 64 in the config does',
+      'the context length, in bytes of text, is not known for this model',
+      'set it in the config: context: 64',
     );
   if (!(data instanceof ArrayDataset)) return data;
   if (config.context !== undefined)
@@ -103,7 +103,7 @@ function withContext(data: TrainingData, config: Config, context: number): Train
   };
 }
 
-/** The options that nn.TransformerLM takes, from a config's. */
+/** The language model of a config. */
 function buildModel(config: ModelConfig | null): TransformerLM {
   if (!config)
     throw new UserError(
@@ -135,7 +135,7 @@ function buildOptimizer({ optimizer, steps }: Config): Optimizer {
   }
 }
 
-/** Without the fields that are undefined: defaults apply to them. */
+/** Removes fields that are undefined, so that defaults apply. */
 function defined<T extends object>(fields: T): { [K in keyof T]: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as {
     [K in keyof T]: Exclude<T[K], undefined>;

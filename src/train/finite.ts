@@ -1,11 +1,11 @@
-// Whether what training made is finite: a checkpoint is good only if it is. In: the tensors of a checkpoint; out: the
-// same, checked as they are written.
+// Checks that all trained values are finite, before a checkpoint is accepted. In: the tensors of a checkpoint; out: the
+// same tensors, checked as they are written.
 import type { TypedArray } from '../base/dtype.ts';
 import { isHalf } from '../base/half.ts';
 import type { CheckpointContent } from '../io/checkpoint.ts';
 import type { TensorSource } from '../io/safetensors-bytes.ts';
 
-/** A tensor that holds values that are not finite. */
+/** Thrown for a tensor with values that are not finite. */
 export class NotFiniteError extends Error {
   constructor(name: string, count: number, of: number) {
     super(`${count} of ${of} values of ${name} are not finite`);
@@ -13,8 +13,8 @@ export class NotFiniteError extends Error {
 }
 
 /**
- * Content whose writing fails with NotFiniteError where a tensor that `checked` names is not finite: a parameter that
- * is only read may hold infinities.
+ * Content whose writing fails with NotFiniteError if a tensor that `checked` names is not finite. Parameters that steps
+ * only read are not checked: they may hold infinities.
  */
 export function finiteContent(
   { tensors, meta }: CheckpointContent,
@@ -55,7 +55,7 @@ function notFinite({ dtype }: TensorSource, data: TypedArray): number {
     const exponent = dtype === 'bfloat16' ? 0x7f80 : 0x7c00;
     for (const bits of data) if ((bits & exponent) === exponent) count++;
   } else if (data instanceof Float32Array || data instanceof Float64Array) {
-    // x * 0 is 0 for finite numbers alone: one sum tells of all, and only then is it worth counting.
+    // x * 0 is 0 only for finite x, so one sum checks all values. Values are counted only if that sum is not 0.
     let sum = 0;
     for (let i = 0; i < data.length; i++) sum += data[i] * 0;
     if (sum !== 0) for (const x of data) if (!Number.isFinite(x)) count++;

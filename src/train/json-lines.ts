@@ -1,5 +1,5 @@
-// A Logger that writes events.jsonl into a folder, as a run's own log is written: for training loops of one's own,
-// whose runs `dynamoe dash` then shows.
+// A Logger that writes events.jsonl into a folder, in the format of a run's own log. With it, `dynamoe dash` also shows
+// runs of a user's own training loop.
 import { appendFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -11,8 +11,8 @@ import { EVENTS } from '../io/run-folder.ts';
 import type { Logger } from './logger.ts';
 
 /**
- * `folder`: default the run's. A log that is there already is begun anew; of a run that goes on, it is kept up to the
- * step from which it does. `init` rejects with a UserError where the file holds something else.
+ * `folder`: default the run's. An existing log is overwritten; if a run is resumed, its log is kept up to the step from
+ * which it continues. `init` rejects with a UserError if the file is no log.
  */
 export function jsonLines(folder?: string): Logger {
   let path = '';
@@ -36,7 +36,7 @@ export function jsonLines(folder?: string): Logger {
   };
 }
 
-/** Whether it is empty, or some line of its beginning is an event. */
+/** Whether a file is empty, or a line at its beginning is an event. */
 async function isLog(path: string): Promise<boolean> {
   for await (const lines of linesOf(path)) {
     return lines.some((line) => {

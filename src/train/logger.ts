@@ -1,37 +1,36 @@
-// Loggers: whoever is told of a run, by the usual three verbs. In: events; out: what each makes of them (lines, files,
-// a service).
+// Loggers receive the events of a run. In: events; out: lines, files, or data for a service.
 import type { LogEvent, TrainEvent } from './events.ts';
 
-/** What a logger is told before the first event. */
+/** What a logger gets before the first event. */
 export interface RunInfo {
   /** The run's folder. */
   readonly folder: string;
   /** Its settings, as run.json has them. */
   readonly settings: object;
-  /** Steps that are done: more than 0 where a run goes on. */
+  /** Steps that are done; more than 0 if a run is resumed. */
   readonly step: number;
 }
 
 /**
- * `init` once, `log` for every event in order, `flush` before each checkpoint, `finish` once, however the run ends. Any
- * object with `log` will do.
+ * `init` is called once, `log` for every event in order, `flush` before each checkpoint, `finish` once, however the run
+ * ends. Only `log` is required.
  */
 export interface Logger {
   init?(run: RunInfo): void | Promise<void>;
-  /** Must not wait: what is slow is collected and written by `finish`, or on a timer of its own. */
+  /** Must return at once: slow work is collected and done in `finish`, or by a timer of the logger. */
   log(event: LogEvent): void;
   /**
-   * A checkpoint comes next: what was told so far must not be lost with the process, since a run that goes on does not
-   * tell it again.
+   * Called before a checkpoint is written. Events so far must be stored safely, because a run that is resumed from the
+   * checkpoint does not send them again.
    */
   flush?(): void;
-  /** null: the run came to its end or was stopped. */
+  /** error null: the run completed or was stopped. */
   finish?(failure: Error | null): void | Promise<void>;
 }
 
 /**
- * Several loggers as one. One that fails is told of by `say` and left out; the run goes on. `keep`: is told first, and
- * its failure is the run's: the run's own log.
+ * Several loggers as one. A logger that fails is reported by `say` and gets no more events; the run continues. `keep`:
+ * the run's own log, which gets each event first, and whose failure ends the run.
  */
 export class Loggers {
   #loggers: readonly Logger[];
@@ -78,10 +77,10 @@ export class Loggers {
     }
   }
 
-  /** The run ends by an error. One that did not come to its beginning is nobody's to tell. */
+  /** Reports that the run ends by an error. Does nothing if the run had not begun. */
   async fail(step: number, failure: Error): Promise<void> {
     if (!this.#begun) return;
-    // Where the log itself cannot be written there is nobody left to tell, and the failure is thrown.
+    // If the run's log itself cannot be written, the failure is thrown.
     try {
       this.log({ event: 'failed', step, error: failure.message.split('\n')[0] });
     } catch {

@@ -1,16 +1,16 @@
-// Metrics: numbers about a model's output that are no loss, measured with validation. Some are means over samples, so
-// a function of one batch; others (ratios, roots) need all batches, so they keep a tally.
+// Metrics: numbers about a model's output that are no loss, measured with validation. A metric that is a mean over
+// samples is a function of one batch. Others (ratios, roots) need all batches, so they keep a tally.
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import { UserError } from '../base/errors.ts';
 
 /** The mean of something over a batch: a function of output and batch. */
 export interface MeanMetric {
   (output: HostTensor, batch: Batch): number;
-  /** What it is a mean over, by which batches weigh; default its samples (the first dimension of x). Batches of which
-   * it is 0 count for nothing. */
+  /** The number of things that the mean is over, which is the weight of the batch; default its samples (the first
+   * dimension of x). Batches with 0 are ignored. */
   readonly count?: (batch: Batch) => number;
 }
-/** What has been seen of a pass over the data. */
+/** The state of a metric during a pass over the data. */
 export interface Tally {
   add(output: HostTensor, batch: Batch): void;
   value(): number;
@@ -20,7 +20,7 @@ export interface TallyMetric {
 }
 export type Metric = MeanMetric | TallyMetric;
 
-/** A tally of any metric: means of batches are weighted by what they are over. */
+/** A tally of any metric; means of batches are weighted by their counts. */
 export function tallyOf(metric: Metric): Tally {
   if (typeof metric !== 'function') return metric.tally();
   const { count = ({ x }: Batch): number => x.shape[0] } = metric;
@@ -46,8 +46,8 @@ function overTargets(metric: (output: HostTensor, batch: Batch) => number): Mean
   return Object.assign(own, { count: ({ y }: Batch) => y.data.length });
 }
 
-/** A metric of the rows whose target is another than `target`, such as the `ignoreIndex` of the loss: output
- * [..., classes], targets int32 [...]. NaN where none is left. */
+/** A metric without the rows whose target is `target`, such as the `ignoreIndex` of the loss: output [..., classes],
+ * targets int32 [...]. NaN if no row is left. */
 export function ignoring(target: number, metric: Metric): TallyMetric {
   return {
     tally() {
@@ -147,8 +147,7 @@ export interface ClassScores {
   readonly f1: number;
 }
 
-/** For each class of a confusion matrix: the share of what was predicted as it that is it, the share of it that
- * was predicted as it, and their harmonic mean; 0 where there is nothing to divide by. */
+/** Precision, recall and their harmonic mean (F1) for each class of a confusion matrix; 0 where a divisor is 0. */
 export function classScores(counts: readonly (readonly number[])[]): ClassScores[] {
   const share = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
   return counts.map((row, c) => {
@@ -184,7 +183,7 @@ const macro = (score: keyof ClassScores): TallyMetric => ({
 
 /** Means over classes: output [..., classes], targets int32 [...]. */
 export const precision: TallyMetric = macro('precision');
-/** The mean over classes of the share of a class's samples that are found. */
+/** Recall: the mean over classes of the share of a class's samples that are predicted as that class. */
 export const recall: TallyMetric = macro('recall');
 /** The mean over classes of 2 precision recall / (precision + recall). */
 export const f1: TallyMetric = macro('f1');

@@ -1,5 +1,5 @@
-// A trained model from its checkpoint alone: for evaluation, generation, benchmarks. In: a checkpoint's path or a run
-// folder; out: a session with the checkpoint's parameters, and the experiment they belong to.
+// Opens a trained model from its checkpoint, for evaluation, generation and benchmarks. In: the path of a checkpoint or
+// of a run folder; out: a session with the checkpoint's parameters, and their experiment.
 import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import { resolveCheckpoint } from '../io/run-folder.ts';
 import { checkPolicies, policiesFor } from '../recompile/policies/table.ts';
@@ -18,9 +18,9 @@ import type { Config } from './schema.ts';
 export interface OpenOptions {
   readonly device?: DeviceName | undefined;
   readonly threads?: number | undefined;
-  /** Stands in for the config file that the checkpoint names. */
+  /** Replaces the config file that the checkpoint names. */
   readonly config?: string | undefined;
-  /** Policies that watch inference. */
+  /** Policies that may recompile inference. */
   readonly recompile?: string | undefined;
   readonly events?: (event: RecompileEvent) => void;
   readonly say: (line: string) => void;
@@ -56,14 +56,14 @@ export interface SessionOptions {
   readonly device?: DeviceName | undefined;
   readonly threads?: number | undefined;
   readonly seed?: number;
-  /** Bytes; default: what the config says, else what is free. */
+  /** Memory limit in bytes; default: that of the config, else the free memory. */
   readonly memory?: number | undefined;
   readonly say: (line: string) => void;
   readonly observe?: boolean;
   readonly events?: (event: RecompileEvent) => void;
 }
 
-/** A session for an experiment, on the device that the config or the caller names. */
+/** A session for an experiment, on the device that the caller or the config names. */
 export function openSession(
   { model, loss, optimizer, config }: Experiment,
   {
@@ -76,7 +76,7 @@ export function openSession(
     observe = false,
   }: SessionOptions,
 ): Promise<Session> {
-  // Whoever is told of events is told there that a rule failed.
+  // A listener of events learns from events that a rule failed, so no line is needed.
   const told = (line: string, topic?: 'rule'): void => {
     if (!(events && topic === 'rule')) say(line);
   };
@@ -97,8 +97,8 @@ export function openSession(
 const memoryOf = ({ memory }: Config): number | undefined => (memory === undefined ? undefined : memory * 2 ** 20);
 
 /**
- * Throws MemoryError where a training of an experiment cannot fit: its states and one batch need more than there is.
- * Nothing is opened, read or traced for it.
+ * Throws MemoryError if the states and one batch of an experiment need more memory than there is. Opens, reads and
+ * traces nothing.
  */
 export function checkTraining({ model, optimizer, config, context }: Experiment): void {
   const named = nameParameters(model),

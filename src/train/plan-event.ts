@@ -1,4 +1,4 @@
-// The event that tells the plan that steps run by: its memory, its steps and how long they take, the knobs of its MoE
+// The event that describes the plan of steps: its memory, its kernels and how long they take, and the knobs of the MoE
 // layers.
 import type { Program } from '../plan/program.ts';
 import { activeOf, readSlots } from '../nn/moe/slots.ts';
@@ -10,8 +10,8 @@ import type { Settings } from '../trace/knobs.ts';
 import type { PlanEvent } from './events.ts';
 
 /**
- * `loaded`: what session.prepare gave; it has run, and its inputs still lie in memory. It runs once more, kernel by
- * kernel, storing nothing.
+ * `loaded`: a program from session.prepare that has run, so that its inputs are still in memory. It runs once more,
+ * kernel by kernel, and stores nothing.
  */
 export async function planEvent(session: Session, loaded: Runnable, from: number): Promise<PlanEvent> {
   const { executor, steps: step } = session,
@@ -45,7 +45,7 @@ function layersOf(session: Session): Record<string, Settings> {
   );
 }
 
-/** What can be drawn of a program: the tensors of its arena, its steps. ns: nanoseconds of each step. */
+/** The parts of a program that the dashboard draws: tensors of its arena, and its steps. ns: nanoseconds of each. */
 export function drawn({ tensors, steps }: Program, ns: Float64Array): NonNullable<PlanEvent['program']> {
   const index = new Map<string, number>();
   const name = (text: string): number => {

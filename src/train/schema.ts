@@ -1,6 +1,5 @@
-// The configuration of a run as plain data: what a JSON file may say, what flags may change, and the defaults that make
-// the default language model. In: unknown data; out: a Config with every value filled in, or a ConfigError that names
-// the key.
+// The configuration of a run as plain data: which keys a config may have, their types and their defaults. In: unknown
+// data; out: a Config with every value filled in, or a ConfigError that names the key.
 import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
 import { closest } from '../base/options.ts';
@@ -13,7 +12,7 @@ import { policies, POLICY_NAMES } from '../recompile/policies/table.ts';
 import { DEVICES } from '../session/platform.ts';
 import { ROLES } from '../trace/parameter.ts';
 
-/** A configuration or a command that cannot be meant so; the command line exits with 2. */
+/** An invalid configuration or command; the command line exits with code 2. */
 export class ConfigError extends UserError {
   override readonly name: string = 'ConfigError';
 }
@@ -69,7 +68,7 @@ const modelSchema = z.strictObject({
 
 const role = z.enum(ROLES);
 
-/** What holds for the parameters of some modules or roles: rules of an optimiser's `groups`. */
+/** Settings for the parameters of some modules or roles: rules of an optimiser's `groups`. */
 const groupSchema = z.strictObject({
   match: z.string().min(1).optional(),
   role: z.union([role, z.array(role)]).optional(),
@@ -81,7 +80,7 @@ const groupSchema = z.strictObject({
 const optimizerSchema = z.strictObject({
   name: z.enum(['adamW', 'adam', 'sgd']).default('adamW'),
   lr: positive.default(3e-3),
-  /** Steps of linear rise; default a twentieth of the run. */
+  /** Steps in which the learning rate rises linearly; default a twentieth of the run. */
   warmup: z.int().min(0).optional(),
   schedule: z.enum(['cosine', 'constant']).default('cosine'),
   /** Last learning rate of the cosine as a share of `lr`; default 0.05. */
@@ -104,9 +103,9 @@ function isPolicies(names: string): boolean {
 }
 
 const configSchema = z.strictObject({
-  /** null: the config file brings its own module. */
+  /** null: the config file builds its own model. */
   model: modelSchema.nullable().prefault({}),
-  /** Paths of text; for a config file with a dataset of its own, what its function is given. */
+  /** Paths of text; if the config file builds a dataset, the argument of its function. */
   data: z.union([z.string().transform((path) => [path]), z.array(z.string())]).default([]),
   loss: z
     .enum([
@@ -122,7 +121,7 @@ const configSchema = z.strictObject({
     ])
     .default('crossEntropy'),
   optimizer: optimizerSchema.prefault({}),
-  /** Bytes that a window of text predicts, for a module of the config file's own. */
+  /** Context length in bytes, if the config file builds the model. */
   context: whole.optional(),
   batch: whole.default(12),
   steps: whole.default(2000),
@@ -134,10 +133,7 @@ const configSchema = z.strictObject({
   /** Steps between checkpoints; 0: only at the end. Default about every ten seconds. */
   saveEvery: z.int().min(0).optional(),
   accumulate: whole.default(1),
-  /**
-   * Policies that recompile the run: 'auto' (only changes that keep results identical), 'off', or names with commas
-   * between.
-   */
+  /** Policies that recompile the run: 'auto' (only changes that keep results identical), 'off', or names and commas. */
   recompile: z
     .string()
     .refine(isPolicies, { error: `expected auto, off, or some of ${POLICY_NAMES.join(',')}` })
@@ -148,15 +144,15 @@ const configSchema = z.strictObject({
   memory: whole.optional(),
 });
 
-/** What a config file holds, all of it optional. */
+/** The settings that a config file may have, all optional. */
 export type ConfigData = z.input<typeof configSchema>;
 /** A run's settings, every default filled in. Plain JSON: it is stored with the run and in its checkpoints. */
 export type Config = z.output<typeof configSchema>;
 export type ModelConfig = NonNullable<Config['model']>;
 
 /**
- * Checks data and fills in defaults. `where`: the file's name; undefined for flags alone. stored: what a run has kept
- * of its settings.
+ * Checks data and fills in defaults. `where`: the file's name, undefined if there are only flags. stored: the data are
+ * the stored settings of a run.
  */
 export function parseConfig(
   data: unknown,
@@ -166,7 +162,7 @@ export function parseConfig(
   const result = configSchema.safeParse(data),
     place = where === undefined ? '' : `${where}: `;
   if (result.success) {
-    // A run that an earlier version began may have settings without an effect.
+    // Stored settings of a run from an earlier version may contain some without effect.
     if (!stored) checkUnused(result.data, place);
     return check(result.data, place);
   }
@@ -186,7 +182,7 @@ export function parseConfig(
 const MOST_TOKENS = 2 ** 31 - 1; // in a batch: rows are counted by int32
 const HINT = 'dynamoe train --help tells what may be set';
 
-/** Settings that have no effect beside the others. */
+/** Throws ConfigError for a setting that has no effect together with the others. */
 function checkUnused({ model, device, threads }: Config, place: string): void {
   const refuse = (key: string, reason: string): never => {
     throw new ConfigError(`${place}${key} has no effect here: ${reason}`, `leave ${key} out`);

@@ -1,4 +1,5 @@
-// What a run saves beside the session's values: its settings, which data it was, its last validation.
+// What a checkpoint of a run holds besides the session's values: settings, the fingerprint of the data, the last
+// validation.
 import type { CheckpointContent, CheckpointMeta } from '../io/checkpoint.ts';
 import type { Json } from '../io/json.ts';
 import { contentOf } from '../session/checkpoint.ts';
@@ -12,7 +13,7 @@ export interface LastValidation {
   readonly metrics?: Readonly<Record<string, number>>;
 }
 
-/** Which data a run is of: a resumed run must have the same. The rest says what has changed. */
+/** Identifies the data of a run: a resumed run must have the same. The other fields help to say what has changed. */
 export interface DataMark {
   readonly fingerprint: string;
   readonly files?: number;
@@ -25,7 +26,7 @@ export interface SnapshotParts {
   readonly validated: LastValidation | null;
 }
 
-/** Everything that the rest of the run depends on. */
+/** Everything that later steps of the run depend on. */
 export function snapshot(session: Session, { settings, data, validated }: SnapshotParts): CheckpointContent {
   return contentOf(session, {
     config: plain(settings),
@@ -40,7 +41,7 @@ export function validatedIn(meta: CheckpointMeta): LastValidation | null {
   return (meta.extra as { validated?: LastValidation | null } | undefined)?.validated ?? null;
 }
 
-/** null: the data is that of the checkpoint; else how it differs. */
+/** How the data differs from that of the checkpoint; null: it is the same. */
 export function dataChange(meta: CheckpointMeta, now: DataMark): string | null {
   const before = (meta.data ?? {}) as Partial<DataMark>,
     size = ({ files, bytes }: Partial<DataMark>): string =>

@@ -1,5 +1,5 @@
-// The event of a training step. In: what session.step gave, and how long it took; out: plain JSON, short: it is written
-// for every step.
+// The event of a training step. In: the result of session.step, and its time; out: plain JSON, which is short because
+// it is written for every step.
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { atLeast0, needed } from '../base/kinds.ts';
 import type { StepResult } from '../session/step.ts';
@@ -35,7 +35,7 @@ export function stepEvent({ step, loss, aux, stats, gradNorm }: StepResult, meas
     else if (what === 'agreement') {
       if (list[1] > 0) of(layer)[what] = short(list[0] / list[1]);
     }
-    // Of a list, one number for each expert, the sum; whoever wants more has the load and the capacities.
+    // Lists with one number for each expert are summed; details follow from the load and the capacities.
     else if (list.every(Number.isFinite)) of(layer)[snake(what)] = short(list.reduce((a, b) => a + b, 0));
   }
   return {
@@ -55,5 +55,5 @@ export function stepEvent({ step, loss, aux, stats, gradNorm }: StepResult, meas
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 export const round = (x: number, digits: number): number => Number(x.toFixed(digits));
-/** Six digits: what is only looked at. */
+/** Six digits, for numbers that are only displayed. */
 const short = (x: number): number => Number(x.toPrecision(6));

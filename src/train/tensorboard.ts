@@ -1,6 +1,6 @@
-// A Logger that writes TensorBoard's event files: losses, rates, times, memory and what layers tell as scalars, each
-// layer's load as a histogram over its experts. In: a run's events; out: FOLDER/events.out.tfevents.*, one for each
-// time that the run is begun or gone on with.
+// A Logger that writes TensorBoard's event files. Losses, rates, times, memory and statistics of layers are scalars;
+// the load of a layer is a histogram over its experts. In: a run's events; out: FOLDER/events.out.tfevents.*, a file
+// each time that the run is started or resumed.
 import { randomBytes } from 'node:crypto';
 import { appendFileSync, closeSync, fstatSync, openSync } from 'node:fs';
 import { UserError } from '../base/errors.ts';
@@ -89,7 +89,7 @@ class TensorBoard implements Logger {
   }
 }
 
-/** What TensorBoard is told of an event; null: nothing. */
+/** TensorBoard's form of an event; null: the event is not written. */
 function summaryOf(e: LogEvent): Summary | null {
   switch (e.event) {
     case 'step':
@@ -130,7 +130,7 @@ function summaryOf(e: LogEvent): Summary | null {
 const under = (prefix: string, values: object): Record<string, number> =>
   Object.fromEntries(Object.entries(values as Record<string, number>).map(([name, x]) => [`${prefix}/${name}`, x]));
 
-/** Expert e is the bucket from e - 0.5 to e + 0.5: the picture shows who gets how much. */
+/** A histogram whose bucket from e - 0.5 to e + 0.5 holds the load of expert e. */
 function overExperts(load: readonly number[]): Histogram {
   const sum = (power: number): number => load.reduce((n, rows, e) => n + rows * e ** power, 0);
   // A first bucket that ends at -0.5 and is empty gives expert 0 a left edge.

@@ -1,5 +1,6 @@
-// A Logger that records the loads of all experts, for the policy lab. In: a run's events; out: the lines of a trace. A
-// run that goes on from a checkpoint goes on in its file: steps after the checkpoint, which come again, are left out.
+// A Logger that records the loads of all experts, for the policy lab. In: a run's events; out: the lines of a trace. If
+// a run is resumed from a checkpoint, its trace is continued; recorded steps after the checkpoint are removed, because
+// they are computed again.
 import { accessSync, appendFileSync, constants, existsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -11,8 +12,8 @@ import type { Logger } from './logger.ts';
 import { ConfigError } from './schema.ts';
 
 /**
- * Throws UserError where the model has no mixture-of-experts layer, the file cannot be written, or is there already and
- * this run does not go on with it.
+ * Throws UserError if the model has no mixture-of-experts layer, if the file cannot be written, or if the file exists
+ * and is not the trace of a run that is resumed.
  */
 export function traceLog(
   path: string,
@@ -79,11 +80,11 @@ const isFilled = (path: string): boolean => existsSync(path) && statSync(path).i
 function refuse(path: string): never {
   throw new UserError(
     `${shownPath(path)} is there already`,
-    'name another file for --trace; a run that goes on with --resume goes on in its own',
+    'name another file for --trace; only a run that is continued with --resume continues its trace',
   );
 }
 
-/** Whether a file is a trace that the run may go on with: at its beginning only one of the same layers. */
+/** Whether a file is a trace that the run may continue; a run from its first step needs one of the same layers. */
 async function isOurs(path: string, step: number, header: string): Promise<boolean> {
   for await (const [first = ''] of linesOf(path))
     return step === 0 ? first === header : first.startsWith('{"event":"trace"');

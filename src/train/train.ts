@@ -1,6 +1,6 @@
-// Training: steps, validations and checkpoints in order, told as events. In: an experiment and a run folder's path;
-// out: where it ended. Stopped or killed at any moment and started again with `resume`, it gives the same numbers as
-// without the break.
+// Training: steps, validations and checkpoints in order, reported as events. In: an experiment and the path of a run
+// folder; out: how the run ended. A run that is stopped or killed at any moment and started again with `resume` gives
+// the same numbers as one without the break.
 import { createRequire } from 'node:module';
 import { basename, join } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -31,21 +31,21 @@ import { heldOut, validate } from './validate.ts';
 export interface TrainOptions extends Configured {
   readonly out: string;
   readonly resume?: boolean;
-  /** Told of everything, after the run's own log. */
+  /** Gets every event, after the run's own log. */
   readonly loggers: readonly Logger[];
-  /** For what is worth a line but is no event. */
+  /** Gets lines for the user that are no events. */
   readonly say: (line: string) => void;
-  /** Runs there, whatever the settings say. */
+  /** The device, in place of the one in the settings. */
   readonly device?: DeviceName;
-  /** Told while something takes time that is no step. */
+  /** Called while something other than a step takes time. */
   readonly busy?: (what: string, share?: number) => void;
   /** Stops after the step that runs, and saves. */
   readonly stop?: AbortSignal;
 }
 
-const SAVE_MS = 10_000; // between checkpoints where no number of steps is set,
-const LOOK_MS = 2000; // between looks at whether the folder is there
-const SAVE_SHARE = 50; // and at least so many times as long as one takes
+const SAVE_MS = 10_000; // least time between checkpoints, if no number of steps is set
+const LOOK_MS = 2000; // least time between checks that the run folder still exists
+const SAVE_SHARE = 50; // the time between checkpoints is at least this many times that of writing one
 
 const MANY = 2000; // parameter tensors: a model that is not compiled in seconds
 
@@ -89,7 +89,7 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
       told = (event) => {
         training.recompiled(event);
       };
-      // a run that goes on has the plan that it had
+      // A resumed run has the plan that it had before.
       return await training.run(resume ? early.filter((e) => e.error !== undefined) : early);
     } finally {
       await run.close();
@@ -100,17 +100,17 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
 }
 
 /**
- * What a step is compiled for: the first batch. Of text only its shape is made: a batch that is too large is refused at
- * once.
+ * The first batch, for which a step is compiled. For text, only a batch of that shape is made, so that a batch that is
+ * too large is refused at once.
  */
 async function firstBatch(data: TrainingData, options: TextBatchOptions): Promise<Batch> {
   const batches = data.batches(options);
   if (!(data instanceof TextDataset)) return batches.at(0);
-  await batches.samples(); // too little text is said before anything is compiled
+  await batches.samples(); // throws if there is too little text, before anything is compiled
   return windowsShape(options.size, options.context);
 }
 
-/** What a checkpoint keeps of the data. */
+/** What a checkpoint stores about the data. */
 async function markOf(data: TrainingData): Promise<DataMark> {
   const fingerprint = await data.fingerprint();
   if (!(data instanceof TextDataset)) return { fingerprint };
@@ -118,7 +118,7 @@ async function markOf(data: TrainingData): Promise<DataMark> {
   return { fingerprint, files: files.length, bytes };
 }
 
-/** Rejects where a run cannot go on from its checkpoint as if it had not stopped. */
+/** Rejects if the run cannot be continued from its checkpoint exactly. */
 async function checkResume(
   { out, experiment: { config } }: TrainOptions,
   { path, step: has }: { readonly path: string; readonly step: number },
@@ -127,7 +127,7 @@ async function checkResume(
   if (has > config.steps)
     throw new ConfigError(
       `the run in ${out} has done ${has} steps, more than the ${config.steps} it should have in all`,
-      `--steps ${2 * has} goes on to ${2 * has}`,
+      `--steps ${2 * has} continues to step ${2 * has}`,
     );
   const { meta, file } = await loadCheckpoint(path);
   await file.close();
@@ -151,7 +151,7 @@ class Training {
   readonly #data: TrainingData;
   readonly #run: RunFolder;
   readonly #loggers: Loggers;
-  /** The first step of a plan that is not told yet. */
+  /** The first step of a plan whose event is not written yet. */
   #planFrom: number | null = null;
   readonly #began = performance.now();
   readonly #mark: DataMark;
@@ -177,14 +177,14 @@ class Training {
     );
   }
 
-  /** A decision of the engine, told within a step or between two. */
+  /** Handles a decision of the engine, which may come during a step or between two. */
   recompiled(event: RecompileEvent): void {
     this.#loggers.log(event);
-    // What was measured ran in turns with the old plan until now.
+    // While its time was measured, steps alternated with the old plan. From now on all steps use the new one.
     if (event.kept && event.effect !== null) this.#planFrom = event.ratio ? this.#session.steps + 1 : event.effect;
   }
 
-  /** early: what was decided before. null: it was stopped. */
+  /** early: events of decisions before the log was open. Gives null if the run was stopped. */
   async run(early: readonly RecompileEvent[]): Promise<DoneEvent | null> {
     try {
       const done = await this.#train(early);
@@ -289,8 +289,8 @@ class Training {
   }
 
   /**
-   * Saves what the last step left, if it is finite: the loss of a step says nothing of the values that its update
-   * makes.
+   * Writes a checkpoint if all values are finite. The loss of the last step does not tell: it was computed before the
+   * step's update.
    */
   async #lastGood(): Promise<string> {
     const bad = await firstNotFinite(this.#snapshot(), this.#trained);
@@ -299,7 +299,7 @@ class Training {
       : this.#unsaved(bad);
   }
 
-  /** What is told of values that are not saved. */
+  /** The error for values that are not saved. */
   #unsaved(bad: NotFiniteError): string {
     const step = this.#session.steps,
       saved = this.#saved && this.#saved.step < step ? this.#saved : undefined;
@@ -310,7 +310,7 @@ class Training {
     );
   }
 
-  /** Of a state: whether steps change it, so that it must be finite. */
+  /** Whether steps change a state, so that it must be finite. */
   readonly #trained = (name: string): boolean =>
     name.startsWith('optim/') || this.#session.named.parameters.get(name)?.trained === true;
 
@@ -324,7 +324,7 @@ class Training {
     });
   }
 
-  /** Of a plan that has run its first step; its program is loaded. */
+  /** Writes the event of a plan that has run its first step; its program is loaded. */
   async #tellPlan(batch: Batch): Promise<void> {
     const from = this.#planFrom;
     if (from === null || this.#session.steps < from) return;
@@ -358,7 +358,7 @@ class Training {
     return performance.now() - this.#savedAt > Math.max(SAVE_MS, SAVE_SHARE * this.#saveMs);
   }
 
-  /** Whether the checkpoints of the run are gone, looked at now and then: what was done since is saved at once. */
+  /** Whether the folder of checkpoints is gone, checked every LOOK_MS; then a checkpoint is written at once. */
   async #folderLost(): Promise<boolean> {
     if (performance.now() - this.#lookedAt < LOOK_MS) return false;
     this.#lookedAt = performance.now();
@@ -372,7 +372,7 @@ class Training {
     return lost;
   }
 
-  /** An error has come from elsewhere, such as the log: steps that are not saved yet are. */
+  /** Called for an error from outside of steps, such as the log: saves steps that are not saved yet. */
   async #rescue(): Promise<void> {
     const step = this.#session.steps;
     if (step === 0 || this.#saved?.step === step) return;

@@ -1,5 +1,5 @@
-// Validation: the mean loss and the metrics over all held-out samples, dropout off. In: a session and data; out: the
-// means.
+// Validation: the mean loss and the metrics over all held-out samples, without dropout. In: a session and data; out:
+// the means.
 import { MeanLoss } from '../session/means.ts';
 import type { Session } from '../session/session.ts';
 import type { Experiment, TrainingData } from './experiment.ts';
@@ -9,22 +9,22 @@ export interface Validation {
   readonly loss: number;
   readonly metrics: Readonly<Record<string, number>>;
   readonly samples: number;
-  /** What the loss is a mean over; 0: nothing, and the loss is NaN. */
+  /** The number of things that the loss is a mean over; 0: the loss is NaN. */
   readonly count: number;
 }
 
-const TOKENS = 4096; // in a batch, about
+const TOKENS = 4096; // approximate number of tokens in a batch
 
 /** How many samples are held out. */
 export async function heldOut(data: TrainingData, context: number): Promise<number> {
   try {
     return await data.batches({ size: 1, context, split: 'validation' }).samples();
   } catch {
-    return 0; // too little text for a window
+    return 0; // there is too little text for one window
   }
 }
 
-/** The mean over every held-out sample, by what the loss counts. null: there is none, or `stop` came first. */
+/** The means over all held-out samples, weighted as the loss counts. null: no samples, or `stop` was set. */
 export async function validate(
   session: Session,
   { config, context, metrics }: Experiment,
@@ -47,7 +47,7 @@ export async function validate(
   return { ...mean.result(), metrics: Object.fromEntries(tallies.map(({ name, tally }) => [name, tally.value()])) };
 }
 
-/** About `want`, and if possible a divisor of `count`: a last batch of another size would need a program of its own. */
+/** About `want`, a divisor of `count` if possible: a last batch of another size would need another program. */
 function batchSize(count: number, want: number): number {
   for (let d = 0; d <= want / 2; d++) {
     if (count % (want + d) === 0) return want + d;

@@ -139,7 +139,7 @@ test('a flag that has no effect beside the others is refused, with the reason', 
   const cases: readonly (readonly [RegExp, ...string[]])[] = [
     [/--no-auth has no effect here/, 'train', '--data', text, '--no-auth'],
     [/--no-auth has no effect here/, 'start', '--no-dash', '--no-auth'],
-    [/small\.json is a config, and --data takes it as text/, 'train', '--data', text, json],
+    [/small\.json is a config, but after --data it is taken as text/, 'train', '--data', text, json],
     [/small\.ts is a config/, 'train', '--data', text, code],
     [/small\.json is a config/, 'inspect', '--data', json],
     [/small\.json is a config/, 'start', '--data', text, json],

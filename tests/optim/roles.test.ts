@@ -352,7 +352,7 @@ test('groups that are none are refused where they are made, those that fit nothi
       'a.weight (weight)',
     ],
     [optim.adamW({ lr: 1, groups: [{ role: 'router', lr: 2 }] }), 'fits no trained parameter'],
-    [optim.sgd({ lr: 1, groups: () => undefined }), 'says nothing of any parameter'],
+    [optim.sgd({ lr: 1, groups: () => undefined }), 'gives no settings for any parameter'],
     [optim.sgd({ lr: 1, groups: () => ({ lr: Infinity }) }), 'groups("a.weight", "weight")', 'Infinity'],
     [optim.sgd({ lr: 1, groups: () => ({ wd: 1 }) as never }), 'unknown setting wd'],
     [optim.sgd({ lr: 1, groups: () => 2 as never }), 'must give an object'],

@@ -72,8 +72,8 @@ export class ExpertBank {
   }
 
   /**
-   * The parameters in the graph of x. apart: the gradients of what is made of these are summed up before those of other
-   * uses join them.
+   * The parameters as tensors in the graph of x. apart: gradients from these tensors are summed before the gradients of
+   * other uses of the parameters are added.
    */
   used(x: Tensor, apart = false): Used {
     const get = (p: Parameter): Tensor => (apart ? emit1('reshape', [use(x, p)], { shape: p.shape }) : use(x, p));

@@ -1,4 +1,4 @@
-// Routers that do not ask a token for its best experts: experts that choose tokens, and a hash.
+// Routers in which tokens do not choose experts by their scores: experts choose tokens, or a hash decides.
 import { UserError } from '../../base/errors.ts';
 import { fixedCopy } from '../../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
@@ -44,9 +44,9 @@ export class ExpertChoiceRouter extends LinearRouter {
 export interface HashRouterOptions {
   readonly experts: number;
   /**
-   * With it, experts follow from the tokens' ids 0..vocab-1, which the model must give; without, from a token's place
-   * in the batch. Where a batch goes through in parts (`accumulate`, `split`), that is its place in the part, so that
-   * the choices, and results, are others than for the whole batch.
+   * With it, experts depend on the tokens' ids 0..vocab-1, which the model must give; without it, on a token's position
+   * in the batch. If a batch is split into parts (`accumulate`, `split`), this is the position in the part, so that
+   * choices and results differ from those of the whole batch.
    */
   readonly vocab?: number;
   readonly seed?: number;

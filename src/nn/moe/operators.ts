@@ -40,14 +40,14 @@ export const toRows = (x: Tensor, { rows, k, mayDrop, materialised }: Routing): 
 export const fromRows = (outputs: Tensor, { rows, mayDrop, materialised }: Routing, weights: Tensor): Tensor =>
   combine(outputs, rows.inverse, rows.order, weights, { gaps: mayDrop, stored: materialised });
 
-/** One tensor for each expert -> all rows in one. */
+/** Joins the rows of all experts into one tensor. */
 export function join(outputs: readonly Tensor[], { rows, experts, bound, usual }: Routing): Tensor {
   if (outputs.length !== experts)
     throw new UserError(`there are ${experts} experts, got the outputs of ${outputs.length}`);
   return joinSegments(outputs, rows.offsets, { rows: bound, usual });
 }
 
-/** All rows in one -> one tensor for each expert. */
+/** Splits a tensor of all rows into one tensor for each expert. */
 export const split = (rows: Tensor, { bounds, counts }: Routing): Tensor[] => splitSegments(rows, counts(), bounds);
 
 /**
@@ -67,7 +67,7 @@ export const aggregate = (outputs: readonly Tensor[], routing: Routing, weights:
   fromRows(join(outputs, routing), routing, weights);
 
 export interface Specialised {
-  /** The weighted sum, for reports and for use: [tokens, ...rest]. No gradient belongs to it. */
+  /** The weighted sum of outputs: [tokens, ...rest]. No gradient flows through it. */
   readonly prediction: Tensor;
   /**
    * Mean over tokens of sum over choices of weight * error (Jacobs et al. 1991, equation 1.2), weights as constants:
@@ -106,7 +106,7 @@ export function aggregateSpec(
       );
     return reshape(own, [boundOf(own.shape[0]), 1]);
   });
-  // Each choice as a token of its own, so that its one row comes back with weight 1: [tokens * k, 1].
+  // Each choice is a token of its own, so that its row is returned with weight 1: [tokens * k, 1].
   const ones = weights.builder.emit('constant', [], { value: 1, dtype: weights.dtype, shape: [tokens * k, 1] })[0];
   const back = (x: Tensor): Tensor =>
     reshape(combine(x, rows.inverse, rows.order, ones, { gaps: mayDrop }), [tokens, k]);
@@ -116,13 +116,13 @@ export function aggregateSpec(
     zero = scalar(weights, 0);
   const loss = mean(sum(where(kept, mul(fixed, own), zero), [1]));
   const wanted = softmax(where(kept, neg(stopGradient(own)), scalar(weights, -1e30)));
-  // A weight of 0 has no logarithm; 1e-30 is about the least that a float32 softmax gives.
+  // log 0 is infinite; 1e-30 is about the smallest value that a float32 softmax gives.
   const gateLoss = mean(sum(where(kept, neg(mul(wanted, log(maximum(weights, 1e-30)))), zero), [1]));
   return { prediction: stopGradient(aggregate(outputs, routing, weights)), loss, gateLoss };
 }
 
 export interface Cached {
-  /** What was remembered for this batch where `use` is set and it was seen before, else the live value. */
+  /** The remembered value of this batch, if `use` is set and the batch came before; else the live value. */
   readonly value: Tensor;
   /** float32 []: moving average of the share of elements in which the live value was the remembered one. */
   readonly score: Tensor;
@@ -131,7 +131,7 @@ export interface Cached {
 export interface CacheOptions {
   /** Batches of an epoch, which come in the same order in each. */
   readonly batches: number;
-  /** Whether what is remembered replaces the live value; else it is only compared. */
+  /** Whether the remembered value replaces the live one; else they are only compared. */
   readonly use?: boolean;
   /** Of the moving average; default 0.99. */
   readonly gamma?: number;
@@ -163,7 +163,8 @@ export function cache(owner: object, live: Tensor, options: CacheOptions): Cache
     known = less(scalar(seen, batches - 1), seen);
   const before = reshape(readRows(table, rows, slot), shape);
   const agreement = mean(where(equal(before, live), scalar(score, 1), scalar(score, 0)));
-  // The first epoch has nothing to agree with; the average is corrected as if it had begun with the first agreement.
+  // In the first epoch there is nothing to compare. The average is corrected as if it had begun with the first
+  // comparison.
   const first = equal(seen, scalar(seen, batches));
   const next = where(known, where(first, agreement, add(mul(score, gamma), mul(agreement, 1 - gamma))), score);
   if (trace.training) {

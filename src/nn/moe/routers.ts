@@ -80,7 +80,7 @@ export class TopKRouter extends LinearRouter {
   get remembers(): boolean {
     return true;
   }
-  /** Groups are of slots that are neighbours: which of them can be chosen would depend on who is there. */
+  /** Absent with groups: groups are neighbouring slots, so free slots would change which groups can be chosen. */
   get expertAxes(): Readonly<Record<string, number>> | undefined {
     return this.#own.groups ? undefined : { weight: 1 };
   }
@@ -105,7 +105,7 @@ export class TopKRouter extends LinearRouter {
       };
     }
     const second = (): Tensor => secondOf(this.weights(topK(probs, 2).values, call));
-    // A probability may round to 0, as those are that cannot be chosen.
+    // A probability may round to 0, like those of slots that cannot be chosen.
     const scored = groups ? limitGroups(probs, groups, k) : open ? closed(probs, open) : probs;
     if (groups || pick) {
       const indices = this.best(scored, call),

@@ -112,7 +112,7 @@ function byMasks(
   const { experts: count, rows, k, bounds } = routing,
     [tokens, width] = x.shape.map(boundOf),
     room = Math.max(1, ...bounds);
-  // Where each choice lies among its expert's rows; -1, which is nowhere, if it was dropped: its row is -1, and no
+  // Position of each choice among its expert's rows; negative if the choice was dropped, because its row is -1 and no
   // segment begins below 0.
   const slot = sub(reshape(rows.inverse, [tokens, k]), gather(rows.offsets, indices));
   const like = x.builder.emit('constant', [], { value: 0, dtype: 'float32', shape: [tokens, k, count, room] })[0];
