@@ -168,7 +168,7 @@ test('a flag that has no effect beside the others is refused, with the reason', 
       '0',
     ],
     [
-      /recompile sparsify has no effect here: a token goes to one expert/,
+      /recompile sparsify has no effect here: every token goes to one expert/,
       'train',
       '--data',
       text,
@@ -236,7 +236,7 @@ test('a setting without effect is refused; for a misspelt key, the error names t
       { model: { moe: { priority: 'probs', capacity: 'dropless' } } },
     ],
     [
-      /model\.moe\.priority has no effect here: what is beyond/,
+      /model\.moe\.priority has no effect here: choices beyond/,
       { model: { moe: { priority: 'probs', capacity: 1, overflow: 'spill' } } },
     ],
     [/threads has no effect here/, { device: 'reference', threads: 2 }],
