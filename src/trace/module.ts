@@ -30,9 +30,9 @@ const TAKEN = ['@session', '__metadata__'];
 /** Why a property that holds a parameter or a module cannot have this name; null if it can. */
 function refusal(key: string, path: string): string | null {
   if (key === '') return 'an empty name';
-  if (key.includes('.')) return 'a dot, which stands between names';
+  if (key.includes('.')) return 'a dot, which separates names';
   if (key.includes('/')) return 'a slash, which names of other states have';
-  if (/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(key)) return 'a control character or half a character';
+  if (/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(key)) return 'a control character or an unpaired surrogate';
   if (key === '__proto__' || (path === '' && TAKEN.includes(key))) return 'a name that means something else';
   return null;
 }

@@ -47,7 +47,7 @@ export function dataChange(meta: CheckpointMeta, now: DataMark): string | null {
     size = ({ files, bytes }: Partial<DataMark>): string =>
       `${bytes} bytes of text in ${files} ${files === 1 ? 'file' : 'files'}`;
   if (before.fingerprint === now.fingerprint) return null;
-  if (before.bytes === undefined || now.bytes === undefined) return 'its fingerprint is another';
+  if (before.bytes === undefined || now.bytes === undefined) return 'its fingerprint differs';
   return before.bytes === now.bytes && before.files === now.files
     ? `as before it is ${size(now)}, but they are other bytes, or in another order`
     : `it was ${size(before)} and is ${size(now)}`;

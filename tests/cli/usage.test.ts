@@ -49,7 +49,11 @@ test("every flag of train replaces a setting that the table knows, or is the com
   const train = programFor([]).commands.find((c) => c.name() === 'train');
   const own = ['auth', 'dash', 'json', 'out', 'resume', 'tensorboard', 'trace'];
   const names = train?.options.map((o) => o.attributeName()) ?? [];
-  assert.deepEqual(names.sort(), [...OVERRIDES, ...own].sort());
+  assert.deepEqual(
+    names.sort(),
+    [...OVERRIDES, ...own].sort(),
+    'a name is missing in src/train/overrides.ts, or an option',
+  );
 });
 
 test('config files: what they may not say, and where', async (t) => {
