@@ -1,6 +1,7 @@
 // Tests the rules of the source tree: the order of imports, no cycles, small files, short lines.
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative, sep } from 'node:path';
 import { test } from 'node:test';
 import ts from 'typescript';
@@ -120,3 +121,28 @@ test('the pipeline reads as one page', { skip: !files.includes('pipeline.ts') &&
   const lines = readFileSync(join(src, 'pipeline.ts'), 'utf8').split('\n').length;
   assert.ok(lines < 100, `src/pipeline.ts has ${lines} lines`);
 });
+
+/** Text files whose lines must be short. */
+const TEXT = /\.(?:[cm]?[jt]s|c|h|py|css|html|md|ya?ml|sh)$|^\.ci\/run$/;
+/** Files that programs write. */
+const GENERATED = /^docs\/api\/|^campaign\/corpus\/(?!.*\.ts$)|^campaign\/seeds\.json$|(?:^|\/)package-lock\.json$/;
+const WIDTH = 120;
+const root = join(import.meta.dirname, '..');
+
+test(
+  `no line has more than ${WIDTH} columns, except lines with a URL and tables in Markdown`,
+  { skip: !existsSync(join(root, '.git')) && 'this copy has no .git, which lists the files of the project' },
+  () => {
+    const tracked = execFileSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'utf8' }).split('\0');
+    const wrong: string[] = [];
+    for (const file of tracked) {
+      if (!TEXT.test(file) || GENERATED.test(file) || !existsSync(join(root, file))) continue;
+      const markdown = file.endsWith('.md');
+      for (const [i, line] of readFileSync(join(root, file), 'utf8').split('\n').entries()) {
+        const exempt = /https?:\/\//.test(line) || (markdown && /^\s*\||\]\(/.test(line));
+        if (line.length > WIDTH && !exempt) wrong.push(`${file}:${i + 1}`);
+      }
+    }
+    assert.deepEqual(wrong, [], '`npm run format` breaks lines of code; break strings, comments and titles by hand');
+  },
+);

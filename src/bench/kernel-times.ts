@@ -61,10 +61,7 @@ export function kernelTable(rows: readonly KernelTime[], limits: Limits | null):
     percent = (x: number): string => `${(100 * x).toFixed(1)}%`;
   const cut = (s: string): string => (s.length > shown ? `${s.slice(0, shown - 1)}…` : s);
   const head = limits
-    ? [
-        `limits: ${limits.gflops.toFixed(0)} GFLOP/s, ${limits.gbs.toFixed(0)} GB/s; roofline: share of the ` +
-          'nearer one',
-      ]
+    ? [`limits: ${limits.gflops.toFixed(0)} GFLOP/s, ${limits.gbs.toFixed(0)} GB/s; roofline: share of the nearer one`]
     : [];
   return [
     ...head,

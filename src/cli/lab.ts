@@ -60,10 +60,9 @@ export function addLab(program: Command): void {
     .addOption(
       new Option(
         '--generate <name>',
-        'generate loads: ' +
-          `${Object.entries(WORKLOADS)
-            .map(([name, { about }]) => `${name} (${about})`)
-            .join('; ')}`,
+        `generate loads: ${Object.entries(WORKLOADS)
+          .map(([name, { about }]) => `${name} (${about})`)
+          .join('; ')}`,
       ).choices(Object.keys(WORKLOADS)),
     )
     .option(

@@ -39,8 +39,7 @@ export function addTrain(program: Command): void {
     .summary('train a model')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .description(
-      'Trains a model: the default mixture-of-experts language model on text, or the one that a config file ' +
-        'describes.',
+      'Trains a model: the default mixture-of-experts language model on text, or the one that a config file describes.',
     )
     .addOption(data())
     .option('--steps <n>', 'optimiser steps (default: 2000)', whole(1))

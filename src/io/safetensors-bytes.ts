@@ -130,11 +130,10 @@ export async function readSafetensors(bytes: Uint8Array, options: ReadOptions = 
   }
   if (not.size > 0)
     say(
-      `${not.size} of ${file.tensors.size} tensors cannot be read: ` +
-        `${listed(
-          [...not.keys()].map((name) => `${JSON.stringify(name)} (${file.tensors.get(name)?.dtype ?? ''})`),
-          3,
-        )}`,
+      `${not.size} of ${file.tensors.size} tensors cannot be read: ${listed(
+        [...not.keys()].map((name) => `${JSON.stringify(name)} (${file.tensors.get(name)?.dtype ?? ''})`),
+        3,
+      )}`,
     );
   return new TensorMap(read, not);
 }

@@ -104,7 +104,6 @@ const unfit = (
   dtype: DType,
 ): UserError =>
   new UserError(
-    `${where}: tensor ${JSON.stringify(name)} is ${from}, which is read as ${dtype}; its element ${index} is ` +
-      `${value}`,
+    `${where}: tensor ${JSON.stringify(name)} is ${from}, which is read as ${dtype}; its element ${index} is ${value}`,
     'leave it out, or convert it with the program that wrote it',
   );

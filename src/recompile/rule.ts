@@ -116,8 +116,7 @@ export interface RecompileEvent {
 }
 
 const EXAMPLE =
-  "session.recompile({ name: 'one expert', trigger: (run) => run.step >= 100, alter: (m) => { " +
-  'm.moe.topK = 1; } })';
+  "session.recompile({ name: 'one expert', trigger: (run) => run.step >= 100, alter: (m) => { m.moe.topK = 1; } })";
 const FUNCTIONS = ['trigger', 'alter', 'undo', 'reason'] as const,
   NUMBERS = ['cooldown', 'budget', 'tolerance'] as const,
   FLAGS = ['first', 'measure'] as const;
@@ -134,8 +133,7 @@ export function ruleOf(rule: unknown): Rule<object> {
   if (typeof name !== 'string' || name === '') throw new UserError('a rule for recompilation needs a name', EXAMPLE);
   if (name.length > LONGEST || /[\p{Cc}\p{Cs}\u2028\u2029]/u.test(name))
     throw new UserError(
-      `a rule's name must be ` +
-        `a line of at most ${LONGEST} characters, got ${JSON.stringify(name).slice(0, LONGEST)}`,
+      `a rule's name must be a line of at most ${LONGEST} characters, got ${JSON.stringify(name).slice(0, LONGEST)}`,
     );
   const refuse = (what: string, must: string): never => {
     throw new UserError(`the rule "${name}": ${what} must be ${must}, got ${String(given[what])}`);

@@ -58,12 +58,9 @@ export class SessionEngineHost implements EngineHost {
 
   /** The shape, and the number of the model's public state: a plan holds for both. */
   #shapeNow(shape: string): string {
-    return (
-      `${shape}, state ` +
-      `${this.#programsOf(shape)
-        .map(({ state }) => state)
-        .join(' ')}`
-    );
+    return `${shape}, state ${this.#programsOf(shape)
+      .map(({ state }) => state)
+      .join(' ')}`;
   }
 
   carry(changes: readonly Change[]): () => void {

@@ -113,7 +113,7 @@ export class Parameter {
     checkInit(init);
     if (!shape.every((d) => Number.isInteger(d) && d > 0))
       throw new UserError(
-        `a parameter's dimensions must be ` + `whole numbers of at least 1, got [${shape.map(String).join(', ')}]`,
+        `a parameter's dimensions must be whole numbers of at least 1, got [${shape.map(String).join(', ')}]`,
         'check the sizes that its layer was given',
       );
     checkSize('Parameter', { dtype: 'float32', shape: shape as readonly number[] });

@@ -397,8 +397,7 @@ export async function checkSame(cases: readonly Named[], seed: number, first: De
       must(
         at < 0,
         () =>
-          `${name}, ${o.name}[${at}]: ${a[at]} and ${b[at]}\n  from     ` +
-          `${Object.entries(data)
+          `${name}, ${o.name}[${at}]: ${a[at]} and ${b[at]}\n  from     ${Object.entries(data)
             .map(([n, v]) => `${n}: ${show(v)}`)
             .join('\n           ')}\n${printGraph(graph)}`,
       );
@@ -429,8 +428,7 @@ export async function checkGraphs(
         error <= (isFloat(type.dtype) ? tolerance(type.dtype) : 0),
         () =>
           `${name}, ${o.name} (${type.dtype}): ` +
-          `error ${error}\n  got      ${show(got)}\n  expected ${show(expected)}\n  from     ` +
-          `${Object.entries(data)
+          `error ${error}\n  got      ${show(got)}\n  expected ${show(expected)}\n  from     ${Object.entries(data)
             .map(([n, v]) => `${n}: ${show(v)}`)
             .join('\n           ')}\n${printGraph(graph)}`,
       );

@@ -356,8 +356,7 @@ const ACTS = {
 };
 
 test(
-  'calls at random on a device that fails at random: each is told, nothing is used after it was given back, ' +
-    'close ends',
+  'calls at random on a device that fails at random: each is told, nothing is used after it was given back, close ends',
   { timeout: 400_000 },
   async () => {
     const real = await WasmDevice.open(1, { memory: 512e6 });

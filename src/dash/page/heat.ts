@@ -333,7 +333,6 @@ function describe(run: Run, { path, bins }: Layer): string {
   const { topK, capacity, overflow, dispatch } = knobs;
   return (
     `${bins.experts} experts, top-${String(topK)}, ` +
-    `${capacity === 'dropless' ? 'dropless' : `capacity ${knob(capacity)}, ${String(overflow)}`}, ` +
-    `${String(dispatch)}`
+    `${capacity === 'dropless' ? 'dropless' : `capacity ${knob(capacity)}, ${String(overflow)}`}, ${String(dispatch)}`
   );
 }

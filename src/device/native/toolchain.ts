@@ -81,8 +81,7 @@ function answerOf(command: string, error: unknown): string {
   const [line] = stderr.trim().split('\n');
   return killed
     ? `${command} --version gave no answer in ${ANSWER_MS / 1000} s`
-    : `${command} --version ` +
-        `failed${typeof code === 'number' ? ` (exit code ${code})` : ''}${line ? `: ${line}` : ''}`;
+    : `${command} --version failed${typeof code === 'number' ? ` (exit code ${code})` : ''}${line ? `: ${line}` : ''}`;
 }
 
 /**

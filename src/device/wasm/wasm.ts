@@ -80,14 +80,12 @@ export class WasmDevice implements Device {
       name: 'wasm',
       threads,
       limit: { bytes: heap.left - SPARE, why },
-      description:
-        `CPU, WebAssembly, ` +
-        `${threads} ${threads === 1 ? 'thread' : 'threads'}${
-          fused
-            ? ''
-            : " (this engine rounds products before it adds: results differ from the native device's in their " +
-              'last bits)'
-        }`,
+      description: `CPU, WebAssembly, ${threads} ${threads === 1 ? 'thread' : 'threads'}${
+        fused
+          ? ''
+          : " (this engine rounds products before it adds: results differ from the native device's in their " +
+            'last bits)'
+      }`,
     };
   }
 

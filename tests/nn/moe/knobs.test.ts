@@ -164,8 +164,7 @@ test('all experts frozen: only the router learns', { skip }, async () => {
 for (const experts of [4, 'modules'] as const)
   for (const accumulate of [1, 2]) {
     test(
-      `gradients of frozen experts count neither in the norm nor for clipping: ${experts}, accumulate ` +
-        `${accumulate}`,
+      `gradients of frozen experts count neither in the norm nor for clipping: ${experts}, accumulate ${accumulate}`,
       { skip },
       async () => {
         const frozen = [false, true, false, true];

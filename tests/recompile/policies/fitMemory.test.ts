@@ -469,8 +469,7 @@ test('where states alone have no room, the step is refused before the rule is as
 });
 
 test(
-  'capacities rise above a budget and fall again: set and taken back, memory given back, the bits of a run ' +
-    'without',
+  'capacities rise above a budget and fall again: set and taken back, memory given back, the bits of a run without',
   { timeout: 120_000 },
   async () => {
     const start = { dispatch: 'padded', capacity: 1, overflow: 'spill' } as const,
