@@ -188,11 +188,8 @@ class Held {
     this.#lock = lock;
     this.#place = await Place.open(path);
     this.#path = path;
-    this.#say(
-      `the run folder ${shownPath(before)} is ` +
-        `${taken ? `another folder now: the run continues in ${shownPath(path)}` : 'gone: it is created again'}, with its ` +
-        'log; earlier checkpoints are lost',
-    );
+    const now = taken ? `another folder now: the run continues in ${shownPath(path)}` : 'gone: it is created again';
+    this.#say(`the run folder ${shownPath(before)} is ${now}, with its log; earlier checkpoints are lost`);
   }
 
   async close(): Promise<void> {
