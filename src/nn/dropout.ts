@@ -6,9 +6,9 @@ import { shown } from '../base/options.ts';
 import { traceOf } from '../trace/trace.ts';
 
 /**
- * Each element becomes 0 with probability `rate`, else x / (1 - rate). The mask depends only on the seed, the step, this
- * module's path, how often the module was used before in the step, and the element's index in the whole batch; so it
- * does not depend on `accumulate` or `split`.
+ * Each element becomes 0 with probability `rate`, else x / (1 - rate). The mask depends only on the seed, the step,
+ * this module's path, how often the module was used before in the step, and the element's index in the whole batch; so
+ * it does not depend on `accumulate` or `split`.
  */
 export class Dropout {
   #rate = 0;
