@@ -109,7 +109,7 @@ export type Lowering<A extends Attrs = Attrs> =
       /** The op reads a part of its input; other nodes of the same op read the other parts. */
       readonly readsDisjointSlice?: boolean;
       /** The op reads each element of its input once, however large its result is. */
-      readonly once?: boolean;
+      readonly readsEachInputOnce?: boolean;
       /** Whether the result is written to memory even where recomputing it at each reader looks cheaper. */
       stored?(attrs: A, output: number): boolean;
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;

@@ -54,7 +54,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return lower?.kind === 'map' ? (lower.passes ?? 1) : 1;
   };
   const place = new Map(graph.nodes.map((node, i) => [node, i]));
-  const isPart = (node: Node): boolean => {
+  const readsDisjointSlice = (node: Node): boolean => {
     const lower = ops.get(node.op)?.lower;
     return lower?.kind === 'map' && lower.readsDisjointSlice === true;
   };
@@ -62,7 +62,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     closesRow = new Set<ValueId>();
   const readsOnce = (node: Node): boolean => {
     const lower = ops.get(node.op)?.lower;
-    return lower?.kind === 'map' && lower.once === true;
+    return lower?.kind === 'map' && lower.readsEachInputOnce === true;
   };
   const weights = new Array<number>(graph.types.length).fill(1);
 
@@ -95,7 +95,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       }
       const reads = readersShareOneSink(v) ? 1 : readsOf(v);
       const needed = uses.pinned.has(v) || closesRow.has(v) || uses.nodes[v].some((node) => takesStored(node, v));
-      const again = weight * reads <= weight + 1.5 + reads;
+      const cheapToRecompute = weight * reads <= weight + 1.5 + reads;
       // A matmul that only this value reads is not stored if this value is: the epilogue of the matmul computes this
       // value.
       const epilogue = node.inputs.some(
@@ -111,7 +111,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
         needed ||
         lower.stored?.(node.attrs, node.outputs.indexOf(v)) ||
         lower.passes !== undefined ||
-        !again ||
+        !cheapToRecompute ||
         (epilogue && lower.linear)
       ) {
         // Stores the operand of the reshape instead, with its own rows: rows and columns then need not be computed by
@@ -206,7 +206,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       // A matmul operand that is computed while it is packed costs about one read more.
       return (
         n +
-        (readsOnce(node) ? 1 : Math.max(isPart(node) ? 0 : 1, out / size)) *
+        (readsOnce(node) ? 1 : Math.max(readsDisjointSlice(node) ? 0 : 1, out / size)) *
           (kindOf(node) === 'matmul' ? 2 : passes(node))
       );
     }, 0);

@@ -117,7 +117,7 @@ const HALVES = {
  * `other`, from the local `base`, lie next to each other in the memory that is written. `place` pushes the address of
  * (inner, base); addresses for successive `inner` are `step` bytes apart.
  */
-function turned(
+function transposedCopy(
   frame: Frame,
   value: Expr,
   inner: Var,
@@ -219,7 +219,7 @@ export function emitPackA(k: MatmulKernel, frame: Frame): void {
       rest = f.local(I32),
       end = f.get(k0).tee(at).get(nk).op('i32.add').keep(I32);
     f.loop(at, end, 4, () => {
-      turned(
+      transposedCopy(
         frame,
         value,
         k.i,
@@ -332,7 +332,7 @@ export function emitPackB(k: MatmulKernel, frame: Frame): void {
           if (rows) {
             const second = f.get(from).i32(4).op('i32.add').keep(I32);
             for (const j of [from, second])
-              turned(
+              transposedCopy(
                 frame,
                 value,
                 k.k,

@@ -47,7 +47,7 @@ export const concatOp: Op<ConcatAttrs> = {
   lower: {
     kind: 'map',
     weight: 2,
-    once: true,
+    readsEachInputOnce: true,
     at({ e, inputs, attrs: { axis } }, index) {
       // Nested selections, from the last input to the first: an element belongs to the first input whose end is beyond
       // its index.

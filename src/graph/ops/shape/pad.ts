@@ -35,7 +35,7 @@ export const padOp: Op<PadAttrs> = {
   },
   lower: {
     kind: 'map',
-    once: true,
+    readsEachInputOnce: true,
     at({ e, inputs: [x], attrs: { axis, before } }, index) {
       const n = boundOf(x.type.shape[axis]),
         zero = e.const(0, x.type.dtype);
