@@ -8,7 +8,7 @@ export { cacheAssignments, type CacheAssignmentsOptions } from './recompile/poli
 export { chooseDispatch, type ChooseDispatchOptions } from './recompile/policies/chooseDispatch.ts';
 export { expertLifecycle, type ExpertLifecycleOptions } from './recompile/policies/expertLifecycle.ts';
 export { freeSlots, mergeExperts, pruneExpert, splitExpert } from './recompile/policies/lifecycle.ts';
-export type { EngineState } from './recompile/engine.ts';
+export type { EngineState } from './recompile/engine-state.ts';
 export { fitMemory, type FitMemoryOptions } from './recompile/policies/fitMemory.ts';
 export { RunStats, type LayerStats, type SampleStats } from './observe/run-stats.ts';
 export { placeExperts, type Placement, type PlacementOptions } from './recompile/policies/placeExperts.ts';

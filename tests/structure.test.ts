@@ -110,7 +110,7 @@ test('files are small', () => {
     .map((file) => ({ file, bytes: statSync(join(src, file)).size }))
     .sort((a, b) => a.bytes - b.bytes);
   assert.deepEqual(
-    sizes.filter(({ bytes }) => bytes > 23_000),
+    sizes.filter(({ bytes }) => bytes > 20_000),
     [],
   );
   const median = sizes[Math.floor(sizes.length / 2)]?.bytes ?? 0;

@@ -5,13 +5,14 @@
 //
 // Class N: results stay the same, bit by bit. Class R: results change.
 import { keepRecent } from '../base/recent.ts';
-import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
-import type { Change, Settings, TakeBack } from '../trace/knobs.ts';
+import { RunStats, type Shown } from '../observe/run-stats.ts';
+import type { Change, TakeBack } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
 import { asError, messageOf, Pending, type Decision } from './pending.ts';
 import type { Comparison, EngineHost, Prepared } from './engine-host.ts';
 import type { RecompileEvent, Rule } from './rule.ts';
-import { Rules, STRIKES, type Admitted, type Asked, type Fault, type RulesState } from './rules.ts';
+import { Rules, STRIKES, type Admitted, type Asked, type Fault } from './rules.ts';
+import type { EngineState } from './engine-state.ts';
 import { Trial } from './trial.ts';
 
 /** Steps from the decision of a change of class R to its first step. */
@@ -23,22 +24,6 @@ const RETRIES = 3,
 const VERIFIED = 256;
 /** A recompilation is given up after this many steps with batches of other shapes than it was compiled for. */
 const PATIENCE = 256;
-
-/** What resume needs: plain JSON. */
-export interface EngineState extends RulesState {
-  readonly knobs: Readonly<Record<string, Settings>>;
-  /**
-   * Values that knobs would have without any change of class N, for those knobs that such a change has set. Checkpoints
-   * of earlier versions do not have it.
-   */
-  readonly decided?: Readonly<Record<string, Settings>>;
-  readonly stats: StatsState;
-  readonly log: readonly Decision[];
-  /** A change of class R that is decided and not yet in force. */
-  readonly pending:
-    | (Decision & { readonly reason: string; readonly tolerance: number | null; readonly verified: boolean | null })
-    | null;
-}
 
 /** What the next step is to do. */
 export interface StepPlan {

@@ -1,7 +1,8 @@
 // The two kinds of work that rules can watch: training steps and inference. Each gets a recompilation engine when its
 // first rule is added.
 import { UserError } from '../base/errors.ts';
-import { Engine, type EngineState } from '../recompile/engine.ts';
+import { Engine } from '../recompile/engine.ts';
+import type { EngineState } from '../recompile/engine-state.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { ruleOf, type Rule } from '../recompile/rule.ts';
 import type { Settings } from '../trace/knobs.ts';

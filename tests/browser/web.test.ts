@@ -11,7 +11,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const CORE_KB = 163; // minified and gzipped, as in docs/measurements.md (the goal is 120)
+const CORE_KB = 164; // minified and gzipped, as in docs/measurements.md (the goal is 120)
 const options = { skip: noChromium, timeout: 2 * MINUTE } as const;
 const folder = await mkdtemp(join(tmpdir(), 'dynamoe-web-')),
   sizes = await buildWeb(folder);

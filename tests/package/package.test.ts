@@ -18,7 +18,7 @@ import { noCompiler } from '../support/toy.ts';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
 const MINUTES = 5 * 60_000;
-const CORE_KB = 163; // the core, minified and gzipped, as in docs/measurements.md (the goal is 120)
+const CORE_KB = 164; // the core, minified and gzipped, as in docs/measurements.md (the goal is 120)
 const UNREACHABLE = /ENOTCACHED|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH/;
 
 const folder = await mkdtemp(join(tmpdir(), 'dynamoe-test-')),
