@@ -1,6 +1,5 @@
 // A Session: a model with its values on a device. It compiles a program for each shape of batch when it first meets
 // one, and it trains, evaluates, predicts and saves.
-import { UserError } from '../base/errors.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Rule } from '../recompile/rule.ts';

@@ -74,7 +74,7 @@ test('what a config says of an MoE layer reaches the layer', async () => {
 
 test('what cannot be an option of an MoE layer is refused by its name', async () => {
   const refused = (moe: object, message: RegExp): Promise<void> =>
-    assert.rejects(configure(undefined, {}, { model: { moe: moe as MoEConfig } }), { name: 'ConfigError', message });
+    assert.rejects(configure(undefined, {}, { model: { moe: moe } }), { name: 'ConfigError', message });
   await refused({ expertRow: 2 }, /unknown key model\.moe\.expertRow\n.*did you mean "expertRows"/);
   await refused({ expertRows: 3 }, /expertRows must be a power of 2/);
   await refused({ losses: { fairness: 1 } }, /unknown key model\.moe\.losses\.fairness\n.*balance, gshard/);
