@@ -49,6 +49,6 @@ export function dataChange(meta: CheckpointMeta, now: DataMark): string | null {
   if (before.fingerprint === now.fingerprint) return null;
   if (before.bytes === undefined || now.bytes === undefined) return 'its fingerprint differs';
   return before.bytes === now.bytes && before.files === now.files
-    ? `as before it is ${size(now)}, but they are other bytes, or in another order`
+    ? `it has the same size, ${size(now)}, but its contents or their order differ`
     : `it was ${size(before)} and is ${size(now)}`;
 }

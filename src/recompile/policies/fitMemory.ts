@@ -82,14 +82,14 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
       }
       if (session && ladder.rungs > neutral && split(model, run, outlook, ladder, { limit, margin, horizon, say }))
         return;
-      const parted = ladder.parted > 0,
+      const splitSteps = ladder.splitSteps > 0,
         bytesAt = priced(outlook, ladder, coming, session?.split),
         now = bytesAt(null);
       const low = Math.min(height, neutral);
       let found: number | null = null;
       if (now > limit) found = lowest(bytesAt, low, neutral, limit);
       // A split of the batch, which changes results, is taken back before any of the rungs below it.
-      else if (!parted && low > 0 && bytesAt(low - 1) <= (1 - margin) * limit)
+      else if (!splitSteps && low > 0 && bytesAt(low - 1) <= (1 - margin) * limit)
         found = lowest(bytesAt, 0, low - 1, (1 - margin) * limit);
       if (found !== null) say(bytesAt(found), now > limit ? now : null);
       if (found === null) ladder.leave();
@@ -182,7 +182,7 @@ function split(
       expertRows: own(moe).expertRows,
       ...(settled(moe) && { capacity: own(moe).capacity }),
     });
-  const now = neutral + ladder.parted,
+  const now = neutral + ladder.splitSteps,
     bytesAt = priced(outlook, ladder, follow(model, run, outlook, horizon));
   let found = now;
   try {

@@ -29,7 +29,7 @@ export interface Ladder {
   /** How many of them keep results identical. */
   readonly neutral: number;
   /** How many of the other rungs, which split the batch, are set. */
-  readonly parted: number;
+  readonly splitSteps: number;
   /** How many rungs are set, counted from the first. */
   readonly height: number;
   /** Sets the first `height` rungs; knobs of the other rungs get the user's values. */
@@ -80,7 +80,7 @@ export function ladderOf(
     neutral = rungs.length;
   const whole = Number(initial(SESSION)['split'] ?? 1),
     splits = session ? SPLITS.filter((n) => n > whole) : [],
-    parted = splits.filter((n) => n <= (session?.split ?? 1)).length;
+    splitSteps = splits.filter((n) => n <= (session?.split ?? 1)).length;
   const found = [...new Set(rungs.map((r) => r.module))].map((module) => ({
       module,
       recompute: module.recompute,
@@ -97,8 +97,8 @@ export function ladderOf(
   return {
     rungs: neutral + splits.length,
     neutral,
-    parted,
-    height: unset < 0 ? neutral + parted : unset,
+    splitSteps,
+    height: unset < 0 ? neutral + splitSteps : unset,
     leave,
     climb(height) {
       for (const path of paths) {
