@@ -193,7 +193,7 @@ test('data that has moved is the same data, changed data is not, and a refused r
   await writeFile(join(there, 'text.txt'), before.replace('the', 'teh'));
   const changed = await command('train', '--resume', '--out', out, '--data', there);
   assert.equal(changed.code, 1);
-  assert.match(changed.stderr, /it has the same size, 20\d{3} bytes of text in 1 file, but its contents or their order differ/);
+  assert.match(changed.stderr, /it has the same size, 20\d{3} bytes of text in 1 file, but its contents/);
   assert.equal(await readFile(join(out, 'events.jsonl'), 'utf8'), log, 'nothing of it is lost');
   await writeFile(join(there, 'text.txt'), before);
   const moved = await command('train', '--resume', '--out', out, '--data', there, '--json');
