@@ -35,8 +35,8 @@ const TOGETHER = 24; // graphs in one program
  * is computed here.
  */
 const TRUSTING = new RegExp(
-  '^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|permuteUnless|placeRows|' +
-    'recall|remember|segment.*|splitRows|splitSegments|topKUnless|window.*)$',
+  '^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|maxPool2dTake|permuteUnless|' +
+    'placeRows|recall|remember|segment.*|splitRows|splitSegments|topKUnless|window.*)$',
 );
 
 interface Call {

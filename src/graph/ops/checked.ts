@@ -80,3 +80,9 @@ export function checkAxes(op: string, x: TensorType, axes: readonly number[]): v
     if (i > 0 && axis <= axes[i - 1]) throw new ShapeError(`${op}: axes [${axes.join(', ')}] are not ascending`);
   }
 }
+
+/** Throws if `key`, which distinguishes the random numbers of an op, is not a uint32. */
+export function checkKey(op: string, key: number): void {
+  if (!Number.isInteger(key) || key < 0 || key > 0xffffffff)
+    throw new ShapeError(`${op}: key must be a whole number from 0 to 4294967295, got ${String(key)}`);
+}

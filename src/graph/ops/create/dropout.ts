@@ -7,6 +7,7 @@ import { showType, stridesOf, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
+import { checkKey } from '../checked.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -52,7 +53,8 @@ function element(call: MapCall<DropoutAttrs>, x: Expr, linear: Expr): Expr {
 export const dropoutOp: Op<DropoutAttrs> = {
   // x / (1 - rate) or 0, by a random word for (seed, key, step, index); the index of the first element is 0, or given.
   name: 'dropout',
-  infer([x, ...words], { rate }) {
+  infer([x, ...words], { rate, key }) {
+    checkKey('dropout', key);
     if (!isFloat(x.dtype) || !words.every(isWord)) {
       const got = [x, ...words].map(showType).join(', ');
       throw new ShapeError(`dropout: needs floats and uint32 [] for seed, step and first, got ${got}`);

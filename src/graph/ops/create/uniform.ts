@@ -6,6 +6,7 @@ import { elements, showType, stridesOf, type TensorType } from '../../../base/sh
 import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
+import { checkKey } from '../checked.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -30,7 +31,8 @@ export const uniformOp: Op<UniformAttrs> = {
   name: 'uniform',
   takes: ['stored'],
   unread: [0],
-  infer([like, ...words]): TensorType[] {
+  infer([like, ...words], { key }): TensorType[] {
+    checkKey('uniform', key);
     if (!words.every((t) => t.dtype === 'uint32' && t.shape.length === 0)) {
       throw new ShapeError(`uniform: seed, step and first must be uint32 [], got ${words.map(showType).join(', ')}`);
     }
