@@ -635,7 +635,7 @@ test('a setting without any effect is refused, with the reason', async () => {
     ],
     [/priority has no effect here: the layer is dropless/, () => new nn.MoE({ ...moe, priority: 'probs' })],
     [
-      /priority has no effect here: what is beyond/,
+      /priority has no effect here: choices beyond/,
       () => new nn.MoE({ ...moe, capacity: 1, overflow: 'spill', priority: 'probs' }),
     ],
     [

@@ -35,7 +35,7 @@ const TOGETHER = 24; // graphs in one program
  * is computed here.
  */
 const TRUSTING = new RegExp(
-  '^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|maxPool2dTake|permuteUnless|' +
+  '^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|maxPool2dTake|permute.*|' +
     'placeRows|recall|remember|segment.*|splitRows|splitSegments|topKUnless|window.*)$',
 );
 

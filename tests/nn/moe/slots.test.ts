@@ -44,7 +44,7 @@ test('the value says what slots hold, and what the last change did', () => {
   assert.deepEqual(next, ['off', 'on', 'like 1', 'off', 2, 'prune 1'], 'the next one begins where it ended');
   assert.deepEqual(readSlots(next).families, [null, null, 2, null], 'a family is named by its first slot');
   for (const [bad, message] of [
-    [['on', 'on', 'off'], /of 4 slots/],
+    [['on', 'on', 'off'], /the 4 slots/],
     [['on', 'on', 'off', 'maybe'], /slot 3 is 'on', 'off' or 'like'/],
     [['on', 'on', 'off', 'like 2'], /slot 3/],
     [['like 1', 'on', 'off', 'off'], /slot 0/],
@@ -90,7 +90,7 @@ test('what cannot be is refused by name, and leaves the layer as it was', () => 
   assert.deepEqual(moe.active, [true, true, true, false, false, false]);
   assert.throws(() => {
     splitExpert(moe, 0);
-  }, /no draft's.*\n.*rule's alter/);
+  }, /does not belong to a draft.*\n.*alter/);
   assert.throws(() => splitExpert(draftOf(layer()).model, 0), /no slot is free/);
   moe.slots = ['on', 'on', 'off', 'off', 'off', 'off'];
   assert.throws(() => {

@@ -17,8 +17,8 @@ export const clampCountOp: Op<ClampCountAttrs> = {
   name: 'clampCount',
   countsAreInBounds: true,
   infer([x], { bound }) {
-    if (!Number.isInteger(bound) || bound < 0)
-      throw new ShapeError(`clampCount: the bound must be a whole number of at least 0, got ${String(bound)}`);
+    if (!Number.isInteger(bound) || bound < 0 || bound > 2 ** 31 - 1)
+      throw new ShapeError(`clampCount: the bound must be a whole number from 0 to 2147483647, got ${String(bound)}`);
     if (x.dtype !== 'int32') throw new ShapeError(`clampCount: counts are int32, got ${showType(x)}`);
     return [x];
   },

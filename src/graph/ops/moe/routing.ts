@@ -8,7 +8,8 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Reader } from '../../op.ts';
 
 /** Checks an int32 vector, of `length` elements if that is given. */
-export function checkVector(op: string, what: string, t: TensorType, length?: number): void {
+export function checkVector(op: string, what: string, t: TensorType | undefined, length?: number): void {
+  if (!t) throw new ShapeError(`${op}: the input ${what} is missing`);
   if (t.dtype !== 'int32' || t.shape.length !== 1 || (length !== undefined && boundOf(t.shape[0]) !== length)) {
     throw new ShapeError(`${op}: ${what} must be int32[${length ?? 'n'}], got ${showType(t)}`);
   }
