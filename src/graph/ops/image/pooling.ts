@@ -3,7 +3,7 @@
 import { ShapeError } from '../../../base/errors.ts';
 import type { KeysOf } from '../../../base/options.ts';
 
-import { boundOf, type Dim, type TensorType } from '../../../base/shape.ts';
+import { boundOf, type Dim, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { Tensor } from '../../tensor.ts';
 import {
@@ -45,6 +45,7 @@ export function poolAxes(op: string, x: TensorType, attrs: PoolAttrs): readonly 
       'padding must be smaller than the window',
     );
   }
+  if (x.shape[1] === 0 || x.shape[2] === 0) throw new ShapeError(`${op}: images ${showType(x)} have no pixels to pool`);
   return axes;
 }
 
