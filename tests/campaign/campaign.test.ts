@@ -75,6 +75,7 @@ const seedOfCommit = parseInt(commit().slice(0, 6), 16),
 const faults = (await Promise.all(PART_NAMES.map(partNamed))).flatMap(({ name, knownFaults }) =>
   knownFaults.map((fault) => ({ name, fault })),
 );
+const TRIES = 4; // of the printed command
 faults.forEach(({ name, fault }, i) => {
   // Each commit tests two of the faults; `npm run ci:full` tests all.
   const now =
@@ -92,8 +93,13 @@ faults.forEach(({ name, fault }, i) => {
       assert.doesNotMatch(what, /\/(tmp|home|root|usr)\//, 'a finding names no folder of this machine');
       const given = /--only (\S+) --case '(.*)'$/s.exec(command);
       assert.deepEqual([given?.[1], JSON.parse(given?.[2].replaceAll("'\\''", "'") ?? '')], [name, attack]);
-      const again = await campaign('--only', name, '--case', JSON.stringify(attack), '--plant', fault);
-      assert.equal(again.code, 1, 'the command repeats it');
+      // A fault in the order of calls shows only if calls overlap, which one try in two may miss.
+      let repeated = false;
+      for (let i = 0; i < TRIES && !repeated; i++) {
+        const again = await campaign('--only', name, '--case', JSON.stringify(attack), '--plant', fault);
+        repeated = again.code === 1;
+      }
+      assert.ok(repeated, 'the command repeats it');
     },
   );
 });
