@@ -79,7 +79,7 @@ export class PublicState {
     return this.#number;
   }
 
-  /** Whether nothing has changed. This runs before each step, so it allocates nothing in that case. */
+  /** Whether nothing has changed. This runs before each step, so it compares values and builds no text. */
   #same(): boolean {
     const toLookAt = this.#freezes === freezesSoFar() ? this.#others : this.#seen;
     for (const one of toLookAt) if (!untouched(one) && this.#changed(one, true).length > 0) return false;

@@ -1,11 +1,13 @@
 // A headless browser and its content: modules bundled by esbuild and served on the loopback interface, with or without
 // the headers that isolate a page (threads need shared memory, which needs these headers). `close` ends everything, and
 // nothing waits longer than a minute.
+import assert from 'node:assert/strict';
 import { constants, accessSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import axe from 'axe-core';
 import * as esbuild from 'esbuild';
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core';
 
@@ -163,4 +165,29 @@ export async function openPage(
     await shut();
     throw error;
   }
+}
+
+/** Asserts that axe finds no fault of accessibility in the page as it is now. */
+export async function accessible(page: Page): Promise<void> {
+  await page.evaluate(axe.source);
+  const violations = await page.evaluate(async () => {
+    const { axe: run } = globalThis as unknown as {
+      axe: {
+        run(
+          what: Document,
+          how: object,
+        ): Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }>;
+      };
+    };
+    return (
+      await run.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })
+    ).violations.map(
+      (v) =>
+        `${v.id}: ${v.help}: ${v.nodes
+          .map((n) => n.html)
+          .join(' ')
+          .slice(0, 300)}`,
+    );
+  });
+  assert.deepEqual(violations, []);
 }

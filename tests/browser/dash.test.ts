@@ -4,13 +4,12 @@ import assert from 'node:assert/strict';
 import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import axe from 'axe-core';
 import type { Page } from 'playwright-core';
 import { openDash } from '../../src/dash/server.ts';
 import { start, TINY, writeText } from '../cli/command.ts';
 import { doneAt, evalAt, LAYER, planAt, recompileAt, runFolder, startAt, steps } from '../dash/events.ts';
 import { temporaryFolder } from '../io/folder.ts';
-import { MINUTE, noChromium, openBrowser } from './chromium.ts';
+import { accessible, MINUTE, noChromium, openBrowser } from './chromium.ts';
 
 const options = { skip: noChromium, timeout: 2 * MINUTE } as const;
 const browser = noChromium === false ? await openBrowser() : null;
@@ -42,30 +41,6 @@ const ready = (page: Page): Promise<unknown> =>
   page.waitForFunction(() => document.body.dataset['ready'] === 'yes' && Number(document.body.dataset['drawn']) > 1);
 const shows = (page: Page, selector: string, text: string | RegExp): Promise<unknown> =>
   page.locator(selector).filter({ hasText: text }).first().waitFor();
-
-async function accessible(page: Page): Promise<void> {
-  await page.evaluate(axe.source);
-  const violations = await page.evaluate(async () => {
-    const { axe: run } = globalThis as unknown as {
-      axe: {
-        run(
-          what: Document,
-          how: object,
-        ): Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }>;
-      };
-    };
-    return (
-      await run.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })
-    ).violations.map(
-      (v) =>
-        `${v.id}: ${v.help}: ${v.nodes
-          .map((n) => n.html)
-          .join(' ')
-          .slice(0, 300)}`,
-    );
-  });
-  assert.deepEqual(violations, []);
-}
 
 test('a live run is drawn: curves, bands, marks, table, plan, end of the run', options, async (t) => {
   const run = runFolder(await temporaryFolder(t), 'growing', [startAt(), ...steps(1, 60), planAt(1, 1.5)]),

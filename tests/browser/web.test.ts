@@ -3,15 +3,14 @@
 // isolation (threads).
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import axe from 'axe-core';
 import type { Page } from 'playwright-core';
 import { buildWeb, serveWeb } from '../../tools/web.ts';
-import { MINUTE, noChromium, openBrowser } from './chromium.ts';
+import { accessible, MINUTE, noChromium, openBrowser } from './chromium.ts';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { CORE_KB } from '../support/core-size.ts';
 
-const CORE_KB = 164; // minified and gzipped, as in docs/measurements.md (the goal is 120)
 const options = { skip: noChromium, timeout: 2 * MINUTE } as const;
 const folder = await mkdtemp(join(tmpdir(), 'dynamoe-web-')),
   sizes = await buildWeb(folder);
@@ -124,27 +123,7 @@ for (const { scheme, isolated, overflow, threads } of [
       );
       await page.getByRole('button', { name: 'Pause' }).click();
       await page.locator('#status').filter({ hasText: 'paused' }).waitFor();
-      await page.evaluate(axe.source);
-      const violations = await page.evaluate(async () => {
-        const { axe: run } = globalThis as unknown as {
-          axe: {
-            run(
-              what: Document,
-              how: object,
-            ): Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }>;
-          };
-        };
-        return (
-          await run.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })
-        ).violations.map(
-          (v) =>
-            `${v.id}: ${v.help}: ${v.nodes
-              .map((n) => n.html)
-              .join(' ')
-              .slice(0, 300)}`,
-        );
-      });
-      assert.deepEqual(violations, []);
+      await accessible(page);
       if (process.env['DYNAMOE_SHOTS'])
         await page.screenshot({ path: join(process.env['DYNAMOE_SHOTS'], `web-${scheme}.png`), fullPage: true });
       assert.deepEqual(faults, []);
