@@ -10,8 +10,8 @@
 // recompilations. It does not count compiling before the first step, making batches, and evaluation.
 import { compile, metrics, UserError, type Batch, type DeviceName, type Session } from 'dynamoe';
 import type { RecompileEvent } from 'dynamoe/recompile';
-import { DEFAULT, type Row } from './rows.ts';
-import { moduleAt } from './schedule.ts';
+import type { LayerSettings } from './models.ts';
+import { DEFAULT, DROPLESS, type Row } from './rows.ts';
 import type { Source } from './sources.ts';
 import type { Workload } from './workloads.ts';
 
@@ -121,6 +121,24 @@ export async function contest(options: ContestOptions): Promise<(Result | Failur
   }
 }
 
+/** A session for the options of a contest. Without an optimizer, it only evaluates. */
+function opened(
+  { workload, seed, device, threads }: Pick<ContestOptions, 'workload' | 'seed' | 'device' | 'threads'>,
+  layer: LayerSettings,
+  optimizer?: ReturnType<Workload['optimizer']>,
+  events?: (event: RecompileEvent) => void,
+): Promise<Session> {
+  return compile(workload.model(layer), {
+    loss: workload.loss,
+    ...(optimizer && { optimizer }),
+    seed,
+    device,
+    ...(threads !== undefined && { threads }),
+    ...(events && { events }),
+    say: () => undefined,
+  });
+}
+
 const total = (list: Iterable<number | bigint>): number => {
   let n = 0;
   for (const v of list) n += Number(v);
@@ -135,8 +153,6 @@ class Contestant {
   #session: Session | null = null;
   steps = 0;
   ms = 0;
-  /** Paths of the MoE layers. */
-  readonly #layers = new Set<string>();
   #planned = 0;
   #choices = 0;
   #dropped = 0;
@@ -150,20 +166,11 @@ class Contestant {
   }
 
   async open(): Promise<void> {
-    const { workload, source, seed, steps, rate, device, threads } = this.#options,
-      { experts, recurs } = workload;
-    const session = await compile(workload.model(this.row.layer), {
-      loss: workload.loss,
-      optimizer: workload.optimizer(rate),
-      seed,
-      device,
-      ...(threads !== undefined && { threads }),
-      events: (event) => {
+    const { workload, source, seed, steps, rate } = this.#options,
+      { experts, recurs } = workload,
+      session = (this.#session = await opened(this.#options, this.row.layer, workload.optimizer(rate), (event) => {
         this.#events.push(event);
-      },
-      say: () => undefined,
-    });
-    this.#session = session;
+      }));
     for (const rule of this.row.rules({ experts, recurs, steps })) session.recompile(rule);
     const { bytes } = await session.prepare(await source.batch(seed, 0));
     this.#planned = bytes.arena + bytes.io + bytes.constants;
@@ -193,7 +200,6 @@ class Contestant {
       for (const [name, { data }] of Object.entries(stats)) {
         if (name.endsWith('/load')) {
           this.#choices += total(data);
-          this.#layers.add(name.slice(0, -'/load'.length));
         }
         if (name.endsWith('/dropped')) this.#dropped += total(data);
       }
@@ -211,27 +217,33 @@ class Contestant {
 
   async #evaluate(): Promise<Quality> {
     const { workload } = this.#options,
-      { loss, accuracy } = await this.#held(),
-      all = [...this.#layers].map((path) => moduleAt(this.#open.model, path));
-    const before = all.map(({ dispatch, capacity }) => ({ dispatch, capacity })),
-      drops = before.some(({ capacity }) => capacity !== 'dropless');
-    if (!drops) return { steps: this.steps, loss, undropped: loss, accuracy: workload.accuracy ? accuracy : null };
+      { loss, accuracy } = await this.#held(this.#open);
+    return {
+      steps: this.steps,
+      loss,
+      undropped: await this.#undropped(loss),
+      accuracy: workload.accuracy ? accuracy : null,
+    };
+  }
+
+  /**
+   * The loss of the row's parameters in a session that computes every choice. The row's own session keeps its settings:
+   * a setting that is written to the model would replace what the row's rules have set.
+   */
+  async #undropped(loss: number): Promise<number> {
+    const from = this.#open;
+    if (this.row.layer === DROPLESS) return loss;
+    const session = await opened(this.#options, DROPLESS);
     try {
-      for (const moe of all) Object.assign(moe, { dispatch: 'ragged', capacity: 'dropless' });
-      return {
-        steps: this.steps,
-        loss,
-        undropped: (await this.#held()).loss,
-        accuracy: workload.accuracy ? accuracy : null,
-      };
+      for (const { name, dtype, shape } of session.states())
+        session.executor.setState(name, { dtype, shape }, from.executor.getState(name).data);
+      return (await this.#held(session)).loss;
     } finally {
-      all.forEach((moe, i) => {
-        Object.assign(moe, before[i]);
-      });
+      await session.close();
     }
   }
 
-  async #held(): Promise<{ readonly loss: number; readonly accuracy: number }> {
+  async #held(session: Session): Promise<{ readonly loss: number; readonly accuracy: number }> {
     const {
       source: { held },
       workload,
@@ -239,7 +251,7 @@ class Contestant {
     let loss = 0,
       right = 0;
     for (const batch of held) {
-      const out = await this.#open.forward(batch);
+      const out = await session.forward(batch);
       loss += Number(out['loss'].data[0]) / held.length;
       if (workload.accuracy) right += metrics.accuracy(out['output'], batch) / held.length;
     }
@@ -274,20 +286,13 @@ export async function trial(
 ): Promise<{ readonly openMs: number; readonly stepMs: number; readonly evaluateMs: number }> {
   const row = options.rows.find(({ name }) => name === DEFAULT);
   if (!row) throw new Error('a trial needs the default row');
-  const { workload, source, seed, device, threads, rate } = options,
+  const { workload, source, seed, rate } = options,
     WARM = 3,
     STEPS = 8,
     batches: Batch[] = [];
   for (let i = 0; i < WARM + STEPS; i++) batches.push(await source.batch(seed, i));
   const open = async (): Promise<Session> => {
-    const session = await compile(workload.model(row.layer), {
-      loss: workload.loss,
-      optimizer: workload.optimizer(rate),
-      seed,
-      device,
-      ...(threads !== undefined && { threads }),
-      say: () => undefined,
-    });
+    const session = await opened(options, row.layer, workload.optimizer(rate));
     await session.prepare(batches[0]);
     return session;
   };

@@ -29,7 +29,8 @@ export const ADAPT = 'adaptCapacity, drop';
 const here = (): null => null,
   none = (): Rule<object>[] => [];
 const padded = (capacity: number): LayerSettings => ({ dispatch: 'padded', capacity });
-const dropless: LayerSettings = { dispatch: 'ragged', capacity: 'dropless' };
+/** Every choice is computed. */
+export const DROPLESS: LayerSettings = { dispatch: 'ragged', capacity: 'dropless' };
 
 const fixed = (alpha: number): Row => ({
   id: `alpha-${alpha}`,
@@ -64,9 +65,9 @@ export const ROWS: readonly Row[] = [
       experts === PUBLISHED[0].factors.length ? null : `it was written for ${PUBLISHED[0].factors.length} experts`,
   },
   policy('adaptCapacity', padded(START), ADAPT),
-  { id: 'default', name: DEFAULT, layer: dropless, rules: none, absent: here },
-  policy('cacheAssignments', dropless, '+ cacheAssignments', ({ recurs }) =>
+  { id: 'default', name: DEFAULT, layer: DROPLESS, rules: none, absent: here },
+  policy('cacheAssignments', DROPLESS, '+ cacheAssignments', ({ recurs }) =>
     recurs ? null : 'its samples do not come again within the run',
   ),
-  policy('sparsify', dropless, '+ sparsify'),
+  policy('sparsify', DROPLESS, '+ sparsify'),
 ];

@@ -10,7 +10,7 @@ import { Classifier, languageModel, skewed, WideLayer, type LayerSettings } from
 import { paper, type PaperFlags } from '../../examples/paper/paper.ts';
 import type { PaperEvent, Reporter } from '../../examples/paper/progress.ts';
 import { compareRows, comparisons, failed, spread, summaries } from '../../examples/paper/results.ts';
-import { ADAPT, DEFAULT, ROWS } from '../../examples/paper/rows.ts';
+import { ADAPT, DEFAULT, ROWS, type Row } from '../../examples/paper/rows.ts';
 import { byRank, EPOCHS, firstSteps, handWritten, NOTICE, PUBLISHED } from '../../examples/paper/schedule.ts';
 import { teacher, type Source } from '../../examples/paper/sources.ts';
 import { WORKLOADS, type Workload } from '../../examples/paper/workloads.ts';
@@ -19,6 +19,7 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import { meanSquaredError } from '../../src/nn/loss.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { POLICY_NAMES } from '../../src/recompile/policies/table.ts';
+import type { Rule } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 
 const STEPS = 300,
@@ -83,6 +84,48 @@ const flagsOf = (out: string, more: Partial<PaperFlags> = {}): PaperFlags => ({
   ...more,
 });
 const never = new AbortController().signal;
+
+test('an evaluation between a decision and its first step does not take the decision back', async () => {
+  // The default row is slow, so the other row does more steps. It is evaluated after step 70, between its second
+  // decision and the first step with that change (95), when its settings are already those of a rule.
+  const slow: Rule<object> = {
+    name: 'slow',
+    trigger: () => {
+      for (const end = performance.now() + 20; performance.now() < end;);
+      return false;
+    },
+    alter: () => undefined,
+  };
+  const rows = ROWS.flatMap((row): Row[] =>
+    row.name === DEFAULT
+      ? [{ ...row, rules: () => [slow] }]
+      : row.id === 'schedule'
+        ? [{ ...row, rules: () => [handWritten(100)] }]
+        : [],
+  );
+  const results = await contest({
+    workload: tiny,
+    rows,
+    source: await tiny.source([]),
+    seed: 1,
+    steps: 70,
+    rate: 0.1,
+    turnMs: 100,
+    device: 'wasm',
+    threads: 1,
+    stop: never,
+    progress: () => undefined,
+  });
+  const [schedule] = (results ?? []).flatMap((r) => (failed(r) || r.row === DEFAULT ? [] : [r]));
+  assert.ok(schedule.equalSteps.steps === 70 && schedule.equalTime.steps > 95, `${schedule.equalTime.steps} steps`);
+  assert.deepEqual(
+    schedule.decisions.map((d) => [d.kept, d.effect, d.error]),
+    [
+      [true, 35, undefined],
+      [true, 95, undefined],
+    ],
+  );
+});
 
 test('every row runs, and all columns have plausible numbers', async () => {
   await inFolder(async (folder) => {
