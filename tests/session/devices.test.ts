@@ -1,4 +1,4 @@
-// The default language model on every device: the same losses, bit for bit, natively and in WebAssembly, with 1 and 2
+// The default language model has the same losses, bit for bit, on the native and the wasm device, with 1 and with 2
 // threads.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -25,12 +25,12 @@ async function losses(device: 'native' | 'wasm', threads: number): Promise<numbe
     seed: 1,
     memory: 1e9,
   });
-  const found: number[] = [];
-  for (let i = 0; i < 6; i++) found.push((await session.step(toyBatch(i, 12, 64, 256))).loss);
-  return found;
+  const losses: number[] = [];
+  for (let i = 0; i < 6; i++) losses.push((await session.step(toyBatch(i, 12, 64, 256))).loss);
+  return losses;
 }
 
-test('the default model: wasm with 1 and 2 threads, native with 1 and 2', async (t) => {
+test('the default model has the same losses on wasm and native, with 1 and with 2 threads', async (t) => {
   const want = await losses('wasm', 2);
   assert.deepEqual(await losses('wasm', 1), want);
   if (noCompiler) {

@@ -1,6 +1,6 @@
-// A step that fails stores nothing, whichever of its micro-batches fails and whatever the others had written: sums of
-// gradients, remembered choices, running statistics, a router's bias. The steps after it have the bits of a run that
-// never tried it.
+// A failed step changes nothing, whichever of its micro-batches fails. Micro-batches before that one have written sums
+// of gradients, remembered expert choices, running statistics or the router's bias; all of these are undone. Later
+// steps have the bits of a run without the failed step.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -56,7 +56,10 @@ const open = (
     },
   );
 
-/** Samples from `id` on, some of which share a slot with others; `fails`: the sample whose targets are no classes. */
+/**
+ * A batch of SIZE samples with the ids `id`, `id + 5`, and so on. Samples whose ids are equal modulo SLOTS share a slot
+ * of the choice memory. `fails`: index of the sample whose targets are out of range, so that its loss is not finite.
+ */
 const batch = (n: number, id: number, fails: number | null = null): Batch => {
   const { x, y } = toyBatch(n, SIZE, CONTEXT);
   return {
@@ -72,11 +75,11 @@ const batch = (n: number, id: number, fails: number | null = null): Batch => {
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
   test(
-    `${device}: a failed step of several micro-batches stores nothing`,
+    `${device}: a failed step of several micro-batches changes nothing`,
     { skip: device === 'native' && noCompiler, timeout: 200_000 },
     async () => {
       for (const routing of ['watched', 'cached'] as const) {
-        const remembered = async (s: Session): Promise<unknown> => {
+        const rememberedChoices = async (s: Session): Promise<unknown> => {
           const a = await s.assignments('blocks.0.moe');
           return a && [...a.ids].map((id) => [id, a.of(id)?.join()]);
         };
@@ -91,20 +94,20 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
             const executor = session.executor,
               real = executor.run.bind(executor);
             for (const s of [session, plain]) await s.step(batch(0, 3));
-            for (const [i, { fails, id, device: runs }] of list.entries()) {
+            for (const [i, { fails, id, device: failsOnDevice }] of list.entries()) {
               const before = fingerprint(session),
-                known = await remembered(session);
-              if (runs) {
-                // The device fails in this micro-batch.
+                choicesBefore = await rememberedChoices(session);
+              if (failsOnDevice) {
+                // The device fails in the micro-batch that holds sample `fails`.
                 let left = Math.floor((fails * accumulate) / SIZE);
                 executor.run = (...args) => (left-- === 0 ? Promise.reject(new Error('a run fails')) : real(...args));
                 await assert.rejects(session.step(batch(20 + i, id)), /a run fails/);
                 executor.run = real;
               } else await assert.rejects(session.step(batch(20 + i, id, fails)), NonFiniteError);
               assert.deepEqual(
-                await remembered(session),
-                known,
-                `sample ${fails} of ${SIZE} fails, in ${accumulate} micro-batches`,
+                await rememberedChoices(session),
+                choicesBefore,
+                `sample ${fails} of ${SIZE} fails, with ${accumulate} micro-batches`,
               );
               const now = fingerprint(session);
               for (const [name, value] of Object.entries(before)) assert.equal(now[name], value, name);
@@ -118,17 +121,17 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
     },
   );
 
-  // The reference has no plans to try.
+  // The reference executes the graph directly: it has no plans that a rule could replace.
   if (device !== 'reference')
     test(
-      `${device}: the same while a rule tries another plan beside the steps`,
+      `${device}: a failed step changes nothing while a rule compiles and tries another plan`,
       { skip: device === 'native' && noCompiler, timeout: 200_000 },
       async () => {
         const kept: string[] = [],
-          told: string[] = [];
+          decisions: string[] = [];
         await using session = await open(device, 2, 'cached', (e) => {
             if (e.kept) kept.push(e.rule);
-            told.push(`${e.rule} at ${e.step}: ${e.error ?? (e.kept ? 'kept' : 'undone')}`);
+            decisions.push(`${e.rule} at ${e.step}: ${e.error ?? (e.kept ? 'kept' : 'undone')}`);
           }),
           plain = await open(device, 2, 'cached');
         for (const s of [session, plain]) {
@@ -151,10 +154,10 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
             },
           });
         }
-        // Until both plans are in force: how many steps pass while the compiler works is not known. A change of results
-        // that comes between makes the other one begin anew.
+        // Runs until both plans are in force: the number of steps that pass while the compiler works varies. If the
+        // split takes effect (which changes results) while "padded" is being compiled, "padded" starts over.
         for (let i = 0; i < 60 || (kept.length < 2 && i < 5000); i++) {
-          // A step in two fails: in the part before the last one, in the last one.
+          // Every step is tried once with a bad sample: in turn in the last and in the first micro-batch.
           const before = fingerprint(session);
           await assert.rejects(session.step(batch(100 + i, i % 7, i % 2 ? 0 : SIZE - 1)), NonFiniteError);
           const now = fingerprint(session);
@@ -165,13 +168,13 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
             `step ${i}`,
           );
         }
-        assert.deepEqual(kept.sort(), ['padded', 'split'], told.join('\n'));
+        assert.deepEqual(kept.sort(), ['padded', 'split'], decisions.join('\n'));
         assert.deepEqual(fingerprint(session), fingerprint(plain));
       },
     );
 
   test(
-    `${device}: running statistics of a failed step are those of before`,
+    `${device}: a failed step leaves running statistics as they were`,
     { skip: device === 'native' && noCompiler },
     async () => {
       const make = (): Promise<Session> =>

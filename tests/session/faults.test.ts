@@ -1,5 +1,5 @@
-// What fails beneath a session: memory, compilers, runs. The call is told, nothing is left to reject unhandled, nothing
-// runs on memory that was given back, all or none of what a call creates is there, and close gives everything back.
+// Failures below a session: of memory allocation, compilers and runs. The call that caused the work rejects; no promise
+// rejects unhandled; nothing runs on freed memory; a call creates all of its states or none; close frees everything.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import fc from 'fast-check';
@@ -23,22 +23,22 @@ import { CheckedDevice, type DeviceCall } from '../support/checked-device.ts';
 import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
 
 const unhandled: unknown[] = [],
-  note = (error: unknown): void => {
+  recordRejection = (error: unknown): void => {
     unhandled.push(error);
   };
 before(() => {
-  process.on('unhandledRejection', note);
+  process.on('unhandledRejection', recordRejection);
 });
 after(() => {
-  process.off('unhandledRejection', note);
+  process.off('unhandledRejection', recordRejection);
 });
 
 const turn = (): Promise<void> =>
   new Promise((resolve) => {
     setImmediate(resolve);
   });
-/** Nothing was left to reject unhandled. */
-async function handled(): Promise<void> {
+/** Asserts that no promise rejected without a handler. */
+async function assertNoUnhandledRejection(): Promise<void> {
   for (let i = 0; i < 3; i++) await turn();
   assert.deepEqual(unhandled.splice(0), []);
 }
@@ -79,7 +79,7 @@ const bad = (n: number): Batch => {
 
 for (const device of ['native', 'wasm'] as const) {
   test(
-    `${device}: a compiler that fails while starting values are made: told, and close waits for them`,
+    `${device}: if the compiler fails while initial values are drawn, the call rejects, and close waits for the values`,
     { skip: device === 'native' && noCompiler },
     async () => {
       const session = await compile(new MLP([512, 2048, 512]), {
@@ -94,7 +94,7 @@ for (const device of ['native', 'wasm'] as const) {
       machine.compile = () => Promise.reject(new Error('no space left on device'));
       await assert.rejects(session.step({ x, y: x }), /no space left on device/);
       machine.compile = real;
-      // What was made meanwhile is whole: the session goes on as if nothing had been.
+      // The initial values are complete: the session continues as if nothing had failed.
       await using other = await compile(new MLP([512, 2048, 512]), {
         loss: meanSquaredError,
         optimizer: sgd({ lr: 1e-3 }),
@@ -106,15 +106,15 @@ for (const device of ['native', 'wasm'] as const) {
       const failing = assert.rejects(session.forward({ x, y: x }), /no space left/);
       await session.close();
       await failing;
-      await handled();
+      await assertNoUnhandledRejection();
     },
   );
 
   test(
-    `${device}: no memory for the states of a change that a rule made: the rule fails by name, the run goes on`,
+    `${device}: without memory for states that a rule's change needs, the rule fails with an error; steps continue`,
     { skip: device === 'native' && noCompiler },
     async () => {
-      const told: (string | undefined)[] = [];
+      const errors: (string | undefined)[] = [];
       const make = (events?: CompileOptions['events']): Promise<Session> =>
         compile(lm(), {
           loss: crossEntropy,
@@ -124,7 +124,7 @@ for (const device of ['native', 'wasm'] as const) {
           ...(events && { events }),
         });
       await using session = await make((e) => {
-          told.push(e.error);
+          errors.push(e.error);
         }),
         plain = await make();
       const { executor } = session,
@@ -143,17 +143,17 @@ for (const device of ['native', 'wasm'] as const) {
       });
       for (let i = 0; i < 45; i++)
         assert.equal((await session.step(batch(i % 4))).loss, (await plain.step(batch(i % 4))).loss);
-      assert.deepEqual(told, ['out of memory: 64 bytes could not be had']);
+      assert.deepEqual(errors, ['out of memory: 64 bytes could not be had']);
       assert.ok(
         !executor.stateNames().some((name) => name.startsWith('optim/sum/')),
-        'sums that were there already are given back',
+        'sums that were allocated before the failure are freed',
       );
-      await handled();
+      await assertNoUnhandledRejection();
     },
   );
 }
 
-test('states are created all or none, and parameters never without their values', async () => {
+test('all states are created or none, and parameters never exist without their initial values', async () => {
   for (let fails = 0; fails < 12; fails++) {
     const real = await WasmDevice.open(1, { memory: 16e6 });
     let allocs = 0,
@@ -197,10 +197,10 @@ test('states are created all or none, and parameters never without their values'
     assert.deepEqual(device.wrong, []);
     real.close();
   }
-  await handled();
+  await assertNoUnhandledRejection();
 });
 
-test('restore and load set all or nothing where memory is short', async () => {
+test('if memory is short, restore and load set all states or none', async () => {
   const real = await WasmDevice.open(1, { memory: 16e6 });
   let allocs = Infinity;
   const device = new CheckedDevice(real, (call) => call === 'alloc' && allocs-- <= 0),
@@ -229,7 +229,7 @@ test('restore and load set all or nothing where memory is short', async () => {
   real.close();
 });
 
-test('programs are released, and the arena moves, only when what runs is done', async () => {
+test('programs are released and the arena is moved only after running programs have finished', async () => {
   const real = await WasmDevice.open(1, { memory: 64e6 }),
     device = new CheckedDevice(real),
     session = await open(device, new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: sgd({ lr: 1e-2 }) });
@@ -249,7 +249,7 @@ test('programs are released, and the arena moves, only when what runs is done', 
   await assert.rejects(beside, /UserError.*this program was released/s);
   await large;
   await assert.rejects(executor.run(small, {}), /this program was released/);
-  // Two runs of one program at once do not mix.
+  // Concurrent runs of one program do not mix their inputs and outputs.
   const program = (await session.prepare(make(3))) as LoadedProgram,
     inputs = (v: number) => ({
       x: new Float32Array(12).fill(v),
@@ -278,7 +278,7 @@ interface Act {
   readonly wait: number;
 }
 
-/** Calls on a session; what they reject with is for their callers. */
+/** Calls on a session. They may reject: their callers expect that. */
 const ACTS = {
   step: (s: Session, n: number) => s.step(batch(n)),
   large: (s: Session, n: number) => s.step(batch(n, 4)),
@@ -356,7 +356,7 @@ const ACTS = {
 };
 
 test(
-  'calls at random on a device that fails at random: each is told, nothing is used after it was given back, close ends',
+  'random calls on a device that fails at random: every call settles, no freed memory is used, close completes',
   { timeout: 400_000 },
   async () => {
     const real = await WasmDevice.open(1, { memory: 512e6 });
@@ -368,7 +368,7 @@ test(
       }),
       { minLength: 2, maxLength: 24 },
     );
-    const seldom = fc.constantFrom<{ of: DeviceCall[]; rate: number }[]>(
+    const faults = fc.constantFrom<{ of: DeviceCall[]; rate: number }[]>(
       { of: [], rate: 0 },
       { of: ['compile'], rate: 0.3 },
       { of: ['alloc'], rate: 0.05 },
@@ -379,7 +379,7 @@ test(
     await fc.assert(
       fc.asyncProperty(
         acts,
-        seldom,
+        faults,
         fc.integer(),
         fc.constantFrom(1, 2),
         async (list, { of, rate }, seed, accumulate) => {
@@ -407,7 +407,7 @@ test(
           while (!device.idle) await turn();
           await turn();
           assert.deepEqual(device.wrong, []);
-          await handled();
+          await assertNoUnhandledRejection();
         },
       ),
       { numRuns: 60 },

@@ -1,5 +1,5 @@
-// Generation with a cache: the same logits, bit for bit, as the whole sequence gives, and sampling that keeps its
-// promises.
+// Text generation with a cache of keys and values: its logits have the bits of a forward pass over the whole sequence.
+// Also sampling options, concurrent generations, and errors.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -12,18 +12,18 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import { call } from '../../src/trace/trace.ts';
 import { noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
-const take = async (tokens: AsyncGenerator<number>): Promise<number[]> => {
+const collect = async (tokens: AsyncGenerator<number>): Promise<number[]> => {
   const list: number[] = [];
   for await (const t of tokens) list.push(t);
   return list;
 };
 
 for (const [name, options] of Object.entries({
-  'as many heads of keys': {},
-  'fewer heads of keys': { heads: 4, kvHeads: 2 },
-  'one head of keys': { heads: 4, kvHeads: 1 },
+  'as many key heads as query heads': {},
+  'fewer key heads': { heads: 4, kvHeads: 2 },
+  'one key head': { heads: 4, kvHeads: 1 },
 })) {
-  test(`cached steps give the bits of the whole sequence: ${name}`, async () => {
+  test(`logits of cached single-token steps have the bits of the whole sequence: ${name}`, async () => {
     const model = toyLM(options);
     await using session = await compile(model, { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
     for (let i = 0; i < 3; i++) await session.step(toyBatch(i));
@@ -44,7 +44,7 @@ for (const [name, options] of Object.entries({
     rows.forEach((row, t) =>
       assert.deepEqual(row, (whole.data as Float32Array).slice(t * 17, (t + 1) * 17), `position ${t}`),
     );
-    // A cache holds the heads of keys alone: [1, 12, kvHeads, width].
+    // A cache has one entry for each key head, not for each query head: [batch 1, context 12, kvHeads, head width].
     const { heads = 2, kvHeads = heads } = options as { heads?: number; kvHeads?: number };
     assert.deepEqual(session.executor.getState(`cache/k/blocks.0.attention/1x12x${kvHeads}x${16 / heads}`).shape, [
       1,
@@ -55,11 +55,11 @@ for (const [name, options] of Object.entries({
   });
 }
 
-test('the most probable token at temperature 0, also past the context', async () => {
+test('temperature 0 gives the most probable token, also after the context is full', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   await session.step(toyBatch(0));
   const prompt = [1, 2, 3];
-  const made = await take(generate(session, prompt, { tokens: 20, temperature: 0 }));
+  const made = await collect(generate(session, prompt, { tokens: 20, temperature: 0 }));
   assert.equal(made.length, 20);
   const sequence = [...prompt];
   for (const next of made.slice(0, 9)) {
@@ -68,22 +68,25 @@ test('the most probable token at temperature 0, also past the context', async ()
     assert.equal(next, last.indexOf(Math.max(...last)));
     sequence.push(next);
   }
-  assert.deepEqual(await take(generate(session, prompt, { tokens: 20, temperature: 2, topK: 1, seed: 5 })), made);
+  assert.deepEqual(await collect(generate(session, prompt, { tokens: 20, temperature: 2, topK: 1, seed: 5 })), made);
 });
 
-test('a seed gives one text, and bad requests are named', async () => {
+test('equal seeds give equal texts; errors name wrong tokens and options', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy });
-  const text = (seed: number): Promise<number[]> => take(generate(session, [0], { tokens: 15, seed }));
+  const text = (seed: number): Promise<number[]> => collect(generate(session, [0], { tokens: 15, seed }));
   assert.deepEqual(await text(1), await text(1));
   assert.notDeepEqual(await text(1), await text(2));
-  await assert.rejects(take(generate(session, [99], { tokens: 1 })), /token 99/);
-  await assert.rejects(take(generate(session, [1], { tokens: 1, temperature: -1 })), /temperature/);
-  await assert.rejects(take(generate(session, [1], undefined as never)), /UserError.*the option "tokens" is missing/s);
+  await assert.rejects(collect(generate(session, [99], { tokens: 1 })), /token 99/);
+  await assert.rejects(collect(generate(session, [1], { tokens: 1, temperature: -1 })), /temperature/);
+  await assert.rejects(
+    collect(generate(session, [1], undefined as never)),
+    /UserError.*the option "tokens" is missing/s,
+  );
 });
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
   test(
-    `${device}: generations at once have the texts that they have alone, and give their caches back`,
+    `${device}: concurrent generations give the same texts as one after the other, and free their caches`,
     { skip: device === 'native' && noCompiler, timeout: 200_000 },
     async () => {
       await using session = await compile(toyLM(), {
@@ -97,10 +100,10 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
       const prompts = [[1, 2, 3], [9], Array.from({ length: 40 }, (_, i) => i % 17)],
         options = { tokens: device === 'reference' ? 4 : 14, temperature: 0 };
       const alone: number[][] = [];
-      for (const prompt of prompts) alone.push(await take(generate(session, prompt, options)));
+      for (const prompt of prompts) alone.push(await collect(generate(session, prompt, options)));
       const held = session.executor.stateBytes();
-      assert.deepEqual(await Promise.all(prompts.map((prompt) => take(generate(session, prompt, options)))), alone);
-      // Some are left early, some fail, some wait: the others go on, and all that was taken is given back.
+      assert.deepEqual(await Promise.all(prompts.map((prompt) => collect(generate(session, prompt, options)))), alone);
+      // Some callers stop early, some throw: the other generations continue, and all caches are freed.
       const requests = fc.array(
         fc.record({ prompt: fc.nat(2), leave: fc.constantFrom(1, 2, 99), throws: fc.boolean() }),
         { minLength: 1, maxLength: 5 },
@@ -130,7 +133,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
         }),
         { numRuns: device === 'reference' ? 2 : 8 },
       );
-      // One that is not asked for more keeps its cache until it is told to return.
+      // A generator that is paused keeps its cache until `return` is called.
       const kept = generate(session, [1], options);
       await kept.next();
       if (device !== 'reference') assert.ok(session.executor.stateBytes() > held);
@@ -141,7 +144,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
   );
 }
 
-test('where memory is short for one more cache it is refused by name, and the others go on', async () => {
+test('a generation for whose cache there is no memory is refused with the sizes; the others continue', async () => {
   const options = { loss: crossEntropy, device: 'wasm', threads: 1, seed: 3 } as const,
     model = (): TransformerLM => new TransformerLM({ vocab: 17, dModel: 64, layers: 2, heads: 2, context: 256 });
   await using roomy = await compile(model(), options);
@@ -150,23 +153,27 @@ test('where memory is short for one more cache it is refused by name, and the ot
   const one = roomy.openCaches(),
     { executor } = roomy,
     memory = executor.stateBytes() + executor.arenaBytes() + 60_000;
-  assert.ok(executor.stateBytes() > 4 * 256 * 64 * 4, 'a cache of keys and one of values for each layer');
+  assert.ok(executor.stateBytes() > 4 * 256 * 64 * 4, 'each layer has a cache of keys and a cache of values');
   one.close();
-  const want = await take(generate(roomy, [1], { tokens: 3 }));
+  const want = await collect(generate(roomy, [1], { tokens: 3 }));
   await first.return(undefined);
   await using tight = await compile(model(), { ...options, memory });
   const a = generate(tight, [1], { tokens: 3 }),
     tokens = [(await a.next()).value as number];
   await assert.rejects(
-    take(generate(tight, [2], { tokens: 3 })),
+    collect(generate(tight, [2], { tokens: 3 })),
     /UserError.*caches need .* beside .* of states.*are available.*hint: fewer sequences at once/s,
   );
   for await (const token of a) tokens.push(token);
   assert.deepEqual(tokens, want);
-  assert.deepEqual(await take(generate(tight, [1], { tokens: 3 })), want, 'and there is room again');
+  assert.deepEqual(
+    await collect(generate(tight, [1], { tokens: 3 })),
+    want,
+    'the memory of the finished generation is free again',
+  );
 });
 
-test('a context of 1, of 2 and of 3: each token follows from what fits', async () => {
+test('contexts of 1, 2 and 3 tokens: each next token is predicted from the tokens in the cache', async () => {
   for (const context of [1, 2, 3]) {
     await using session = await compile(new TransformerLM({ vocab: 17, dModel: 8, layers: 1, heads: 2, context }), {
       loss: crossEntropy,
@@ -174,8 +181,8 @@ test('a context of 1, of 2 and of 3: each token follows from what fits', async (
       threads: 1,
       seed: 1,
     });
-    const made = await take(generate(session, [1], { tokens: 8, temperature: 0 }));
-    // What is in the cache: all so far, or the second half of a full context and what came since.
+    const made = await collect(generate(session, [1], { tokens: 8, temperature: 0 }));
+    // Tokens in the cache: all so far; when the context is full, only its second half is kept, and new ones follow.
     let sequence = [1];
     for (const next of made) {
       if (sequence.length > context) sequence = sequence.slice(-Math.max(1, Math.floor(context / 2)));
@@ -187,7 +194,7 @@ test('a context of 1, of 2 and of 3: each token follows from what fits', async (
   }
 });
 
-test('requests that are none are named, at the first token', async () => {
+test('an invalid request rejects with a clear error when the first token is asked for', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy, device: 'wasm', threads: 1 });
   await using bytes = await compile(new TransformerLM({ vocab: 256, dModel: 8, layers: 1, heads: 2, context: 4 }), {
     loss: crossEntropy,
@@ -195,7 +202,7 @@ test('requests that are none are named, at the first token', async () => {
     threads: 1,
   });
   const refused = (of: typeof session, prompt: unknown, options: object, why: RegExp): Promise<void> =>
-    assert.rejects(take(generate(of, prompt as number[], { tokens: 2, ...options })), why);
+    assert.rejects(collect(generate(of, prompt as number[], { tokens: 2, ...options })), why);
   for (const seed of [-1, NaN, 0.5, 2 ** 32, Infinity])
     await refused(session, [1], { seed }, /UserError.*generate: a seed must be a whole number from 0 to 4294967295/s);
   for (const topK of [0, 1.5, NaN, -3])
@@ -227,12 +234,12 @@ test('requests that are none are named, at the first token', async () => {
   );
   for (const token of [-1, 17, 0.5, NaN]) await refused(session, [1, token], {}, /UserError.*the prompt holds token/s);
   assert.deepEqual(
-    await take(generate(bytes, [], { tokens: 3, seed: 1 })),
-    await take(generate(bytes, [10], { tokens: 3, seed: 1 })),
-    'a model of bytes begins a line',
+    await collect(generate(bytes, [], { tokens: 3, seed: 1 })),
+    await collect(generate(bytes, [10], { tokens: 3, seed: 1 })),
+    'for a model of bytes (256 tokens), an empty prompt means a line break',
   );
-  assert.deepEqual(await take(generate(session, [1], { tokens: 0 })), []);
-  // Nothing was asked of the device, and nothing is held.
+  assert.deepEqual(await collect(generate(session, [1], { tokens: 0 })), []);
+  // Invalid requests do not reach the device, and allocate no cache.
   assert.ok(!session.executor.stateNames().some((name) => name.startsWith('cache/')));
   for (const value of [NaN, Infinity]) {
     await session.restore(0, [

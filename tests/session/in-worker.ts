@@ -1,5 +1,5 @@
-// A worker thread that trains a small model and tells its losses, then goes on until it is ended. Started by
-// several.test.ts.
+// A worker thread that trains a small model, posts the losses of its first 4 steps, and then trains until it is
+// terminated. Started by several.test.ts.
 import { parentPort, workerData } from 'node:worker_threads';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { adamW } from '../../src/optim/adam.ts';

@@ -1,5 +1,6 @@
-// A rule that recompiles while batches go through in parts that count differently: the dry run gets the shares of the
-// step that it is compared with, and what changes no result has its bits.
+// Rules that recompile while batches are computed in parts whose losses are means over different numbers of targets.
+// The dry run of a new plan uses the parts' shares of the step that it is compared with. A change that keeps results
+// (class N) keeps every bit.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
@@ -14,8 +15,11 @@ import { fingerprint, toyBatch, toyLM } from '../support/toy.ts';
 
 const IGNORED = -1;
 
-/** Of each sample some targets at the end are ignored, of every step others, of some samples all. */
-function ragged(step: number, size = 6): Batch {
+/**
+ * Ignores a number of targets at the end of each sample. The number depends on the step and the sample; for some
+ * samples all targets are ignored.
+ */
+function withIgnoredTargets(step: number, size = 6): Batch {
   const { x, y } = toyBatch(step, size),
     [, time] = y.shape;
   const data = Int32Array.from(y.data, (target, i) =>
@@ -44,7 +48,7 @@ const halves: Rule<object> = {
 };
 
 test(
-  'a change of no result is verified on a step whose parts count differently, and keeps every bit',
+  'a class N change is verified on a step whose parts have different numbers of targets, and keeps every bit',
   { timeout: 120_000 },
   async () => {
     const events: RecompileEvent[] = [];
@@ -65,7 +69,7 @@ test(
     await using plain = await compile(toyLM(), { ...options, observe: true });
     ruled.recompile(padded);
     for (let step = 0; step < 40 || events.length === 0; step++) {
-      const [a, b] = [await ruled.step(ragged(step)), await plain.step(ragged(step))];
+      const [a, b] = [await ruled.step(withIgnoredTargets(step)), await plain.step(withIgnoredTargets(step))];
       assert.deepEqual([a.loss, a.gradNorm], [b.loss, b.gradNorm], `step ${step}`);
     }
     assert.deepEqual(
@@ -77,7 +81,7 @@ test(
 );
 
 test(
-  'a split that a rule sets weighs its parts: losses are those of a session that is told at that step',
+  'parts of a split that a rule sets are weighted: losses equal those of a session whose user sets it at that step',
   { timeout: 120_000 },
   async () => {
     const events: RecompileEvent[] = [];
@@ -92,7 +96,11 @@ test(
     ruled.recompile(halves);
     for (let step = 1; step <= 42; step++) {
       plain.batching.split = step >= 38 ? 2 : 1;
-      assert.equal((await ruled.step(ragged(step))).loss, (await plain.step(ragged(step))).loss, `step ${step}`);
+      assert.equal(
+        (await ruled.step(withIgnoredTargets(step))).loss,
+        (await plain.step(withIgnoredTargets(step))).loss,
+        `step ${step}`,
+      );
     }
     assert.deepEqual(
       events.map((e) => [e.rule, e.class, e.effect, e.verified, e.kept, e.error]),

@@ -1,5 +1,5 @@
-// A mean over pieces is a mean over what counts: accumulate, split and evaluations in pieces give what the whole
-// batch gives, whatever a loss ignores or weighs.
+// A loss is a mean over counted elements (targets that are not ignored, or a sum of weights). `accumulate`, `split` and
+// evaluations in several batches give the loss and gradients of the whole batch, whatever the loss ignores or weights.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -36,7 +36,10 @@ import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
 const [INPUTS, CLASSES, IGNORED] = [3, 4, -100];
 
-/** Class targets, some of them ignored; and float targets with some below 0, which masks of losses below leave out. */
+/**
+ * classes: class targets, some of them ignored. floats: targets, some of them below 0, which masks of some losses leave
+ * out.
+ */
 const classes = (rows: number): fc.Arbitrary<number[]> =>
   fc.array(fc.oneof(fc.integer({ min: 0, max: CLASSES - 1 }), fc.constant(IGNORED)), {
     minLength: rows,
@@ -56,7 +59,7 @@ interface Case {
 
 const ignoring = { ignoreIndex: IGNORED },
   classWeights = [1, 2, 0.5, 0];
-/** Targets from 0 to 1, and rows that sum to 1, of any floats. */
+/** unit: maps floats to targets from 0 to 1. shares: maps them to rows that sum to 1. */
 const unit = (t: Tensor): Tensor => sigmoid(t),
   shares = (t: Tensor): Tensor => softmax(t);
 const squares = (o: Tensor, t: Tensor): Tensor => {
@@ -70,7 +73,7 @@ const counts = (t: Tensor): Tensor => cast(logicalNot(equal(t, IGNORED)), 'float
 const CASES: readonly Case[] = [
   { name: 'ignored targets', of: 'classes', loss: (o, t) => loss.crossEntropy(o, t, ignoring) },
   {
-    name: 'ignored targets, weights of classes',
+    name: 'ignored targets, class weights',
     of: 'classes',
     loss: (o, t) => loss.crossEntropy(o, t, { ...ignoring, classWeights }),
   },
@@ -80,25 +83,25 @@ const CASES: readonly Case[] = [
     loss: (o, t) => loss.crossEntropy(o, t, { ...ignoring, classWeights, labelSmoothing: 0.2 }),
   },
   {
-    name: 'weights of classes alone',
+    name: 'class weights only',
     of: 'classes',
     loss: (o, t) => loss.crossEntropy(o, known(t), { classWeights }),
   },
   { name: 'cross-entropy', of: 'classes', loss: (o, t) => loss.crossEntropy(o, known(t)) },
   { name: 'nll', of: 'classes', loss: (o, t) => loss.nll(logSoftmax(o), known(t)) },
-  { name: 'a mask of the user', of: 'classes', loss: (o, t) => loss.meanOver(rowsOf(o, known(t)), counts(t)) },
+  { name: 'mask by the user', of: 'classes', loss: (o, t) => loss.meanOver(rowsOf(o, known(t)), counts(t)) },
   {
-    name: 'a mean of the user that says its count',
+    name: 'mean by the user that reports its count',
     of: 'classes',
     loss: (o, t) => {
       const n = sum(counts(t));
       return loss.counted(div(sum(mul(rowsOf(o, known(t)), counts(t))), maximum(n, 1)), n);
     },
   },
-  { name: 'a mean of the user that says nothing', of: 'floats', loss: (o, t) => mean(squares(o, t)) },
-  { name: 'elements by a mask', of: 'floats', loss: (o, t) => loss.meanOver(abs(sub(o, t)), positive(t)) },
+  { name: 'mean by the user without a count', of: 'floats', loss: (o, t) => mean(squares(o, t)) },
+  { name: 'masked elements', of: 'floats', loss: (o, t) => loss.meanOver(abs(sub(o, t)), positive(t)) },
   {
-    name: 'rows by weights',
+    name: 'weighted rows',
     of: 'floats',
     loss: (o, t) => loss.meanOver(squares(o, t), asColumn(maximum(sum(t, [1]), 0))),
   },
@@ -113,7 +116,7 @@ const CASES: readonly Case[] = [
     klDivergence: (o: Tensor, t: Tensor) => loss.klDivergence(logSoftmax(o), shares(t)),
   }).map(([name, l]): Case => ({ name, of: 'floats', loss: l })),
   {
-    name: 'terms that count differently',
+    name: 'terms with different counts',
     of: 'classes',
     loss: (o, t) =>
       add(
@@ -125,7 +128,7 @@ const CASES: readonly Case[] = [
       ),
   },
   {
-    name: 'rows that are there at run time',
+    name: 'rows whose number varies at run time',
     of: 'classes',
     loss: (o, t) => {
       const { rows } = groupBy(o, asColumn(known(t)), { experts: CLASSES });
@@ -189,7 +192,7 @@ async function stepOf(options: CompileOptions, batch: Batch): Promise<number[]> 
 for (const device of ['wasm', 'reference', 'native'] as const) {
   const skip = device === 'native' && noCompiler;
   test(
-    `${device}: in parts, and evaluated in pieces, a loss and its gradients are those of the whole`,
+    `${device}: a loss and its gradients in parts, and its evaluation in pieces, equal those of the whole batch`,
     { skip, timeout: 240_000 },
     async () => {
       await fc.assert(
@@ -211,13 +214,15 @@ for (const device of ['wasm', 'reference', 'native'] as const) {
             stream = async function* (): AsyncGenerator<Batch> {
               yield* pieces;
             };
-          // Targets of weight 0 count nothing, and have a share in smoothed labels.
-          const weighs = (t: number): boolean => t !== IGNORED && (c.name !== 'smoothed labels' || classWeights[t] > 0);
+          // Targets of a class with weight 0 do not count. Only with smoothed labels do they still have a loss: then a
+          // batch may count nothing although its loss is not 0.
+          const hasWeight = (t: number): boolean =>
+            t !== IGNORED && (c.name !== 'smoothed labels' || classWeights[t] > 0);
           const found = await session.evaluate(stream()).catch((error: unknown) => error as Error);
           if (c.name.startsWith('ignored targets') && y.every((t) => t === IGNORED)) assert.ok(found instanceof Error);
           if (found instanceof Error) {
             assert.match(found.message, /counts nothing in/);
-            assert.ok(Number(all['loss'].data[0]) === 0 || (c.of === 'classes' && !y.some(weighs)), c.name);
+            assert.ok(Number(all['loss'].data[0]) === 0 || (c.of === 'classes' && !y.some(hasWeight)), c.name);
             return;
           }
           near(found.loss, Number(all['loss'].data[0]), `${c.name} in pieces that end at ${ends.join(', ')}`);
@@ -233,7 +238,7 @@ const example = (y: readonly number[]): Batch => batchOf(CASES[0], [1, 0, 0, 0, 
 
 for (const device of ['wasm', 'reference', 'native'] as const) {
   test(
-    `${device}: a target is ignored in one of two micro-batches`,
+    `${device}: a target that is ignored in one of two micro-batches is left out of the mean of the whole batch`,
     { skip: device === 'native' && noCompiler },
     async () => {
       for (const accumulate of [1, 2]) {
@@ -256,9 +261,9 @@ for (const device of ['wasm', 'reference', 'native'] as const) {
   );
 }
 
-test('where nothing is ignored, parts have the bits of a loss that says nothing', async () => {
-  // The same graph, but for what is said.
-  const silent: loss.Loss = (o, t) => {
+test('if no target is ignored, parts give the same bits as with a loss that does not report a count', async () => {
+  // The same graph as crossEntropy with ignoreIndex, but without a reported count.
+  const withoutCount: loss.Loss = (o, t) => {
     const ignored = equal(t, IGNORED),
       [rows] = traceOf(o).emit('crossEntropy', [o, where(ignored, scalar(t, 0), t)]);
     const kept = (x: Tensor): Tensor => where(ignored, scalar(o, 0), x),
@@ -280,11 +285,11 @@ test('where nothing is ignored, parts have the bits of a loss that says nothing'
     await session.close();
     return { losses, states };
   };
-  assert.deepEqual(await run(CASES[0].loss), await run(silent));
+  assert.deepEqual(await run(CASES[0].loss), await run(withoutCount));
   assert.deepEqual(await run(loss.crossEntropy), await run((o, t) => mean(rowsOf(o, t))));
 });
 
-test('where all targets are ignored, in a part or the whole batch, nothing is learnt, and moments decay', async () => {
+test('if all targets of a part, or of the batch, are ignored, it adds no gradient, and moments decay', async () => {
   const run = async (
     y: readonly number[],
     accumulate: number,
@@ -320,7 +325,7 @@ test('where all targets are ignored, in a part or the whole batch, nothing is le
   assert.deepEqual([value, gradNorm], [0, 0]);
 });
 
-test('an evaluation weighs batches by their targets, however long their sequences are', async () => {
+test('an evaluation weights batches by their number of targets, with sequences of any length', async () => {
   await using session = await compile(toyLM(), { loss: loss.crossEntropy, device: 'reference', seed: 3 });
   const of = (size: number, time: number): Batch => toyBatch(size, size, time),
     all = [of(2, 12), of(1, 3), of(5, 7)];
@@ -341,7 +346,7 @@ test('an evaluation weighs batches by their targets, however long their sequence
   assert.deepEqual(Object.keys(await session.forward(all[0])).sort(), ['loss', 'output']);
 });
 
-test('where all that counts is ignored, the part of a loss that says nothing is left', async () => {
+test('if all counted targets are ignored, the term of a loss without a count remains', async () => {
   const both: loss.Loss = (o, t) => add(loss.crossEntropy(o, t, ignoring), mul(mean(abs(o)), 0.5));
   await using session = await compile(new Linear(3, 4), { loss: both, device: 'reference', seed: 2 });
   const none = example([IGNORED, IGNORED, IGNORED, IGNORED]),
@@ -352,7 +357,7 @@ test('where all that counts is ignored, the part of a loss that says nothing is 
   assert.deepEqual([found.samples, found.count], [4, 4]);
 });
 
-test('an infinite loss of one batch is that of the evaluation', async () => {
+test('if the loss of one batch is infinite or NaN, so is the loss of the evaluation', async () => {
   const model = { weight: new Parameter([1], { kind: 'constant', value: 1 }), forward: (x: Tensor): Tensor => x };
   await using session = await compile(model, { loss: loss.klDivergence, device: 'wasm', threads: 1 });
   const of = (...x: number[]): Batch => ({
@@ -365,7 +370,7 @@ test('an infinite loss of one batch is that of the evaluation', async () => {
 
 for (const device of ['wasm', 'native'] as const) {
   test(
-    `${device}: the parts of a float64 model weigh in float64`,
+    `${device}: parts of a float64 model are weighted in float64`,
     { skip: device === 'native' && noCompiler },
     async () => {
       const x = Array.from({ length: 36 }, (_, i) => Math.sin(1.3 * i)),
@@ -397,7 +402,7 @@ for (const device of ['wasm', 'native'] as const) {
   );
 }
 
-test('a count that follows from parameters is refused by name where a batch goes through in parts', async () => {
+test('a count that depends on parameters is refused, with their names, if a batch is computed in parts', async () => {
   const model = new Linear(3, 4),
     bySize: loss.Loss = (o, t) =>
       loss.meanOver(rowsOf(o, t), cast(less(scalar(use(o, model.weight), 0), sum(o, [1])), 'float32'));
@@ -411,8 +416,8 @@ test('a count that follows from parameters is refused by name where a batch goes
   });
 });
 
-test('a mean that no loss follows from may count what it likes, in parts too', async () => {
-  class Watched {
+test('a mean that the loss does not depend on (a statistic) may count anything, also in parts', async () => {
+  class WithStatistic {
     readonly linear = new Linear(3, 4);
     forward(x: Tensor): Tensor {
       const out = call(this.linear, x),
@@ -423,13 +428,13 @@ test('a mean that no loss follows from may count what it likes, in parts too', a
   }
   const run = async (accumulate: number): Promise<number> => {
     const options = { loss: CASES[0].loss, optimizer: sgd({ lr: 0.1 }), device: 'wasm', seed: 3, accumulate } as const;
-    await using session = await compile(new Watched(), options);
+    await using session = await compile(new WithStatistic(), options);
     return (await session.step(example([0, 1, 2, IGNORED]))).loss;
   };
   near(await run(2), await run(1), 'loss');
 });
 
-test('what is no mean, no count and no weight is named', async () => {
+test('counted and meanOver refuse tensors that are no mean, no count or no weights', async () => {
   const refused: [loss.Loss, RegExp][] = [
     [(o) => loss.counted(o, 1), /counted: a mean is one float number/],
     [(o) => loss.counted(mean(o), o), /counted: a count is one number/],

@@ -1,4 +1,5 @@
-// What is public and mutable is in force at the next step of every session of the model, or cannot be set.
+// A write to a public property of a model takes effect at the next step of every session of the model. Properties that
+// cannot change throw when they are set.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -50,7 +51,7 @@ const open = (model: Model, options: Partial<CompileOptions> = {}): Promise<Sess
 const values = (session: Session, name: string): number[] => Array.from(session.executor.getState(name).data, Number);
 
 for (const device of devices) {
-  test(`${device}: a parameter is frozen and thawed from the next step on, for batches of every shape`, async () => {
+  test(`${device}: writes to Parameter.frozen take effect at the next step, for batches of every shape`, async () => {
     const model = new Linear(4, 4);
     await using session = await open(model, { device });
     const kept = async (size: number): Promise<boolean> => {
@@ -143,8 +144,8 @@ const SETTINGS: readonly ((m: Three) => void)[] = [
 ];
 
 test(
-  'frozen at random while moments exist, with clipping and accumulated gradients: the bits of sessions that were ' +
-    'compiled so',
+  'random writes to `frozen` and other settings during training give the bits of sessions that were compiled with ' +
+    'these settings',
   { timeout: 240_000 },
   async () => {
     const kinds: readonly Partial<CompileOptions>[] = [
@@ -171,7 +172,7 @@ test(
             for (const s of written) SETTINGS[s](fresh);
             await using other = await open(fresh, options);
             await other.deserialize(await session.serialize());
-            // What the checkpoint says of knobs is what was written before.
+            // The knobs in the checkpoint have the values that `fresh` has already.
             assert.equal(
               (await session.step(batch(i + 1))).loss,
               (await other.step(batch(i + 1))).loss,
@@ -187,8 +188,8 @@ test(
 );
 
 test(
-  'frozen while a recompilation is under way: it waits for its own state, or comes; every bit is that of a ' +
-    'session without rules',
+  'writes to `frozen` during a recompilation: the new plan waits until the model has the state it was made for; ' +
+    'every bit is that of a session without rules',
   async () => {
     const ruled = await openLM(),
       plain = await openLM(),
@@ -207,7 +208,7 @@ test(
       if (i === 40) freeze(false);
       got.push(...(await steps(ruled.session, 1)));
       want.push(...(await steps(plain.session, 1)));
-      assert.ok(i < 3000, 'it comes to an end');
+      assert.ok(i < 3000, 'the recompilation must end');
     }
     assert.deepEqual(got, want);
     assert.deepEqual(fingerprint(ruled.session), fingerprint(plain.session));
@@ -245,7 +246,7 @@ class Net {
     for (let i = 1; i < this.nested.deep.power; i++) y = mul(y, x);
     return call(this.dropout, this.turn(add(mul(y, this.scale), (this.table.get('shift') ?? 0) + this.level)));
   }
-  /** What forward computes. */
+  /** The result that `forward` must give. */
   expected(x: ArrayLike<number>): number[] {
     const product = this.terms.reduce((a, b) => a * b, 1);
     return Array.from(x, (v, i) => {
@@ -324,7 +325,7 @@ test('a write to any public property of a model takes effect at the next call of
   );
 });
 
-test('a write that keeps the graph costs one tracing and no compilation; forward may write anything', async () => {
+test('a write that leaves the graph the same is traced but not compiled; forward may write properties', async () => {
   const net = new Net() as Net & { history: number[] };
   net.history = [];
   await using session = await open(net);
@@ -336,7 +337,7 @@ test('a write that keeps the graph costs one tracing and no compilation; forward
     return real(kernels);
   };
   for (let i = 0; i < 3; i++) await session.step(batch(i));
-  assert.deepEqual([compiled, net.calls], [1, 1], 'forward counts its calls, and that is its own affair');
+  assert.deepEqual([compiled, net.calls], [1, 1], 'what `forward` writes while it is traced causes no new trace');
   for (let i = 0; i < 5; i++) {
     net.history.push(i);
     await session.step(batch(i));
@@ -348,10 +349,10 @@ test('a write that keeps the graph costs one tracing and no compilation; forward
   net.dropout.rate = 0;
   net.history.length = 0;
   await session.step(batch(0));
-  assert.deepEqual([compiled, net.calls], [2, 7], 'all is as it was: so are the programs');
+  assert.deepEqual([compiled, net.calls], [2, 7], 'with the old values, the old programs are used again');
 });
 
-test('a write during a step that is not awaited takes effect at the next step, for all parts of a batch', async () => {
+test('a write while a step runs takes effect at the next step, for all parts of the batch', async () => {
   const run = async (
     write: (model: Linear, step: number) => void,
     during: boolean,
@@ -378,8 +379,8 @@ test('a write during a step that is not awaited takes effect at the next step, f
 });
 
 test(
-  'a step takes the model as it was when it was called, with a rule and without: a write after the call holds ' +
-    'from the next step on',
+  'a step uses the properties that the model had when the step was called, with and without a rule; later writes ' +
+    'take effect at the next step',
   async () => {
     for (const ruled of [false, true]) {
       const model = new Linear(4, 4);
@@ -402,10 +403,10 @@ test(
   },
 );
 
-test('an optimiser of the user: what it says is asked anew', async () => {
-  const own = { ...sgd({ lr: 1 }) } as { -readonly [K in keyof Optimizer]: Optimizer[K] },
+test("a custom optimiser's properties are read again at every step; those of the library are frozen", async () => {
+  const custom = { ...sgd({ lr: 1 }) } as { -readonly [K in keyof Optimizer]: Optimizer[K] },
     model = new Linear(4, 4);
-  await using session = await open(model, { optimizer: own });
+  await using session = await open(model, { optimizer: custom });
   await session.prepare(batch(0));
   const moved = async (): Promise<number> => {
     const before = values(session, 'weight'),
@@ -413,7 +414,7 @@ test('an optimiser of the user: what it says is asked anew', async () => {
     return Math.hypot(...values(session, 'weight').map((x, i) => x - before[i])) / gradNorm;
   };
   assert.ok((await moved()) > 0.5);
-  own.clip = 1e-3;
+  custom.clip = 1e-3;
   assert.ok((await moved()) < 0.1);
   const given = sgd({ lr: 1, clip: 1 }) as { clip: number; settings: Record<string, unknown> };
   assert.throws(() => {
@@ -424,7 +425,7 @@ test('an optimiser of the user: what it says is asked anew', async () => {
   }, TypeError);
 });
 
-test('what cannot change cannot be set', async () => {
+test('properties that must not change throw when they are set', async () => {
   const model = new Linear(4, 4),
     options = {
       loss: meanSquaredError,
@@ -494,7 +495,7 @@ test('what cannot change cannot be set', async () => {
     assert.throws(() => {
       (list as unknown[])[0] = 1;
     }, TypeError);
-  options.accumulate = 4; // the caller's own object
+  options.accumulate = 4; // the caller's object: the session has copied it
   assert.equal(session.options.accumulate, 1);
   await session.step(batch(0));
   model.weight.frozen = [true];
@@ -515,7 +516,7 @@ test('what cannot change cannot be set', async () => {
   assert.equal(session.steps, 2);
 });
 
-test('two sessions of one model with rules and writes: generated text follows the knobs of each', async () => {
+test('predictions follow the knobs set by rules of that session only, and writes of the user', async () => {
   const opened = await openLM(),
     { session } = opened,
     other = await compile(session.model, { loss: crossEntropy, device: 'wasm', threads: 1, seed: 3 }),
@@ -538,10 +539,10 @@ test('two sessions of one model with rules and writes: generated text follows th
   await other.close();
 });
 
-test('a loss that reads a property of its own object is asked as it is: state of closures is not seen', async () => {
+test('changes to variables that a loss closure reads are not noticed', async () => {
   const loss = { times: 1, of: (output: Tensor, target: Tensor): Tensor => mul(mean(mul(output, target)), loss.times) };
   await using session = await open(new Linear(4, 4), { loss: loss.of });
   const one = Number((await session.forward(batch(0))).loss.data[0]);
   loss.times = 2;
-  assert.equal(Number((await session.forward(batch(0))).loss.data[0]), one, 'the guide says so');
+  assert.equal(Number((await session.forward(batch(0))).loss.data[0]), one, 'the guide documents this');
 });

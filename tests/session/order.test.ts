@@ -1,5 +1,5 @@
-// Calls that nobody waits for: each gives what it would give one after the other, to the bit, and may be given buffers
-// that are filled again at once.
+// Calls that are not awaited: each gives the same bits as if each call were awaited before the next one. Callers may
+// overwrite the buffers of a batch as soon as the call has returned.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -48,7 +48,7 @@ const shown = (out: Readonly<Record<string, HostTensor>>): string =>
   Object.entries(out)
     .map(([name, t]) => `${name} ${hash(bytesOf(t.data))}`)
     .join();
-/** Values, steps and settings. */
+/** A text that is equal for equal parameters, moments, step count and knobs. */
 const stateOf = (session: Session): string =>
   `${session.steps} ${hash(Buffer.from(JSON.stringify([fingerprint(session), session.plan().knobs])))}`;
 
@@ -61,16 +61,19 @@ async function tokens(session: Session, prompt: readonly number[], count: number
 interface World {
   readonly folder: string;
   readonly plan: PlanState;
-  /** A checkpoint with other settings. */ readonly other: Uint8Array;
+  /** A checkpoint with other knobs. */
+  readonly other: Uint8Array;
+  /** Path of a file with a checkpoint with other knobs. */
   readonly file: string;
 }
 interface Call {
+  /** Whether the call changes values or settings of the session. */
   readonly writes: boolean;
   readonly does: (session: Session, world: World) => Promise<unknown>;
 }
 let rules = 0;
 
-/** Every method of a session that takes time, or takes its turn. A generator is many calls: one token is one. */
+/** Every method of a session that is asynchronous or queued. A generator makes one call for each token. */
 const CALLS: Readonly<Record<string, Call>> = {
   step: {
     writes: true,
@@ -155,25 +158,25 @@ const CALLS: Readonly<Record<string, Call>> = {
 
 for (const device of ['native', 'wasm'] as const) {
   test(
-    `${device}: any two calls that are not awaited give the bits of one after the other`,
+    `${device}: any two calls that are not awaited give the bits of the same calls, awaited one after the other`,
     { skip: device === 'native' && noCompiler, timeout: 400_000 },
     async (t) => {
       await using session = await open(device),
-        away = await open(device);
+        trainedAside = await open(device);
       const folder = await temporaryFolder(t),
         other = batch(11);
       const {
         knobs: { 'blocks.0.moe': knobs },
       } = session.plan();
-      await away.restorePlan({ knobs: { 'blocks.0.moe': { ...knobs, dispatch: 'padded' } }, engine: null });
-      for (let i = 0; i < 3; i++) await away.step(other);
+      await trainedAside.restorePlan({ knobs: { 'blocks.0.moe': { ...knobs, dispatch: 'padded' } }, engine: null });
+      for (let i = 0; i < 3; i++) await trainedAside.step(other);
       const world: World = {
         folder,
-        other: await away.serialize(),
+        other: await trainedAside.serialize(),
         file: join(folder, 'other'),
         plan: { knobs: { 'blocks.0.moe': { ...knobs, capacity: 1.5 } }, engine: null },
       };
-      await away.save(world.file);
+      await trainedAside.save(world.file);
       session.recompile({ name: 'first', trigger: () => false, alter: () => undefined });
       for (let i = 0; i < 2; i++) await session.step(batch(0));
       const start = await session.serialize();
@@ -189,7 +192,7 @@ for (const device of ['native', 'wasm'] as const) {
           assert.deepEqual(together, apart, `${a}, then ${b}`);
         }
       }
-      // Generators among calls that change nothing.
+      // Generators run at the same time as calls that only read.
       for (const [name, { writes, does }] of Object.entries(CALLS)) {
         if (writes) continue;
         const apart = [await tokens(session, [1, 2], 7), await does(session, world), await tokens(session, [3], 7)];
@@ -203,7 +206,7 @@ for (const device of ['native', 'wasm'] as const) {
   );
 
   test(
-    `${device}: all that was called before close is done, what comes after is refused`,
+    `${device}: calls made before close complete; later calls are refused`,
     { skip: device === 'native' && noCompiler, timeout: 100_000 },
     async (t) => {
       const folder = await temporaryFolder(t),
@@ -214,7 +217,7 @@ for (const device of ['native', 'wasm'] as const) {
       const apart: unknown[] = [],
         calls = Object.values(CALLS);
       for (const { does } of calls) apart.push(await does(one, world));
-      // Its first step makes starting values and compiles: even that is waited for.
+      // The first step of `other` draws initial values and compiles; close waits for these, too.
       const together = calls.map(({ does }) => does(other, world)),
         closing = other.close();
       for (const [name, { does }] of Object.entries(CALLS)) {
@@ -230,13 +233,13 @@ for (const device of ['native', 'wasm'] as const) {
   );
 
   test(
-    `${device}: buffers may be filled again as soon as a call has returned`,
+    `${device}: a caller may overwrite its buffers as soon as a call has returned`,
     { skip: device === 'native' && noCompiler, timeout: 100_000 },
     async () => {
       await using session = await open(device);
       await session.step(batch(0));
       const start = await session.serialize();
-      /** Calls with arrays of its own, overwritten at once. */
+      /** Calls with new arrays. fill: whether these are overwritten as soon as the call has returned. */
       const CALLED: Readonly<Record<string, (fill: boolean) => Promise<unknown>>> = {
         step: (fill) => given(batch(1), fill, async (b) => (await session.step(b)).loss),
         forward: (fill) => given(batch(1), fill, async (b) => shown(await session.forward(b))),
@@ -282,14 +285,14 @@ for (const device of ['native', 'wasm'] as const) {
               [result] = await Promise.all([does(fill), before]);
             results.push([result, stateOf(session)]);
           }
-          assert.deepEqual(results[1], results[0], `${name}${busy ? ' behind a step' : ''}`);
+          assert.deepEqual(results[1], results[0], `${name}${busy ? ' queued after a step' : ''}`);
         }
       }
     },
   );
 
   test(
-    `${device}: the same for steps in parts, beside recompilations, behind one another, and for steps that fail`,
+    `${device}: buffers of steps may be overwritten: with parts, recompilations, queued steps and failing steps`,
     { skip: device === 'native' && noCompiler, timeout: 100_000 },
     async () => {
       const settings: readonly Partial<CompileOptions>[] = [{}, { split: 2 }, { accumulate: 2 }];
@@ -305,8 +308,8 @@ for (const device of ['native', 'wasm'] as const) {
               memory: 256e6,
               ...more,
             });
-            if (recompiled) session.recompile<TransformerLM>(turning());
-            const told: Promise<unknown>[] = [];
+            if (recompiled) session.recompile<TransformerLM>(alternateDispatch());
+            const results: Promise<unknown>[] = [];
             for (let n = 0; n < 12; n++) {
               const good = batch(n, 4),
                 b =
@@ -321,10 +324,10 @@ for (const device of ['native', 'wasm'] as const) {
                       }
                     : good;
               const step = given(b, fill, (own) => session.step(own)).then(({ loss }) => loss, String);
-              told.push(step);
-              if (n % 3 > 0) await step; // else the next one waits for it
+              results.push(step);
+              if (n % 3 > 0) await step; // otherwise the next step is queued while this one runs
             }
-            return [...(await Promise.all(told)), fingerprint(session)];
+            return [...(await Promise.all(results)), fingerprint(session)];
           };
           const expected = await run(false);
           assert.match(
@@ -338,7 +341,7 @@ for (const device of ['native', 'wasm'] as const) {
   );
 
   test(
-    `${device}: a restore beside a step comes after it, whole`,
+    `${device}: a restore that is called during a step runs after it, as a whole`,
     { skip: device === 'native' && noCompiler },
     async () => {
       await using session = await compile(new MLP([64, 256, 64]), {
@@ -370,7 +373,7 @@ for (const device of ['native', 'wasm'] as const) {
         });
         const restored = session.restore(7, values(0.5));
         await stepped;
-        assert.equal(session.steps, 7, 'what waits is done before whoever waits for the step goes on');
+        assert.equal(session.steps, 7, 'the queued restore is done before code that awaits the step continues');
         for (const { name, read: value } of session.states())
           assert.ok(
             value().data.every((v) => v === 0.5),
@@ -378,7 +381,7 @@ for (const device of ['native', 'wasm'] as const) {
           );
         await restored;
         const next = step();
-        // While it waits for the device a value that it changes cannot be read.
+        // While a step runs on the device, values that it changes cannot be read.
         let refused = '';
         for (let i = 0; i < 100 && refused === ''; i++) {
           await Promise.resolve();
@@ -396,9 +399,9 @@ for (const device of ['native', 'wasm'] as const) {
   );
 }
 
-/** A rule that wants another dispatch before each step that it is asked for; results stay the same. */
-const turning = (): Rule<TransformerLM> => ({
-  name: 'turning',
+/** A rule that changes the dispatch each time it is asked: ragged, padded, ragged and so on. Results stay the same. */
+const alternateDispatch = (): Rule<TransformerLM> => ({
+  name: 'alternate dispatch',
   cooldown: 0,
   measure: false,
   only: 'N',
@@ -415,7 +418,7 @@ const given = <T>(b: Batch, fill: boolean, does: (b: Batch) => Promise<T>): Prom
   return result;
 };
 
-test('batches of an evaluation may come from the session itself; steps wait for its end', async () => {
+test('an iterator of evaluation batches may call the session; steps wait until it ends', async () => {
   await using session = await open('wasm');
   const seen: string[] = [];
   async function* own(): AsyncGenerator<Batch> {
@@ -459,8 +462,8 @@ test('batches of an evaluation may come from the session itself; steps wait for 
 });
 
 test(
-  "an iterator's batches are copied as they come: one that fills its buffers again for each batch gives what a " +
-    'list gives',
+  "an iterator's batches are copied when they arrive: an iterator that reuses its buffers gives the same result as a " +
+    'list of batches',
   async () => {
     const session = await open('wasm'),
       list = [6, 7, 8, 9].map((n) => batch(n));
@@ -481,7 +484,7 @@ test(
   },
 );
 
-test('calls at random: each alone, in their order, readings of several runs beside other readings only', async () => {
+test('random calls run in order, one at a time; between the runs of a reading only other readings run', async () => {
   const kinds = fc.constantFrom('write', 'read', 'change', 'long', 'failing');
   await fc.assert(
     fc.asyncProperty(

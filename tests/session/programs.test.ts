@@ -1,4 +1,5 @@
-// The programs of a session: what is kept of many shapes of batches does not grow with their number.
+// The programs of a session: the number of compiled programs that are kept has a limit, however many batch shapes there
+// are.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MoE } from '../../src/nn/moe/moe.ts';
@@ -16,7 +17,7 @@ import { call } from '../../src/trace/trace.ts';
 
 const KEPT = 32;
 
-test('only sizes are looked for in families that were used of late', async () => {
+test('resized programs are derived only for the 32 families that were used most recently', async () => {
   const moe = new MoE({ dModel: 4, experts: 2, topK: 1, hidden: 4, capacity: 1 }),
     named = nameParameters(moe),
     knobs = new Knobs(named);
@@ -42,9 +43,9 @@ test('only sizes are looked for in families that were used of late', async () =>
     use = (n: number): Promise<unknown> => programs.get(family(n), graph(n));
   const resized = (n: number): boolean =>
     knobs.with([{ path: '', knob: 'capacity', from: 1, to: 2 }], () => {
-      const begun = programs.beginResized(family(n)) !== null;
+      const started = programs.beginResized(family(n)) !== null;
       programs.drop(programs.key(family(n)));
-      return begun;
+      return started;
     });
   for (let n = 1; n <= KEPT; n++) await use(n);
   await use(1);
@@ -52,7 +53,7 @@ test('only sizes are looked for in families that were used of late', async () =>
   assert.deepEqual(
     [1, 2, 9, 10, KEPT + 8].map(resized),
     [true, false, false, true, true],
-    'what was not used longest is forgotten',
+    'the families that were not used for the longest time are forgotten',
   );
   backend.executor.close();
 });

@@ -1,5 +1,5 @@
-// Random numbers: no counter is used twice, however batches go through in parts, modules are used again, and splits
-// change between steps.
+// Random numbers: no counter is used twice, also if batches are computed in parts, modules are called several times, or
+// the split changes between steps.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -24,8 +24,7 @@ import { noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
 const WIDTH = 3;
 
-/** Reports its random numbers for every element, and those of its second use, and of rows whose number varies at
- * run time. */
+/** Outputs its random numbers: one per element of x at its first use ("noise"), and at its second ("again"). */
 class Noise {
   readonly w = new Parameter([1], { kind: 'constant', value: 0 });
   forward(x: Tensor): Tensor {
@@ -43,8 +42,8 @@ const rows = (n: number): Batch => {
   return { x: tensor, y: tensor };
 };
 
-/** Listens to what each program of a session gives. */
-function heard(session: Session): { readonly noise: number[]; readonly again: number[] }[] {
+/** Collects the random numbers that each run of the session outputs. */
+function recordNoise(session: Session): { readonly noise: number[]; readonly again: number[] }[] {
   const all: { noise: number[]; again: number[] }[] = [];
   const machine = session.executor as unknown as {
     run(program: unknown, inputs: unknown): Promise<Record<string, { data: Float32Array }>>;
@@ -63,7 +62,7 @@ const schedule = fc.array(fc.record({ samples: fc.constantFrom(4, 6, 8, 12), spl
   maxLength: 5,
 });
 
-test('whatever the splits, each element of each step has numbers of its own, those of the whole batch', async () => {
+test('with any split, every element of every step has its own numbers: those of the whole batch', async () => {
   await fc.assert(
     fc.asyncProperty(
       schedule,
@@ -74,8 +73,8 @@ test('whatever the splits, each element of each step has numbers of its own, tho
           options = { loss: meanSquaredError, optimizer, device, threads: 1, seed: 9 };
         await using session = await compile(new Noise(), { ...options, accumulate });
         await using whole = await compile(new Noise(), options);
-        const parts = heard(session),
-          wholes = heard(whole),
+        const parts = recordNoise(session),
+          wholes = recordNoise(whole),
           seen = new Set<number>();
         let count = 0;
         for (const [i, { samples, split }] of steps.entries()) {
@@ -90,7 +89,8 @@ test('whatever the splits, each element of each step has numbers of its own, tho
             count += numbers.length;
           }
         }
-        // 24 bits: of a few hundred numbers almost all differ, where a counter that comes again repeats a whole part.
+        // Numbers have 24 bits, so that of a few hundred almost all differ. A repeated counter would repeat the numbers
+        // of a whole part.
         assert.ok(seen.size > count - 3, `${seen.size} different numbers of ${count}`);
       },
     ),
@@ -98,7 +98,7 @@ test('whatever the splits, each element of each step has numbers of its own, tho
   );
 });
 
-test('a key belongs to one use: of a module that is used twice, and of modules whose paths have one hash', () => {
+test('every use has its own key: if a module is used twice, and if the paths of two modules have equal hashes', () => {
   const model = { a: new Dropout(0.5), b: new Dropout(0.5) },
     keys: number[] = [];
   trace(ops, nameParameters(model), true, (t) => {
@@ -112,14 +112,14 @@ test('a key belongs to one use: of a module that is used twice, and of modules w
   assert.deepEqual(again, [keys[0], keys[1], keys[3], keys[4]]);
 });
 
-test('the first use in a whole batch has its numbers by (seed, hash of the path), (step, index)', async () => {
+test('the first use in a whole batch draws with key (seed, hash of the path) and counter (step, index)', async () => {
   await using session = await compile(new Noise(), {
     loss: meanSquaredError,
     optimizer: sgd({ lr: 0.1 }),
     device: 'reference',
     seed: 9,
   });
-  const found = heard(session);
+  const found = recordNoise(session);
   let key = 0;
   trace(ops, session.named, true, (t) => {
     key = t.keyOf(session.model, 'noise');
@@ -131,7 +131,7 @@ test('the first use in a whole batch has its numbers by (seed, hash of the path)
   }
 });
 
-test('a block drops other elements after attention than after its experts', async () => {
+test('a dropout that is used twice, as in a transformer block, drops other elements the second time', async () => {
   class Twice {
     readonly dropout = new Dropout(0.5);
     readonly w = new Parameter([1], { kind: 'constant', value: 1 });
@@ -149,16 +149,16 @@ test('a block drops other elements after attention than after its experts', asyn
     optimizer: sgd({ lr: 0.1 }),
     device: 'reference',
   });
-  const found = heard(session);
+  const found = recordNoise(session);
   await session.step(rows(20));
   const [{ noise, again }] = found,
     both = noise.filter((v, i) => v === 0 && again[i] === 0).length;
-  assert.ok(both > 0 && both < 30, `${both} of 60 dropped by both`); // 15 by chance, 30 if masks were one
+  assert.ok(both > 0 && both < 30, `${both} of 60 dropped by both`); // by chance 15; 30 if both masks were the same
 });
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
   test(
-    `${device}: with dropout, micro-batches do what the whole batch does`,
+    `${device}: with dropout, losses in micro-batches are close to those of the whole batch`,
     { skip: device === 'native' && noCompiler },
     async () => {
       const run = async (accumulate: number, split: number): Promise<number[]> => {

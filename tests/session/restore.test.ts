@@ -1,5 +1,5 @@
-// A session that goes on from a checkpoint is the one that was saved, whatever it did before; what cannot be restored,
-// or half a step, leaves it as it was.
+// A session that loads a checkpoint continues like the session that was saved, whatever it did before. A checkpoint
+// that cannot be restored changes nothing, and neither does a step that fails between two micro-batches.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
@@ -24,7 +24,7 @@ const losses = async (session: Session, count: number): Promise<number[]> => {
   return all;
 };
 
-test('a checkpoint of before the first step has no moments: a session that has some starts anew', async () => {
+test('a checkpoint from before the first step has no moments: loading it clears those of the session', async () => {
   await using fresh = await open(),
     trained = await open();
   const bytes = await fresh.serialize();
@@ -46,7 +46,7 @@ test('a checkpoint that does not fit changes nothing', async () => {
   assert.equal(session.steps, 2);
 });
 
-test('settings that cannot be restored are restored not in part either', async () => {
+test('if one setting cannot be restored, none is', async () => {
   await using session = await open();
   await losses(session, 1);
   const before = JSON.stringify(session.plan()),
@@ -62,7 +62,7 @@ test('settings that cannot be restored are restored not in part either', async (
   assert.equal(JSON.stringify(session.plan()), before);
 });
 
-test('a checkpoint whose plan is damaged is refused by its name and changes nothing', async () => {
+test('a checkpoint with damaged settings is refused with a clear error and changes nothing', async () => {
   await using session = await open(),
     other = await open();
   await losses(other, 2);
@@ -85,10 +85,11 @@ test('a checkpoint whose plan is damaged is refused by its name and changes noth
   }
 });
 
-test('a step that fails between two micro-batches leaves no sum of gradients', async () => {
+test('a step that fails between two micro-batches leaves no sums of gradients', async () => {
   await using session = await open({ accumulate: 3 }),
     plain = await open({ accumulate: 3 });
-  // The first program runs twice before the one that updates is made, and cannot be.
+  // The accumulating program runs for the first two micro-batches. Then there is no memory for the program of the third
+  // one, which updates the parameters.
   const machine = session.executor as unknown as {
     run(program: unknown, inputs: unknown): Promise<unknown>;
     reserve(program: unknown): void;
@@ -111,12 +112,12 @@ test('a step that fails between two micro-batches leaves no sum of gradients', a
   assert.deepEqual(fingerprint(session), fingerprint(plain));
 });
 
-test('micro-batches are counted in whole numbers', async () => {
+test('accumulate must be a whole number of at least 1', async () => {
   for (const accumulate of [0, -1, 1.5, NaN])
     await assert.rejects(open({ accumulate }), /UserError.*accumulate must be a whole number of at least 1/s);
 });
 
-test('what was called before close is done, saving too', async () => {
+test('calls made before close complete, also serialize', async () => {
   const session = await open(),
     stepped = session.step(toyBatch(0)),
     saved = session.serialize(),

@@ -1,4 +1,4 @@
-// A model that cannot fit is refused by what its states alone need, before anything of it is traced.
+// A model whose states alone need more memory than there is gets refused before it is traced.
 import assert from 'node:assert/strict';
 import { stat } from 'node:fs/promises';
 import { test } from 'node:test';
@@ -24,7 +24,7 @@ import { temporaryFolder } from '../io/folder.ts';
 import { noCompiler } from '../support/toy.ts';
 
 /** A layer that counts how often it is traced. */
-class Watched {
+class CountsTraces {
   readonly layer: Linear;
   traced = 0;
   constructor(width: number) {
@@ -46,10 +46,10 @@ for (const device of DEVICES) {
   const skip = device === 'native' && noCompiler;
 
   test(
-    `${device}: parameters without room are refused by compile, or by the first step on the reference`,
+    `${device}: parameters that do not fit are refused by compile; on the reference by the first step`,
     { skip },
     async () => {
-      const model = new Watched(2 ** 15);
+      const model = new CountsTraces(2 ** 15);
       const options = { loss: meanSquaredError, optimizer: sgd({ lr: 1 }), device, memory: 2 ** 30 };
       const what = new RegExp(
         String.raw`the model needs at least 4\.00 GiB of memory \(4294967296 bytes\), 1\.00 GiB are ` +
@@ -66,14 +66,14 @@ for (const device of DEVICES) {
   );
 
   test(
-    `${device}: moments without room are refused before the first step is traced; the model may still be used`,
+    `${device}: moments that do not fit are refused before the first step is traced; predict still works`,
     { skip },
     async () => {
       const width = 64,
         bytes = 4 * width * width,
         room = (extra: number): number => 2 ** 20 + extra;
       const step = async (optimizer: Optimizer, memory: number): Promise<{ traced: number; error: string | null }> => {
-        const model = new Watched(width);
+        const model = new CountsTraces(width);
         const session = await compile(model, { loss: meanSquaredError, optimizer, device, memory });
         const error = await session.step(batch(width)).then(
           () => null,
@@ -91,7 +91,7 @@ for (const device of DEVICES) {
         /needs at least 48\.0 KiB of memory \(49152 bytes\), 48\.0 KiB are available.*:\n/,
       );
       assert.match(least.error ?? '', /:\n {2}parameters 16\.0 KiB, moments of the optimizer 32\.0 KiB\n/);
-      // What has room for its states is traced, and planned as a whole.
+      // If there is memory for all states, the step is traced, and its plan is checked as a whole.
       assert.equal((await step(adamW({ lr: 1e-3 }), 3 * bytes)).traced > 0, true);
       assert.equal((await step(sgd({ lr: 1, momentum: 0.5 }), 2 * bytes - 1)).traced, 0);
       assert.equal((await step(sgd({ lr: 1 }), bytes)).traced > 0, true);
@@ -100,7 +100,7 @@ for (const device of DEVICES) {
   );
 }
 
-test('room is asked for again when other parameters are trained, whatever the optimizer', () => {
+test('memory is checked again when the set of trained parameters changes, with any optimizer', () => {
   const parts = { a: new Linear(8, 8, { bias: false }), b: new Linear(8, 8, { bias: false }) },
     named = nameParameters(parts);
   for (const optimizer of [sgd({ lr: 1, momentum: 0.5 }), adamW({ lr: 1 })]) {
@@ -123,12 +123,12 @@ test('room is asked for again when other parameters are trained, whatever the op
     room.check(false);
     assert.throws(() => {
       room.check(true);
-    }, MemoryError); // sums of gradients
+    }, MemoryError); // with sums of gradients
   }
 });
 
-test('wasm says that its addresses end', async () => {
-  const model = new Watched(20_000),
+test('the error of the wasm device names the limit of its addresses', async () => {
+  const model = new CountsTraces(20_000),
     session = await compile(model, {
       loss: meanSquaredError,
       optimizer: adamW({ lr: 1e-3 }),
@@ -143,7 +143,7 @@ test('wasm says that its addresses end', async () => {
   await session.close();
 });
 
-test('numbers of modules that could not be built in seconds are refused where they are given', () => {
+test('numbers of layers and experts that would take too long to build are refused by the constructor', () => {
   const options = { vocab: 256, dModel: 16, heads: 2, context: 16 },
     moe = { experts: 8, topK: 2, hidden: 16 };
   assert.throws(
@@ -158,7 +158,7 @@ test('numbers of modules that could not be built in seconds are refused where th
   assert.equal(new TransformerLM({ ...options, context: 1e9, layers: 1 }).blocks.length, 1);
 });
 
-test('the command refuses at once what cannot fit, and writes nothing', async (t) => {
+test('`dynamoe train` refuses a model that cannot fit, and writes no run folder', async (t) => {
   const folder = await temporaryFolder(t),
     data = await writeText(folder),
     out = `${folder}/run`;

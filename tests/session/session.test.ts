@@ -1,5 +1,5 @@
-// What a session promises: steps that happen or do not, the same bits for any number of threads, programs that share
-// states.
+// Basic guarantees of a session: a failed step changes nothing, results have the same bits for any number of threads,
+// programs of different batch shapes share states, and wrong calls give clear errors.
 import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -27,7 +27,7 @@ import { call, use } from '../../src/trace/trace.ts';
 import { says, temporaryFolder } from '../io/folder.ts';
 import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
-test('the same bits for 1, 2 and 3 threads, dropout included', async () => {
+test('losses and states have the same bits with 1, 2 and 3 threads, also with dropout', async () => {
   const run = async (threads: number): Promise<unknown> => {
     await using session = await compile(toyLM({ dropout: 0.2 }), {
       loss: crossEntropy,
@@ -44,7 +44,7 @@ test('the same bits for 1, 2 and 3 threads, dropout included', async () => {
   assert.deepEqual(await run(3), one);
 });
 
-test('native and wasm follow the float64 reference, with the same bits', async () => {
+test('losses of native and wasm have equal bits and are within 1e-4 of the float64 reference', async () => {
   const run = async (device: 'native' | 'wasm' | 'reference'): Promise<number[]> => {
     await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device, seed: 1 });
     const losses: number[] = [];
@@ -79,25 +79,29 @@ const floats = (rows: number, width: number, value: (i: number) => number): Batc
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
   const skipHere = device === 'native' ? noCompiler : false;
-  test(`${device}: an infinite gradient under a finite loss stores nothing`, { skip: skipHere }, async () => {
-    await using session = await compile(new RootModel(), {
-      loss: meanSquaredError,
-      optimizer: adamW({ lr: 0.1 }),
-      device,
-    });
-    await session.prepare(floats(2, 3, (i) => i));
-    const before = fingerprint(session);
-    await assert.rejects(session.step(floats(2, 3, (i) => i)), (error: unknown) => {
-      assert.ok(error instanceof NonFiniteError);
-      assert.match(error.message, /step 1: the gradient is not finite; first produced by .*(sqrt|div)/);
-      return true;
-    });
-    assert.deepEqual(fingerprint(session), before);
-    assert.equal(session.steps, 0);
-  });
+  test(
+    `${device}: a step with a finite loss and an infinite gradient changes nothing`,
+    { skip: skipHere },
+    async () => {
+      await using session = await compile(new RootModel(), {
+        loss: meanSquaredError,
+        optimizer: adamW({ lr: 0.1 }),
+        device,
+      });
+      await session.prepare(floats(2, 3, (i) => i));
+      const before = fingerprint(session);
+      await assert.rejects(session.step(floats(2, 3, (i) => i)), (error: unknown) => {
+        assert.ok(error instanceof NonFiniteError);
+        assert.match(error.message, /step 1: the gradient is not finite; first produced by .*(sqrt|div)/);
+        return true;
+      });
+      assert.deepEqual(fingerprint(session), before);
+      assert.equal(session.steps, 0);
+    },
+  );
 
   test(
-    `${device}: a loss that is not a number stores nothing, and the next good step goes on`,
+    `${device}: a step whose loss is NaN changes nothing, and the next step is as without it`,
     { skip: skipHere },
     async () => {
       const make = () =>
@@ -117,7 +121,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
   );
 }
 
-test('accumulation over micro-batches is one step of the whole batch', async () => {
+test('a step with micro-batches equals a step of the whole batch, up to rounding', async () => {
   const run = async (accumulate: number): Promise<number[]> => {
     await using session = await compile(new MLP([3, 8, 3]), {
       loss: meanSquaredError,
@@ -134,7 +138,7 @@ test('accumulation over micro-batches is one step of the whole batch', async () 
   whole.forEach((v, i) => assert.ok(Math.abs(v - parts[i]) < 1e-5, `${v} and ${parts[i]}`));
 });
 
-test('a failed micro-batch leaves no half-summed gradient', async () => {
+test('a failed micro-batch leaves no partial sum of gradients', async () => {
   const make = () =>
     compile(new MLP([3, 4, 3]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), accumulate: 2 });
   await using session = await make(),
@@ -146,7 +150,7 @@ test('a failed micro-batch leaves no half-summed gradient', async () => {
   assert.deepEqual(fingerprint(session), fingerprint(other));
 });
 
-test('an eager optimiser takes the same steps', async () => {
+test('an eager optimiser gives the same bits', async () => {
   const run = async (eager: boolean): Promise<unknown> => {
     await using session = await compile(toyLM({ tied: true }), {
       loss: crossEntropy,
@@ -158,7 +162,7 @@ test('an eager optimiser takes the same steps', async () => {
   assert.deepEqual(await run(true), await run(false));
 });
 
-test('a larger program rebinds the smaller one to the grown arena', async () => {
+test('after the arena has grown for a larger program, the smaller one still computes the same', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   await using other = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   await session.step(toyBatch(0, 1));
@@ -169,7 +173,7 @@ test('a larger program rebinds the smaller one to the grown arena', async () => 
   assert.equal((await other.forward(toyBatch(1, 9)))['loss'].data[0], b['loss'].data[0]);
 });
 
-test('save and load: the next steps have the same bits', async (t) => {
+test('after save and load, the next step has the same bits', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'dynamoe-'));
   t.after(() => rm(folder, { recursive: true }));
   const make = () => compile(toyLM({ dropout: 0.1 }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), seed: 4 });
@@ -185,7 +189,7 @@ test('save and load: the next steps have the same bits', async (t) => {
   await assert.rejects(wrong.load(join(folder, 'model.safetensors')), /model.safetensors has shape/);
 });
 
-test('the event loop goes on while a step runs', async () => {
+test('the event loop is not blocked while a step runs', async () => {
   await using session = await compile(new MLP([256, 1024, 256]), {
     loss: meanSquaredError,
     optimizer: sgd({ lr: 0.1 }),
@@ -215,7 +219,7 @@ test('calls that are not awaited run in order', async () => {
   );
 });
 
-test('a module used twice and a tied table get the gradients of all uses', async () => {
+test('a module that is used twice gets the gradients of both uses', async () => {
   class Twice implements Model {
     readonly layer = new Linear(3, 3);
     forward(x: Tensor): Tensor {
@@ -238,7 +242,7 @@ test('a module used twice and a tied table get the gradients of all uses', async
   auto.forEach((v, i) => assert.ok(Math.abs(v - reference[i]) < 1e-5));
 });
 
-test('a model larger than memory is refused before its first step with the bytes and the largest tensors', async () => {
+test('a model that exceeds the memory limit is refused; the error has the bytes and the largest tensors', async () => {
   await using session = await compile(new MLP([64, 4096, 64]), {
     loss: meanSquaredError,
     optimizer: adamW({ lr: 1 }),
@@ -253,7 +257,7 @@ test('a model larger than memory is refused before its first step with the bytes
   assert.deepEqual(session.executor.stateNames(), []);
 });
 
-test('the wasm device refuses what its addresses do not reach, and names it', async () => {
+test('the wasm device refuses a model of more than 4 GiB and names its 32-bit addresses as the reason', async () => {
   await using session = await compile(new MLP([1 << 15, 1 << 15]), {
     loss: meanSquaredError,
     optimizer: sgd({ lr: 1 }),
@@ -272,7 +276,7 @@ test('the wasm device refuses what its addresses do not reach, and names it', as
   assert.deepEqual(session.executor.stateNames(), []);
 });
 
-test('the reference goes on from what it saved, with floats as float64', async () => {
+test('the reference continues from a checkpoint of its own, whose floats are float64', async () => {
   const make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'reference' });
   await using session = await make(),
     other = await make();
@@ -282,7 +286,7 @@ test('the reference goes on from what it saved, with floats as float64', async (
   assert.equal((await other.step(toyBatch(1))).loss, (await session.step(toyBatch(1))).loss);
 });
 
-test('a checkpoint as bytes is the one that save writes', async (t) => {
+test('serialize gives the bytes that save writes', async (t) => {
   const path = join(await temporaryFolder(t), 'a.safetensors'),
     make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1 });
   await using session = await make(),
@@ -306,7 +310,7 @@ test('a checkpoint as bytes is the one that save writes', async (t) => {
   );
 });
 
-test('mistakes in a model are named', async () => {
+test('mistakes in a model give clear errors', async () => {
   const stray = new Parameter([3], { kind: 'constant', value: 1 });
   await using closure = await compile(
     { forward: (x: Tensor) => mul(x, use(x, stray)) },
@@ -328,7 +332,7 @@ test('mistakes in a model are named', async () => {
   await assert.rejects(compile(new MLP([1, 1]), { loss: meanSquaredError, threads: 0 }), /threads must be/);
 });
 
-test('a call that TypeScript would refuse is named too', async () => {
+test('calls that TypeScript would refuse give clear errors, too', async () => {
   const options = { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) },
     good = floats(1, 3, () => 1);
   await assert.rejects(compile(undefined as never, options), /UserError.*no function forward/s);
@@ -381,7 +385,7 @@ test('a call that TypeScript would refuse is named too', async () => {
   await assert.rejects(nothing.step(good), /UserError.*the model has no parameter to train/s);
 });
 
-test('settings of an optimiser are checked when it is made', () => {
+test('options of an optimiser are checked when it is created', () => {
   for (const lr of [NaN, -1, '0.1' as never, undefined as never])
     assert.throws(() => adamW({ lr }), /UserError.*optim\.adamW: lr must be a number of at least 0/s);
   const betas = /UserError.*betas must be two numbers from 0 to below 1, got \[0.9, 2\]/s;
@@ -392,7 +396,7 @@ test('settings of an optimiser are checked when it is made', () => {
   assert.equal(sgd({ lr: 0, momentum: 0.9, clip: 1 }).name, 'sgd');
 });
 
-test("restore refuses names, dtypes and shapes that are not the model's, with nothing set", async () => {
+test("restore refuses names, dtypes and shapes that are not the model's, and then sets nothing", async () => {
   await using session = await compile(new Linear(2, 1), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
   const before = fingerprint(session),
     weight = { name: 'weight', value: hostTensor('float32', [2, 1], [5, 6]) },
@@ -411,7 +415,7 @@ test("restore refuses names, dtypes and shapes that are not the model's, with no
   assert.deepEqual([...session.states()[0].read().data], [5, 6]);
 });
 
-test('a learning rate that is no number changes nothing', async () => {
+test('a step whose learning rate is NaN is refused and changes nothing', async () => {
   const schedule = (step: number): number => (step === 1 ? Number('1e-3x') : 0.1),
     batch = floats(1, 3, (i) => i);
   await using session = await compile(new Linear(3, 3), { loss: meanSquaredError, optimizer: sgd({ lr: schedule }) });
@@ -424,14 +428,14 @@ test('a learning rate that is no number changes nothing', async () => {
   assert.deepEqual(fingerprint(session), before);
 });
 
-test('a tensor of another trace is refused, as a result too', async () => {
+test('a forward that returns a tensor of another trace is refused', async () => {
   let kept: Tensor | null = null;
   await using session = await compile({ forward: (x: Tensor) => (kept ??= x) }, { loss: meanSquaredError });
   await session.predict(floats(1, 3, () => 1).x);
   await assert.rejects(session.predict(floats(2, 3, () => 1).x), /belongs to another trace/);
 });
 
-test('a shape error deep in the library names the line outside it', async () => {
+test('a shape error in nested modules names the line of the user that called them', async () => {
   const nested = (deep: number): Model => (deep === 0 ? new Linear(4, 4) : new Sequential(nested(deep - 1))),
     inner = nested(6);
   const outer = { inner, forward: (x: Tensor) => call(inner, x) };
@@ -446,7 +450,7 @@ test('a shape error deep in the library names the line outside it', async () => 
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
   test(
-    `${device}: a closed session refuses what comes after, and closes once`,
+    `${device}: a closed session refuses later calls; close may be called again`,
     { skip: device === 'native' && noCompiler },
     async () => {
       const session = await compile(new Linear(3, 3), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device }),

@@ -1,5 +1,5 @@
-// Sessions that share a model: what a rule of one sets is in force there alone, a write of the user in all of them, and
-// a model is as its user wrote it.
+// Sessions that share a model: knobs that a rule of one session sets apply to that session only; knobs that the user
+// writes apply to all. The properties of the model keep what the user wrote.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
@@ -15,7 +15,7 @@ import type { Session } from '../../src/session/session.ts';
 import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
 
 class LM extends TransformerLM {
-  /** Makes tracing fail. */
+  /** If true, forward throws, so that tracing fails. */
   broken = false;
   constructor() {
     super({
@@ -61,7 +61,7 @@ const first = (m: LM) => {
   assert.ok(moe);
   return moe;
 };
-const written = (m: LM): unknown =>
+const writtenKnobs = (m: LM): unknown =>
   m.blocks.map((b) => [
     b.recompute,
     b.moe?.topK,
@@ -71,15 +71,18 @@ const written = (m: LM): unknown =>
     b.moe?.slots,
     b.moe?.active,
   ]);
+/** Number of choices (token, expert) that the first MoE layer makes in one step. */
 const choices = async (session: Session, step: number): Promise<number> => {
   const { stats } = await session.step(toyBatch(step));
   return Array.from(stats['blocks.0.moe/load'].data, Number).reduce((a, b) => a + b, 0);
 };
-const TOKENS = 36;
+const TOKENS = 36; // toyBatch: 3 samples of 12 tokens
 
 const NAMES = ['one expert', 'padded', 'split', 'parts'];
 /**
- * One of results, one of none, one that moves values, one of the session's own knob; each when the one before is done.
+ * Four rules, each of which acts when the one before has been applied. The first changes results, the second keeps
+ * them, the third moves values of parameters, the fourth sets the session's own knob `split`. done: number of applied
+ * changes.
  */
 const rules = (done: () => number = () => 0): readonly Rule<LM>[] => [
   {
@@ -125,14 +128,14 @@ const onlyFirst = (): readonly Rule<LM>[] => rules().slice(0, 1);
 
 for (const device of ['wasm', 'native'] as const) {
   test(
-    `${device}: rules of one session leave the other to the bit as it is alone, and the model as it was made`,
+    `${device}: rules of one session change neither a bit of another session of the model nor the model's properties`,
     { skip: device === 'native' && noCompiler, timeout: 240_000 },
     async () => {
       const shared = new LM(),
         ruled = await open(shared, device, rules),
         other = await open(shared, device),
         lone = await open(new LM(), device),
-        was = JSON.stringify(written(shared));
+        initialKnobs = JSON.stringify(writtenKnobs(shared));
       for (let step = 0; ruled.events.length < NAMES.length; step++) {
         await ruled.session.step(toyBatch(step));
         assert.equal(
@@ -140,7 +143,7 @@ for (const device of ['wasm', 'native'] as const) {
           (await lone.session.step(toyBatch(step))).loss,
           `step ${step}`,
         );
-        assert.equal(JSON.stringify(written(shared)), was, `step ${step}`);
+        assert.equal(JSON.stringify(writtenKnobs(shared)), initialKnobs, `step ${step}`);
       }
       assert.deepEqual(fingerprint(other.session), fingerprint(lone.session));
       assert.deepEqual(
@@ -167,8 +170,8 @@ for (const device of ['wasm', 'native'] as const) {
 }
 
 test(
-  'a write of the user is in force at the next step of every session of the model, and what a rule had set of ' +
-    'that knob is no more',
+  'a write of the user takes effect at the next step of every session of the model, and replaces what a rule had ' +
+    'set for that knob',
   async () => {
     const shared = new LM(),
       ruled = await open(shared, 'wasm', onlyFirst),
@@ -187,17 +190,18 @@ test(
     assert.deepEqual(
       ruled.session.settings('blocks.0.moe')['frozen'],
       [true, false, false, false, false, false],
-      'another knob of the rule is still its own',
+      'another knob that the rule set keeps its setting',
     );
-    first(shared).frozen = false; // what the layer has already: a write all the same
+    // The property has this value already, but it is still a write, which replaces the rule's setting.
+    first(shared).frozen = false;
     assert.deepEqual(ruled.session.settings('blocks.0.moe')['frozen'], [false, false, false, false, false, false]);
     for (const { session } of [ruled, other]) await session.close();
   },
 );
 
 test(
-  'a forward that fails while settings of a session lie on the model leaves it as it was, and the next step is ' +
-    'as if it had not been',
+  "if forward throws while a session's settings are on the model, the model gets its own values back, and the next " +
+    'step has the bits of a session without the failure',
   async () => {
     const shared = new LM(),
       { session, events } = await open(shared, 'wasm', onlyFirst),
@@ -207,12 +211,16 @@ test(
       await plain.session.step(toyBatch(step));
     }
     assert.equal(events.length, 1);
-    const was = JSON.stringify(written(shared)),
+    const knobsBefore = JSON.stringify(writtenKnobs(shared)),
       half = toyBatch(40, 2);
     shared.broken = true;
     await assert.rejects(session.step(half), /a forward that fails/);
-    await assert.rejects(session.step(toyBatch(40)), /a forward that fails/, 'it would be traced otherwise now');
-    assert.equal(JSON.stringify(written(shared)), was);
+    await assert.rejects(
+      session.step(toyBatch(40)),
+      /a forward that fails/,
+      '`broken` has changed: the step is traced again',
+    );
+    assert.equal(JSON.stringify(writtenKnobs(shared)), knobsBefore);
     shared.broken = false;
     assert.equal((await session.step(half)).loss, (await plain.session.step(half)).loss);
     assert.equal((await session.step(toyBatch(41))).loss, (await plain.session.step(toyBatch(41))).loss);
@@ -222,7 +230,7 @@ test(
   },
 );
 
-test("saved, its settings go along and not into the model; kept, they are the user's own", async () => {
+test('a checkpoint sets knobs of the session, not of the model; keepSettings writes them to the model', async () => {
   const shared = new LM(),
     { session } = await open(shared, 'wasm', onlyFirst),
     again = new LM(),

@@ -1,5 +1,5 @@
-// Several sessions at once, of one model or of several, on one thread or on many: each computes what it computes alone,
-// and what it held is given back.
+// Several sessions at the same time, of one model or of several, in one thread or in worker threads: each computes the
+// same as alone, and close frees its threads and files.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
@@ -16,7 +16,7 @@ import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 const DEVICES = (['native', 'wasm'] as const).filter((device) => device === 'wasm' || !noCompiler);
 
 test(
-  'sessions of one model at once: each has the values, steps and texts that it has alone',
+  'concurrent sessions of one model: each has the same losses, states and generated tokens as alone',
   { timeout: 100_000 },
   async () => {
     const model = toyLM({ dropout: 0.1 }),
@@ -48,7 +48,7 @@ test(
 
 for (const device of DEVICES) {
   test(
-    `${device}: sessions in worker threads at once, ended in the middle of a step, again and again`,
+    `${device}: concurrent sessions in worker threads that are terminated in the middle of a step, twice`,
     { timeout: 200_000 },
     async () => {
       const want: number[][] = [];
@@ -64,7 +64,7 @@ for (const device of DEVICES) {
         for (let i = 0; i < 4; i++) losses.push((await session.step(toyBatch(i))).loss);
         want.push(losses);
       }
-      await using here = await compile(toyLM(), {
+      await using ownSession = await compile(toyLM(), {
         loss: crossEntropy,
         optimizer: adamW({ lr: 1e-2 }),
         device,
@@ -75,7 +75,7 @@ for (const device of DEVICES) {
         const workers = [1, 2, 3].map(
           (seed) => new Worker(new URL('in-worker.ts', import.meta.url), { workerData: { device, seed } }),
         );
-        const told = Promise.all(
+        const lossesOfWorkers = Promise.all(
           workers.map(async (worker) => {
             const [losses] = (await Promise.race([
               once(worker, 'message'),
@@ -86,17 +86,21 @@ for (const device of DEVICES) {
             return losses;
           }),
         );
-        while (here.steps < 4 * (round + 1)) await here.step(toyBatch(here.steps)); // this thread goes on beside them
-        assert.deepEqual(await told, want);
+        // This thread trains at the same time.
+        while (ownSession.steps < 4 * (round + 1)) await ownSession.step(toyBatch(ownSession.steps));
+        assert.deepEqual(await lossesOfWorkers, want);
         await Promise.all(workers.map((worker) => worker.terminate()));
       }
-      assert.equal(here.steps, 8);
+      assert.equal(ownSession.steps, 8);
     },
   );
 
   test(
-    `${device}: sessions that were closed hold no threads and no files`,
-    { skip: platform() !== 'linux' && 'counted in /proc', timeout: 100_000 },
+    `${device}: closed sessions hold no threads and no open files`,
+    {
+      skip: platform() !== 'linux' && 'threads and files are counted in /proc, which only Linux has',
+      timeout: 100_000,
+    },
     async () => {
       const held = (): [threads: number, files: number] => [
         readdirSync('/proc/self/task').length,
@@ -117,7 +121,7 @@ for (const device of DEVICES) {
         );
       };
       for (let i = 0; i < 3; i++) await use();
-      // Workers of the wasm device end a little after they were told to.
+      // Workers of the wasm device end a short time after they are terminated. settled: waits up to 2 s for that.
       const settled = async (most: readonly number[]): Promise<boolean> => {
         for (let i = 0; i < 100; i++) {
           if (held().every((n, j) => n <= most[j])) return true;

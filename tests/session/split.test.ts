@@ -1,5 +1,5 @@
-// A batch in parts, as many as a knob of the session says: the bits of `accumulate`, changed by hand and by a rule,
-// resumed, taken back.
+// The session's knob `split`, the number of parts of each micro-batch: a split of n gives the bits of `accumulate: n`.
+// The knob is set by the user and by rules, saved, resumed and set back.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { crossEntropy } from '../../src/nn/loss.ts';
@@ -24,7 +24,7 @@ const open = (options: Partial<CompileOptions> = {}): Promise<Session> =>
   });
 const batch = (i: number, size = 12) => toyBatch(i, size);
 
-test('parts are as equal as the batch allows, and within those of accumulate', () => {
+test('parts have equal sizes: split is reduced until it divides each micro-batch', () => {
   const parts = (split: number, size: number, accumulate = 1): number =>
     new Batching({ accumulate, eager: false, split }).parts(size);
   assert.deepEqual(
@@ -38,7 +38,7 @@ test('parts are as equal as the batch allows, and within those of accumulate', (
     });
 });
 
-test('the bits of accumulate; set between steps', async () => {
+test('split gives the bits of accumulate and may be set between steps', async () => {
   await using split = await open({ split: 2 }),
     accumulated = await open({ accumulate: 2 }),
     both = await open({ split: 2, accumulate: 2 }),
@@ -56,7 +56,7 @@ test('the bits of accumulate; set between steps', async () => {
   assert.deepEqual(fingerprint(both), fingerprint(four));
   split.batching.split = 4;
   await split.deserialize(await four.serialize());
-  split.batching.split = 4; // a checkpoint keeps knobs
+  split.batching.split = 4; // deserialize has set the knob that the checkpoint holds
   assert.equal((await split.step(batch(3))).loss, (await four.step(batch(3))).loss);
   assert.throws(() => {
     split.batching.split = 0;
@@ -65,7 +65,7 @@ test('the bits of accumulate; set between steps', async () => {
   await split.step(batch(4, 9)); // three parts of three
 });
 
-test('an eager optimiser has no sums to go on with', async () => {
+test('split is refused for an eager optimiser, which cannot add gradients of parts', async () => {
   await assert.rejects(open({ split: 2, optimizer: sgd({ lr: 0.1, eager: true }) }), {
     name: 'UserError',
     message: /split must be 1 for an eager optimiser/,
@@ -82,8 +82,8 @@ const splits = (to: number, at: number, name = `split ${to}`): Rule<object> => (
 });
 
 test(
-  'a rule splits the batch: 32 steps after its decision, with the bits of a session that is told at that step; ' +
-    'and takes it back',
+  'a split that a rule sets takes effect 32 steps after the decision, with the bits of a session whose user sets it ' +
+    'at that step; a rule may also set it back',
   { timeout: 120_000 },
   async () => {
     const events: RecompileEvent[] = [];
@@ -121,7 +121,7 @@ test(
   },
 );
 
-test('where only what changes no result is done, there is no split to set', async () => {
+test("a rule with `only: 'N'` cannot set the split, which changes results", async () => {
   const events: RecompileEvent[] = [];
   await using session = await open({
     events: (e) => {
@@ -141,7 +141,7 @@ test('where only what changes no result is done, there is no split to set', asyn
 });
 
 test(
-  'no room for sums beside the plan that runs: the split comes when that plan has run for the last time',
+  'without memory for sums of gradients beside the running plan, the split is loaded after the last run of that plan',
   { timeout: 120_000 },
   async () => {
     await using plain = await open({ observe: true });
@@ -167,7 +167,7 @@ test(
     );
     assert.ok(tight.executor.stateBytes() + tight.executor.arenaBytes() <= memory);
     assert.deepEqual(fingerprint(tight), fingerprint(plain));
-    // The way back has no more room than there was: the sums stay.
+    // Without the split the plan does not fit any more, because the sums of gradients stay allocated.
     tight.batching.split = 1;
     await assert.rejects(tight.step(batch(41, 96)), {
       name: 'UserError',

@@ -1,5 +1,5 @@
-// A state is its name, dtype and sizes: on every device another one under its name is refused, and nothing is
-// overwritten. Caches carry their sizes.
+// A state is identified by its name and has one dtype and one shape. Every device refuses another dtype or shape under
+// the same name, and overwrites nothing. Names of caches contain their sizes.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostArray, type DType } from '../../src/base/dtype.ts';
@@ -39,7 +39,7 @@ async function executorOn(
   return { executor, load: (graph) => loadProgram(executor, compileGraph(graph)) };
 }
 
-/** w + 1, stored in w. */
+/** The graph of w = w + 1, which also outputs the new value. */
 function increment(dtype: DType, shape: readonly number[]): Graph {
   const b = new GraphBuilder(table),
     w = b.input('state', 'w', { dtype, shape }),
@@ -52,47 +52,51 @@ function increment(dtype: DType, shape: readonly number[]): Graph {
 for (const device of DEVICES) {
   const skip = device === 'native' && noCompiler;
 
-  test(`${device}: a program whose state has another type is refused by name`, { skip }, async () => {
-    const { executor, load } = await executorOn(device);
-    executor.setState('w', { dtype: 'float32', shape: [2, 3] }, Float32Array.of(1, 2, 3, 4, 5, 6));
-    executor.setState('beside', { dtype: 'float32', shape: [1000] }, new Float32Array(1000).fill(7));
-    for (const [dtype, shape] of [
-      ['float32', [64, 3]],
-      ['float32', [3, 2]],
-      ['float32', [6]],
-      ['int32', [2, 3]],
-      ['float32', [2, 3, 1]],
-    ] as const) {
-      await assert.rejects(
-        async () => executor.run(await load(increment(dtype, shape)), {}),
-        /UserError: state w is float32\[2, 3\], not (float|int)32\[.*hint: a state of another dtype.* another name/s,
-      );
-      assert.throws(() => {
-        executor.setState('w', { dtype, shape }, null);
-      }, /UserError: state w is float32\[2, 3\], not/);
-      assert.throws(() => {
-        executor.setState(
-          'w',
-          { dtype, shape },
-          hostArray(
-            dtype,
-            shape.reduce((a: number, b) => a * b, 1),
-          ),
+  test(
+    `${device}: a program that expects another type of a state is refused with the state's name`,
+    { skip },
+    async () => {
+      const { executor, load } = await executorOn(device);
+      executor.setState('w', { dtype: 'float32', shape: [2, 3] }, Float32Array.of(1, 2, 3, 4, 5, 6));
+      executor.setState('neighbour', { dtype: 'float32', shape: [1000] }, new Float32Array(1000).fill(7));
+      for (const [dtype, shape] of [
+        ['float32', [64, 3]],
+        ['float32', [3, 2]],
+        ['float32', [6]],
+        ['int32', [2, 3]],
+        ['float32', [2, 3, 1]],
+      ] as const) {
+        await assert.rejects(
+          async () => executor.run(await load(increment(dtype, shape)), {}),
+          /UserError: state w is float32\[2, 3\], not (float|int)32\[.*hint: a state of another dtype.* another name/s,
         );
-      }, /state w is float32\[2, 3\], not/);
-    }
-    assert.throws(() => {
-      executor.setState('w', { dtype: 'float32', shape: [2, 3] }, new Float32Array(5));
-    }, /UserError.*w: expected float32\[2, 3\]/s);
-    assert.deepEqual([...executor.getState('w').data], [1, 2, 3, 4, 5, 6]);
-    await executor.run(await load(increment('float32', [2, 3])), {});
-    assert.deepEqual([...executor.getState('w').data], [2, 3, 4, 5, 6, 7]);
-    assert.ok(executor.getState('beside').data.every((v) => v === 7));
-    executor.close();
-    assert.throws(() => executor.getState('w'), /UserError.*closed/s);
-  });
+        assert.throws(() => {
+          executor.setState('w', { dtype, shape }, null);
+        }, /UserError: state w is float32\[2, 3\], not/);
+        assert.throws(() => {
+          executor.setState(
+            'w',
+            { dtype, shape },
+            hostArray(
+              dtype,
+              shape.reduce((a: number, b) => a * b, 1),
+            ),
+          );
+        }, /state w is float32\[2, 3\], not/);
+      }
+      assert.throws(() => {
+        executor.setState('w', { dtype: 'float32', shape: [2, 3] }, new Float32Array(5));
+      }, /UserError.*w: expected float32\[2, 3\]/s);
+      assert.deepEqual([...executor.getState('w').data], [1, 2, 3, 4, 5, 6]);
+      await executor.run(await load(increment('float32', [2, 3])), {});
+      assert.deepEqual([...executor.getState('w').data], [2, 3, 4, 5, 6, 7]);
+      assert.ok(executor.getState('neighbour').data.every((v) => v === 7));
+      executor.close();
+      assert.throws(() => executor.getState('w'), /UserError.*closed/s);
+    },
+  );
 
-  test(`${device}: a model that is used with caches of several sizes`, { skip }, async () => {
+  test(`${device}: one model runs with caches of several batch sizes`, { skip }, async () => {
     await using session = await compile(toyLM(), {
       loss: crossEntropy,
       optimizer: sgd({ lr: 0.1 }),
@@ -125,12 +129,12 @@ for (const device of DEVICES) {
       );
       return Array.from(out['logits'].data.subarray(0, 17), Number);
     };
-    // The first row is the same sequence in each; sizes take turns.
+    // The first row of each batch is the same sequence, and runs of batches of 1, 64 and 7 rows alternate.
     const rows: Record<number, number[][]> = { 1: [], 7: [], 64: [] };
     for (let position = 0; position < 3; position++) for (const n of [1, 64, 7]) rows[n].push(await next(n, position));
     assert.deepEqual(rows[64], rows[1]);
     assert.deepEqual(rows[7], rows[1]);
-    // Caches of its own start empty, and leave those that others share alone.
+    // Caches from openCaches start empty, and runs with them do not change the shared caches.
     const own = session.openCaches();
     assert.deepEqual([await next(1, 0, own), await next(1, 1, own)], rows[1].slice(0, 2));
     assert.deepEqual(await next(1, 2), rows[1][2]);
@@ -144,67 +148,75 @@ for (const device of DEVICES) {
     assert.deepEqual(fingerprint(session), before);
   });
 
-  test(`${device}: a cache of the caller's own name and another size is refused by name`, { skip }, async () => {
-    await using session = await compile(new Linear(2, 2), {
-      loss: meanSquaredError,
-      optimizer: sgd({ lr: 0.1 }),
-      device,
-      threads: 1,
-    });
-    const sum = (rows: number, x: number) =>
-      session.runGraph(
-        `sum ${rows}`,
-        (t) => {
-          const state = t.state('cache/sum', { dtype: 'float32', shape: [rows] }),
-            next = add(state, t.input('input', 'x', { dtype: 'float32', shape: [rows] }));
-          t.update(state, next);
-          t.output('sum', next);
-        },
-        { x: new Float32Array(rows).fill(x) },
+  test(
+    `${device}: a custom cache with the name of another one and another size is refused with that name`,
+    { skip },
+    async () => {
+      await using session = await compile(new Linear(2, 2), {
+        loss: meanSquaredError,
+        optimizer: sgd({ lr: 0.1 }),
+        device,
+        threads: 1,
+      });
+      const sum = (rows: number, x: number) =>
+        session.runGraph(
+          `sum ${rows}`,
+          (t) => {
+            const state = t.state('cache/sum', { dtype: 'float32', shape: [rows] }),
+              next = add(state, t.input('input', 'x', { dtype: 'float32', shape: [rows] }));
+            t.update(state, next);
+            t.output('sum', next);
+          },
+          { x: new Float32Array(rows).fill(x) },
+        );
+      assert.deepEqual(Array.from((await sum(2, 1))['sum'].data, Number), [1, 1]);
+      await assert.rejects(sum(200, 1), /UserError: state cache\/sum is float32\[2\], not float32\[200\]/);
+      assert.deepEqual(Array.from((await sum(2, 2))['sum'].data, Number), [3, 3]);
+      await assert.rejects(
+        session.runGraph(
+          'twice',
+          (t) => {
+            for (const n of [2, 3]) t.output(`y${n}`, t.state('own', { dtype: 'float32', shape: [n] }));
+          },
+          {},
+        ),
+        /UserError: state own is float32\[2\] in this trace, not float32\[3\]/,
       );
-    assert.deepEqual(Array.from((await sum(2, 1))['sum'].data, Number), [1, 1]);
-    await assert.rejects(sum(200, 1), /UserError: state cache\/sum is float32\[2\], not float32\[200\]/);
-    assert.deepEqual(Array.from((await sum(2, 2))['sum'].data, Number), [3, 3]);
-    await assert.rejects(
-      session.runGraph(
-        'twice',
-        (t) => {
-          for (const n of [2, 3]) t.output(`y${n}`, t.state('own', { dtype: 'float32', shape: [n] }));
-        },
-        {},
-      ),
-      /UserError: state own is float32\[2\] in this trace, not float32\[3\]/,
-    );
-  });
-
-  test(`${device}: a moment of another size, or of no parameter, is refused by restore`, { skip }, async () => {
-    await using session = await compile(new Linear(2, 3), {
-      loss: meanSquaredError,
-      optimizer: adamW({ lr: 0.1 }),
-      device,
-      threads: 1,
-    });
-    const of = (name: string, ...shape: number[]): Promise<void> => {
-      const length = shape.reduce((n, d) => n * d, 1),
-        dtype = device === 'reference' ? 'float64' : 'float32';
-      return session.restore(3, [{ name, value: hostTensor(dtype, shape, new Array<number>(length).fill(1)) }]);
-    };
-    const refused: [string, number[], RegExp][] = [
-      ['optim/m/weight', [3, 2], /optim\/m\/weight: the checkpoint has shape \[3, 2\], the model \[2, 3\]/],
-      ['optim/sum/bias', [2], /optim\/sum\/bias: the checkpoint has shape \[2\], the model \[3\]/],
-      ['optim/m/other', [3], /the model has no parameter other \(optim\/m\/other\)/],
-    ];
-    for (const [name, shape, message] of refused)
-      await assert.rejects(async () => of(name, ...shape), { name: 'UserError', message });
-    await of('optim/m/weight', 2, 3);
-    const x = hostTensor('float32', [1, 2], [1, 2]),
-      y = hostTensor('float32', [1, 3], [1, 2, 3]);
-    assert.equal((await session.step({ x, y })).step, 4);
-  });
+    },
+  );
 
   test(
-    `${device}: a state of the caller's own is saved and loaded, whatever its name, or is refused where it has a ` +
-      "parameter's",
+    `${device}: restore refuses a moment of another shape, or of a parameter that does not exist`,
+    { skip },
+    async () => {
+      await using session = await compile(new Linear(2, 3), {
+        loss: meanSquaredError,
+        optimizer: adamW({ lr: 0.1 }),
+        device,
+        threads: 1,
+      });
+      const of = (name: string, ...shape: number[]): Promise<void> => {
+        const length = shape.reduce((n, d) => n * d, 1),
+          dtype = device === 'reference' ? 'float64' : 'float32';
+        return session.restore(3, [{ name, value: hostTensor(dtype, shape, new Array<number>(length).fill(1)) }]);
+      };
+      const refused: [string, number[], RegExp][] = [
+        ['optim/m/weight', [3, 2], /optim\/m\/weight: the checkpoint has shape \[3, 2\], the model \[2, 3\]/],
+        ['optim/sum/bias', [2], /optim\/sum\/bias: the checkpoint has shape \[2\], the model \[3\]/],
+        ['optim/m/other', [3], /the model has no parameter other \(optim\/m\/other\)/],
+      ];
+      for (const [name, shape, message] of refused)
+        await assert.rejects(async () => of(name, ...shape), { name: 'UserError', message });
+      await of('optim/m/weight', 2, 3);
+      const x = hostTensor('float32', [1, 2], [1, 2]),
+        y = hostTensor('float32', [1, 3], [1, 2, 3]);
+      assert.equal((await session.step({ x, y })).step, 4);
+    },
+  );
+
+  test(
+    `${device}: a custom state is saved and loaded under any name, except that of a parameter or moment, which is ` +
+      'refused',
     { skip },
     async () => {
       const open = (): Promise<Session> =>
@@ -231,7 +243,7 @@ for (const device of DEVICES) {
         await one.deserialize(bytes);
         for (const name of ['own', 'my/own', 'bias2']) assert.equal(await sum(one, name), 3);
       }
-      // A session that has run nothing yet: the state would be there before the parameter.
+      // In a session that has run nothing yet, the custom state would be created before the parameter.
       for (const name of ['bias', 'optim/m/bias']) {
         await using fresh = await open();
         await assert.rejects(sum(fresh, name), {
