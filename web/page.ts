@@ -2,7 +2,7 @@
 // dashboard.
 import { Chart } from '../src/dash/page/charts.ts';
 import { drawDecisions, hideTip, marksOf } from '../src/dash/page/decisions.ts';
-import { byId, el, say } from '../src/dash/page/dom.ts';
+import { byId, el, setText } from '../src/dash/page/dom.ts';
 import { count, fixed, outcome } from '../src/dash/page/format.ts';
 import { Heat } from '../src/dash/page/heat.ts';
 import { Run } from '../src/dash/page/run.ts';
@@ -48,7 +48,7 @@ function start(): void {
   byId('decisions').replaceChildren(el('p', { class: 'empty' }, 'No decision yet: the rule runs every 16 steps.'));
   tell({ start: { overflow: select('overflow') as Overflow, seed: SEED + number - 1 } });
   if (number > 1)
-    say(
+    setText(
       byId('spoken'),
       `Training restarted${running ? '' : ', paused'}: choices beyond capacity are ` +
         (select('overflow') === 'drop' ? 'dropped' : 'spilled'),
@@ -80,7 +80,7 @@ function draw(): void {
     view,
     marks,
   );
-  const lost = layer?.told.get('dropped') ?? layer?.told.get('spilled');
+  const lost = layer?.stats.get('dropped') ?? layer?.stats.get('spilled');
   if (lost)
     beyond.draw(
       [
@@ -114,14 +114,14 @@ function head(run: Run): void {
   const { start: started } = run,
     kept = run.recompiles.filter((r) => r.kept).length;
   byId('dot').className = failed ? 'failed' : running ? 'running' : 'waiting';
-  say(
+  setText(
     byId('status'),
     failed
       ? `failed: ${failed}`
       : `${running ? 'learning' : 'paused'}, step ${run.step.last || 0}` +
           (number > 1 && !(run.step.last > 0) ? ': restarted' : ''),
   );
-  say(byId('about'), started ? `${count(started.parameters)} parameters on ${started.device}` : '');
+  setText(byId('about'), started ? `${count(started.parameters)} parameters on ${started.device}` : '');
   const rows: [string, string, string][] = [
     ['Loss', fixed(run.smooth.upTo(view.smoothing).last), 'on the training points'],
     ['Accuracy', picture ? `${(100 * picture.right).toFixed(1)}%` : '–', 'on the whole plane'],
@@ -138,12 +138,12 @@ function head(run: Run): void {
       ...rows.map(([name]) => el('div', {}, el('dt', {}, name), el('dd'), el('dd', { class: 'more' }))),
     );
   rows.forEach(([, value, more], i) => {
-    say(list.children[i].children[1], value);
-    say(list.children[i].children[2], more);
+    setText(list.children[i].children[1], value);
+    setText(list.children[i].children[2], more);
   });
   const last = run.recompiles.at(-1);
   if (last && run.recompiles.length !== heard) {
-    say(byId('spoken'), `Recompilation by ${last.rule}: ${outcome(last)}`);
+    setText(byId('spoken'), `Recompilation by ${last.rule}: ${outcome(last)}`);
     byId('decisions').scrollTop = byId('decisions').scrollHeight;
   }
   heard = run.recompiles.length;
@@ -163,12 +163,12 @@ worker.onerror = ({ message }) => {
 
 function aim(): void {
   const share = skew();
-  say(
+  setText(
     byId('skew-is'),
     share === 0 ? 'points from everywhere' : `${Math.round(100 * share)}% of the points from the ring`,
   );
   byId<HTMLInputElement>('skew').setAttribute('aria-valuetext', byId('skew-is').textContent);
-  say(byId('force'), share === 0 ? 'Force skew' : 'End the skew');
+  setText(byId('force'), share === 0 ? 'Force skew' : 'End the skew');
   placeSpot(spot, share);
   tell({ skew: share, spot });
 }
@@ -210,7 +210,7 @@ function controls(): void {
   };
   byId('pause').addEventListener('click', () => {
     running = !running;
-    say(byId('pause'), running ? 'Pause' : 'Continue');
+    setText(byId('pause'), running ? 'Pause' : 'Continue');
     go();
     redraw();
   });

@@ -42,7 +42,7 @@ interface ServeFlags {
 
 async function serve(paths: readonly string[], { port, auth }: ServeFlags): Promise<void> {
   const folders = (await Promise.all(paths.map(runsIn))).flat();
-  const dash = await openDash({ runs: named([...new Set(folders)]), port, auth });
+  const dash = await openDash({ runs: uniqueNames([...new Set(folders)]), port, auth });
   try {
     const { code } = await stoppable(
       (stop) =>
@@ -89,7 +89,7 @@ async function runsIn(path: string): Promise<string[]> {
 }
 
 /** Gives runs their folder names, or their paths if names are not unique. */
-function named(folders: readonly string[]): { name: string; folder: string }[] {
+function uniqueNames(folders: readonly string[]): { name: string; folder: string }[] {
   const names = folders.map((folder) => basename(resolve(folder))),
     alike = new Set(names).size < names.length;
   return folders.map((folder, i) => ({
@@ -110,7 +110,7 @@ export async function openPage({
   out,
 }: DashFlags & { readonly out: string }): Promise<Page | null> {
   if (wanted === undefined || wanted === false) return null;
-  const dash: Dash = await openDash({ runs: named([out]), port: wanted === true ? undefined : wanted, auth });
+  const dash: Dash = await openDash({ runs: uniqueNames([out]), port: wanted === true ? undefined : wanted, auth });
   return {
     logger: (say) => ({
       log: (event) => {

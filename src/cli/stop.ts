@@ -46,7 +46,7 @@ export function endWithPipe(): void {
   for (const stream of [process.stdout, process.stderr]) {
     let failed = false;
     stream.on('error', (error: NodeJS.ErrnoException) => {
-      const closed = error.code === 'EPIPE' || error.code === 'EIO'; // EIO: a terminal that is gone
+      const closed = error.code === 'EPIPE' || error.code === 'EIO'; // EIO: the terminal was closed
       if (!closed && !failed && stream === process.stdout)
         process.stderr.write(`dynamoe: cannot write to stdout: ${error.message}\n`);
       if (!closed) process.exitCode = EXIT.failure;

@@ -5,7 +5,7 @@ import { codeOf, fault } from '../io/fault.ts';
 import { bytesAt, nextLines } from '../io/lines.ts';
 
 export interface Lines {
-  /** Whether these lines are the first of the log, so that earlier lines must be forgotten. */
+  /** Whether the log is read again from its start, so that the viewer must discard earlier lines. */
   readonly reset: boolean;
   readonly lines: readonly string[];
 }

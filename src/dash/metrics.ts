@@ -1,6 +1,6 @@
 // Metrics of runs for Prometheus, in the text exposition format, version 0.0.4. In: the runs' logs; out: the latest
-// values of each run. No client library is used: these collect counters within a process, and the values here come
-// from logs.
+// values of each run. No client library is used, because such libraries collect counters within a process, and these
+// values come from logs.
 import type { LogEvent, PlanEvent, StepEvent } from '../train/events.ts';
 import { capacityRows, type Capacity } from '../nn/moe/capacity.ts';
 import { Follower } from './follow.ts';
@@ -48,7 +48,7 @@ export class Metrics {
         if (got.reset) r.run = new RunValues(r.name);
         for (const line of got.lines) r.run.see(parsed(line));
       }
-      r.run.settle();
+      r.run.setLastStep();
       if (r.follower.gone) r.run.ended();
     }
     const families = (Object.keys(FAMILIES) as Family[]).flatMap((name) => {
@@ -108,9 +108,9 @@ class RunValues {
         break;
       case 'step':
         this.#last = e;
-        for (const [layer, told] of Object.entries(e.layers ?? {})) {
-          if (told['dropped'] !== undefined) this.#count('dynamoe_dropped_total', told['dropped'], { layer });
-          if (told['spilled'] !== undefined) this.#count('dynamoe_spilled_total', told['spilled'], { layer });
+        for (const [layer, values] of Object.entries(e.layers ?? {})) {
+          if (values['dropped'] !== undefined) this.#count('dynamoe_dropped_total', values['dropped'], { layer });
+          if (values['spilled'] !== undefined) this.#count('dynamoe_spilled_total', values['spilled'], { layer });
         }
         break;
       case 'eval':
@@ -141,7 +141,7 @@ class RunValues {
   }
 
   /** Sets the values of the last step. */
-  settle(): void {
+  setLastStep(): void {
     const e = this.#last;
     if (!e) return;
     this.#set('dynamoe_steps_total', e.step);

@@ -1,9 +1,9 @@
 // One viewer of runs: server-sent events, at the viewer's own pace. In: the logs' paths; out: frames
 //   event: lines   data: {"run":0,"reset":true}, then a line of the log in each further `data:`
-//   event: gone    data: {"run":0,"gone":true}: the log that was read is not there any more (or is again)
-//   event: ready   all that there is now has been sent
-//   event: bye     the server closes: do not come back
-// Each viewer reads the files itself, so that one who is slow holds no memory and delays nobody.
+//   event: gone    data: {"run":0,"gone":true}: the log has disappeared; with false, it exists again
+//   event: ready   all existing lines have been sent
+//   event: bye     the server closes: do not reconnect
+// The files are read separately for each viewer, so that a slow viewer needs no buffer and does not delay others.
 import type { ServerResponse } from 'node:http';
 import { Follower } from './follow.ts';
 

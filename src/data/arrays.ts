@@ -74,7 +74,7 @@ export class ArrayDataset implements Dataset {
     return shuffled(() => this.#samples(options.split ?? 'train'), options);
   }
 
-  /** Every row of a split once, in order; the last batch holds what is left. */
+  /** Every row of a split once, in order; the last batch has the remaining rows. */
   pass(options: PassOptions): AsyncIterable<Batch> {
     checkOptions('pass', options, PASS_KEYS);
     return ordered(() => this.#samples(options.split ?? 'test'), options);
@@ -119,7 +119,7 @@ export function splitRows({ x, y }: Rows, train: number, where: string): Parts {
   if (count === undefined || y.shape[0] !== count) {
     throw new ShapeError(
       `${where}: x is [${x.shape.join(', ')}] and y is [${y.shape.join(', ')}]`,
-      'both need the samples as first dimension',
+      'the first dimension of both must be the number of samples',
     );
   }
   wholeNumber(where, 'train', train, 0);

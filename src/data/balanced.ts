@@ -12,21 +12,21 @@ import type { Assignments } from '../nn/moe/memory.ts';
 import { wholeNumber } from './batches.ts';
 import type { EpochOrder } from './dataset.ts';
 
-const OPEN = 16; // batches that are filled at a time
+const OPEN_BATCHES = 16; // batches that are filled at a time
 
 export interface BalancedOptions {
-  /** Samples in a batch: that of `batches`. */
+  /** Samples in a batch: the same number as `size` of `batches`. */
   readonly size: number;
-  /** Seed of the shuffled order that it starts from; default 0. */
+  /** Seed of the shuffled order whose samples are distributed; default 0. */
   readonly seed?: number;
 }
 const KEYS: KeysOf<BalancedOptions> = { size: needed(aNumber), seed: anything };
 
 /**
  * Batches of even load: `data.batches({ size, order: balancedOrder(known, { size }) })` with `known` what
- * `session.assignments(path)` gave, of one layer or of several. Each sample comes once in every epoch; one that is not
- * remembered counts as an average one. The order depends on `known`: a run that is to resume exactly must be given the
- * same again, for instance the ones of the last whole epoch.
+ * `session.assignments(path)` gave, of one layer or of several. Each sample comes once in every epoch; for a sample
+ * that is not remembered, the mean load of the others is assumed. The order depends on `known`: to resume a run
+ * exactly, pass the same value again, for example the assignments of the last whole epoch.
  */
 export function balancedOrder(known: Assignments | readonly Assignments[], options: BalancedOptions): EpochOrder {
   checkOptions('balancedOrder', options, KEYS);
@@ -38,7 +38,7 @@ export function balancedOrder(known: Assignments | readonly Assignments[], optio
   let made: { readonly loads: Float64Array; readonly mean: Float64Array } | null = null;
   return (epoch, count) => {
     if (made?.loads.length !== count * width) made = loadsOf(layers, count, width);
-    return fill(stream.permutation(epoch, count), made, width, roomOf(epoch, count, size));
+    return fillBatches(stream.permutation(epoch, count), made, width, roomOf(epoch, count, size));
   };
 }
 
@@ -84,24 +84,24 @@ function roomOf(epoch: number, count: number, size: number): number[] {
   return rooms;
 }
 
-function fill(
+function fillBatches(
   order: Uint32Array,
   { loads, mean }: { readonly loads: Float64Array; readonly mean: Float64Array },
   width: number,
   rooms: readonly number[],
 ): Uint32Array {
-  // loads minus even shares
-  const batches = rooms.map((room) => ({ room, samples: [] as number[], away: new Float64Array(width) }));
-  const open = batches.slice(0, OPEN);
+  // excess [width]: the loads of a batch minus the even shares of its samples
+  const batches = rooms.map((room) => ({ room, samples: [] as number[], excess: new Float64Array(width) }));
+  const open = batches.slice(0, OPEN_BATCHES);
   let next = open.length;
   for (const id of order) {
     let best = 0,
       least = Infinity;
-    open.forEach(({ away }, b) => {
+    open.forEach(({ excess }, b) => {
       let growth = 0;
       for (let e = 0; e < width; e++) {
         const step = loads[id * width + e] - mean[e];
-        growth += step * (2 * away[e] + step);
+        growth += step * (2 * excess[e] + step);
       }
       if (growth < least) {
         least = growth;
@@ -110,7 +110,7 @@ function fill(
     });
     const batch = open[best];
     batch.samples.push(id);
-    for (let e = 0; e < width; e++) batch.away[e] += loads[id * width + e] - mean[e];
+    for (let e = 0; e < width; e++) batch.excess[e] += loads[id * width + e] - mean[e];
     if (batch.samples.length < batch.room) continue;
     if (next < batches.length) open[best] = batches[next++];
     else open.splice(best, 1);

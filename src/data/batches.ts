@@ -19,9 +19,11 @@ export interface Samples {
 export function shuffled(load: () => Promise<Samples>, options: BatchOptions): Batches {
   const { size, seed = 0, from = 0, limit = Infinity } = options;
   if (limit !== Infinity) wholeNumber('batches', 'limit', limit, 0);
-  refuseUnused('batches', options, { seed: options.order && 'it shuffles, and `order` gives an order of its own' });
+  refuseUnused('batches', options, { seed: options.order && 'it seeds the shuffling, which `order` replaces' });
   const stream = new Stream(seed, 'data.order'),
-    order = epochOrders(options.order ? checked(options.order) : (epoch, count) => stream.permutation(epoch, count));
+    order = epochOrders(
+      options.order ? checkedOrder(options.order) : (epoch, count) => stream.permutation(epoch, count),
+    );
   const at = async (step: number): Promise<Batch> => {
     wholeNumber('batches', 'step', step, 0);
     const samples = await load();
@@ -35,7 +37,7 @@ export function shuffled(load: () => Promise<Samples>, options: BatchOptions): B
   return {
     at,
     samples: async () => (await load()).count,
-    [Symbol.asyncIterator]: () => ahead(at, from, from + limit),
+    [Symbol.asyncIterator]: () => prefetched(at, from, from + limit),
   };
 }
 
@@ -53,7 +55,7 @@ function epochOrders(make: EpochOrder): EpochOrder {
 }
 
 /** The caller's own order. Throws UserError if a sample is missing or comes twice. */
-const checked =
+const checkedOrder =
   (own: EpochOrder): EpochOrder =>
   (epoch, count) => {
     const order = own(epoch, count),
@@ -65,9 +67,10 @@ const checked =
   };
 
 /**
- * Calls a function when the caller waits for something. Browsers have no setImmediate, and their timers wait for 4 ms.
+ * Calls a function as soon as the running code waits for something. Browsers have no setImmediate, and a timer may wait
+ * for 4 ms there; a message does not.
  */
-function later(f: () => void): void {
+function whenIdle(f: () => void): void {
   if (typeof setImmediate === 'function') {
     setImmediate(f);
     return;
@@ -81,14 +84,14 @@ function later(f: () => void): void {
 }
 
 /** at(from) .. at(end - 1); the next one is prepared as soon as the caller waits for something. */
-async function* ahead(
+async function* prefetched(
   at: (step: number) => Promise<Batch>,
   from: number,
   end: number,
 ): AsyncGenerator<Batch, void, undefined> {
   const prefetch = (step: number): Promise<Batch> => {
     const made = new Promise<Batch>((resolve, reject) => {
-      later(() => {
+      whenIdle(() => {
         at(step).then(resolve, reject);
       });
     });
@@ -104,7 +107,7 @@ async function* ahead(
   }
 }
 
-/** Every sample once, in order of ids; the last batch holds what is left. */
+/** Every sample once, in order of ids; the last batch has the remaining samples. */
 export async function* ordered(
   load: () => Promise<Samples>,
   { size }: PassOptions,
@@ -115,7 +118,7 @@ export async function* ordered(
   }
 }
 
-/** A UserError unless `value` is a whole number of at least `least`. */
+/** Throws UserError unless `value` is a whole number of at least `least`. */
 export function wholeNumber(where: string, name: string, value: number, least: number): void {
   if (Number.isSafeInteger(value) && value >= least) return;
   throw new UserError(`${where}: ${name} must be a whole number of at least ${least}, got ${value}`);

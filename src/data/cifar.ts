@@ -23,14 +23,17 @@ const KEYS: KeysOf<CifarOptions> = { normalise: aFlag };
 const KEYS_100: KeysOf<Cifar100Options> = { ...KEYS, labels: aText };
 const LABELS: readonly unknown[] = ['fine', 'coarse'];
 
-/** A kind of file: what its labels count up to, which of them is y, and its channels' means and deviations. */
+/**
+ * A file format. classes: the number of classes of each label of a record; targetLabel: the index of the label that
+ * becomes y; mean and deviation: of the channels red, green, blue.
+ */
 interface Format {
   readonly name: string;
   readonly archive: string;
   readonly train: readonly string[];
   readonly test: string;
   readonly classes: readonly number[];
-  readonly label: number;
+  readonly targetLabel: number;
   readonly mean: readonly number[];
   readonly deviation: readonly number[];
 }
@@ -45,7 +48,7 @@ const CIFAR10: Format = {
   train: [1, 2, 3, 4, 5].map((n) => `data_batch_${n}.bin`),
   test: 'test_batch.bin',
   classes: [10],
-  label: 0,
+  targetLabel: 0,
   mean: [0.4914, 0.4822, 0.4465],
   deviation: [0.247, 0.2435, 0.2616],
 };
@@ -55,7 +58,7 @@ const CIFAR100: Format = {
   train: ['train.bin'],
   test: 'test.bin',
   classes: [20, 100],
-  label: 1,
+  targetLabel: 1,
   mean: [0.5071, 0.4865, 0.4409],
   deviation: [0.2673, 0.2564, 0.2762],
 };
@@ -76,7 +79,7 @@ export function cifar100(folder: string, given: Cifar100Options = {}): ArrayData
   const { labels = 'fine', ...options } = given;
   if (!LABELS.includes(labels))
     throw new UserError(`cifar100: labels must be one of ${LABELS.join(', ')}, got ${String(labels)}`);
-  return dataset(folder, { ...CIFAR100, label: labels === 'coarse' ? 0 : 1 }, options);
+  return dataset(folder, { ...CIFAR100, targetLabel: labels === 'coarse' ? 0 : 1 }, options);
 }
 
 function dataset(folder: string, format: Format, { normalise = false }: CifarOptions): ArrayDataset {
@@ -123,7 +126,7 @@ async function readAll(paths: readonly string[], format: Format, normalise: bool
   let row = 0;
   for (const bytes of files)
     for (let at = 0; at < bytes.length; at += size, row++) {
-      y[row] = bytes[at + format.label];
+      y[row] = bytes[at + format.targetLabel];
       const pixels = at + format.classes.length;
       for (let c = 0; c < 3; c++)
         for (let p = 0; p < PLANE; p++) x[row * IMAGE + p * 3 + c] = values[c][bytes[pixels + c * PLANE + p]];
@@ -141,7 +144,7 @@ function checked(path: string, bytes: Uint8Array, { name, classes }: Format): Ui
   const broken = (offset: number, expected: string, found: string): UserError =>
     new UserError(
       `${path}: at byte ${offset}, expected ${expected}, found ${found}`,
-      `is it a file of the binary version of ${name}, and all of it?`,
+      `check that it is a complete file of the binary version of ${name}`,
     );
   if (bytes.length === 0) throw broken(0, `records of ${size} bytes`, 'an empty file');
   if (left > 0)

@@ -5,18 +5,18 @@ import type { KeysOf } from '../base/options.ts';
 import { aFunction, aNumber, aWhole, needed, oneOf } from '../base/kinds.ts';
 import type { Batch } from '../base/tensor.ts';
 
-/** 'train' is what a model learns from. 'validation' and 'test' are two words for the part that is held out. */
+/** 'train': the samples that a model is trained on. 'validation' and 'test' both mean the held-out samples. */
 export type Split = 'train' | 'validation' | 'test';
 
 /** All samples of an epoch, 0..count-1, each once, in the order in which batches take them: a pure function. */
 export type EpochOrder = (epoch: number, count: number) => ArrayLike<number>;
 
 export interface BatchOptions {
-  readonly size: number; // samples in a batch; every batch has as many, a batch may span two epochs
+  readonly size: number; // samples in every batch; a batch may span two epochs
   readonly seed?: number; // of the order; 0 by default
   readonly split?: Split; // 'train' by default
-  readonly from?: number; // the first step's number; 0 by default. A run resumed after n steps passes n
-  readonly limit?: number; // how many batches; without end by default
+  readonly from?: number; // number of the first step; 0 by default. A run that is resumed after n steps passes n
+  readonly limit?: number; // number of batches; endless by default
   readonly order?: EpochOrder; // of an epoch's samples; shuffled by seed and epoch by default
 }
 export const BATCH_KEYS: KeysOf<BatchOptions> = {
@@ -29,14 +29,14 @@ export const BATCH_KEYS: KeysOf<BatchOptions> = {
 };
 
 export interface PassOptions {
-  readonly size: number; // samples in a batch; the last batch holds what is left: look at its shape
+  readonly size: number; // samples in a batch; the last batch may have fewer: see its shape
   readonly split?: Split; // 'validation' by default
 }
 export const PASS_KEYS: KeysOf<PassOptions> = { size: needed(aWhole(1)), split: oneOf('train', 'validation', 'test') };
 
 /** Shuffled batches. Iterating prepares the next batch while the caller works on the current one. */
 export interface Batches extends AsyncIterable<Batch> {
-  /** The batch of one step: the same for the same data, options and step, whatever was asked for before. */
+  /** The batch of one step. It depends only on data, options and step, not on earlier calls. */
   at(step: number): Promise<Batch>;
   /** Samples in an epoch. Each occurs once in every epoch, under the same id. */
   samples(): Promise<number>;

@@ -9,7 +9,8 @@ import { codeOf, fault, shownPath } from '../io/fault.ts';
 import type { Skipped } from './text.ts';
 
 const GLOB = /[*?[\]{}]/;
-const REFUSED = ['EACCES', 'EPERM']; // a search leaves such paths out; for a path that the user named it is an error
+// Error codes: a search skips such paths; for a path that the user named, they are an error.
+const REFUSED = ['EACCES', 'EPERM'];
 
 /** A file by the bytes of its absolute path. `named`: the user named it, or a glob that it matches. */
 export interface Found {
@@ -48,7 +49,7 @@ const DOT = '.'.charCodeAt(0);
 const bytesOf = (path: Path): Buffer => (typeof path === 'string' ? Buffer.from(resolve(path)) : path);
 const under = (folder: Buffer, name: Buffer): Buffer =>
   Buffer.concat([folder, Buffer.from(folder.at(-1) === sep.charCodeAt(0) ? '' : sep), name]);
-/** A key that differs where bytes do. */
+/** A key that differs for different bytes, also if they are not UTF-8. */
 const keyOf = (path: Buffer): string => path.toString('latin1');
 const skip = (found: Finding, path: Path, reason: Skipped['reason']): void => {
   found.skipped.push({ path: path.toString(), reason });
@@ -80,7 +81,7 @@ async function addNamed(found: Finding, path: string, kind: Kind | undefined): P
     );
   }
   if (kind === 'other')
-    throw new UserError(`data path ${name} is neither a file nor a folder`, 'copy what it gives to a file first');
+    throw new UserError(`data path ${name} is neither a file nor a folder`, 'copy its content to a file first');
   await add(found, path, kind, true);
 }
 
@@ -147,7 +148,7 @@ async function walk(found: Finding, real: Buffer, path: Buffer, named: boolean):
   }
 }
 
-/** Links, and file systems that do not say what an entry is. */
+/** Adds an entry whose kind must be looked up: a link, or an entry of a file system that does not tell the kind. */
 async function addOther(found: Finding, path: Buffer): Promise<void> {
   const kind = await kindOf(path).catch(() => 'unreadable' as const);
   if (kind === 'file' || kind === 'folder') await add(found, path, kind, false);

@@ -23,7 +23,7 @@ async function sha256(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
   // `crypto.subtle` is undefined in pages that are not secure, though its type does not say so.
   const { subtle } = crypto as { readonly subtle?: SubtleCrypto };
   if (!subtle) throw new UserError('fingerprint: this page has no Web Crypto', 'serve it by https or from localhost');
-  // It takes no shared memory.
+  // `digest` accepts no shared memory.
   const own = bytes.buffer instanceof ArrayBuffer ? (bytes as Uint8Array<ArrayBuffer>) : new Uint8Array(bytes);
   return new Uint8Array(await subtle.digest('SHA-256', own));
 }

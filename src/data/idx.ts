@@ -1,6 +1,6 @@
-// The IDX format of MNIST and its kin. In: a file, gzipped or not; out: its shape and unsigned bytes. Layout: 0, 0,
-// element type (0x08 = unsigned byte), number of dimensions; each dimension as big-endian uint32; the elements. The
-// header says how many bytes there must be: no more than that is read or unpacked, so that a small gzip file cannot
+// The IDX format of MNIST and similar datasets. In: a file, gzipped or not; out: its shape and unsigned bytes. Layout:
+// 0, 0, element type (0x08 = unsigned byte), number of dimensions; each dimension as big-endian uint32; the elements.
+// The header says how many bytes there must be: no more than that is read or unpacked, so that a small gzip file cannot
 // fill the memory.
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -12,7 +12,7 @@ import { freeMemory } from '../io/memory.ts';
 import { showBytes } from '../plan/print.ts';
 
 const UNSIGNED_BYTE = 0x08;
-const BYTES_EACH = 5; // of memory: an element as it is read, and as float32 or int32
+const BYTES_EACH = 5; // bytes of memory for each element: 1 as it is read, 4 as float32 or int32
 
 export interface Idx {
   readonly shape: readonly number[];
@@ -120,7 +120,7 @@ function checkRoom(path: string, shape: readonly number[], length: number): void
   throw new UserError(
     `${path} holds ${length} elements (${shape.join(' x ')}), which take ${showBytes(need)} of ` +
       `memory; ${showBytes(free)} are free`,
-    'is it the right file? Its header says so many',
+    'check that it is the right file: its header gives this number',
   );
 }
 
@@ -130,5 +130,5 @@ const dimensions = (n: number): string => `${n} ${n === 1 ? 'dimension' : 'dimen
 const broken = (path: string, offset: number, expected: string, found: string): UserError =>
   new UserError(
     `${path}: at byte ${offset}, expected ${expected}, found ${found}`,
-    'is it an IDX file (after unpacking), and all of it?',
+    'check that it is a complete IDX file (after unpacking)',
   );

@@ -106,13 +106,16 @@ async function readPair(
     );
   }
   if (data.length === 0)
-    throw new UserError(`${images} holds no pixel: its images are ${shape.join(' x ')}`, 'is it the right file?');
+    throw new UserError(
+      `${images} holds no pixel: its images are ${shape.join(' x ')}`,
+      'check that it is the right file',
+    );
   const wrong = marks.data.findIndex((label) => label >= classes);
   if (wrong >= 0) {
     throw new UserError(
       `${labels}: at byte ${idxHeader(1) + wrong}, expected a label from 0 to ${classes - 1} ` +
         `(sample ${wrong}), found ${marks.data[wrong]}`,
-      'is it the right file? A set with more classes needs the option `classes`',
+      'check that it is the right file; a dataset with more classes needs the option `classes`',
     );
   }
   const [shift, scale] = normalise ? [0.1307, 0.3081] : [0, 1];

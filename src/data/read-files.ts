@@ -7,7 +7,7 @@ import { codeOf, fault, shownPath } from '../io/fault.ts';
 import type { Found, Search } from './find-files.ts';
 import type { Skipped, TextFile, TextFiles } from './text.ts';
 
-const HEAD = 8192; // a zero byte in here makes a file binary
+const HEAD = 8192; // bytes: a file with a zero byte among its first ones is binary
 const SMALL = 65536; // read at once
 const MAX_BYTES = 2 ** 31 - 1;
 const AT_ONCE = 16; // files open at the same time
@@ -25,7 +25,7 @@ export async function readTextFiles({ files: found, skipped: before }: Search): 
         { path, named } = found[i];
       read[i] = await readText(found[i]).catch((error: unknown) => {
         if (!named && ['EACCES', 'EPERM'].includes(codeOf(error) ?? '')) return 'unreadable' as const;
-        next = found.length; // the others stop too
+        next = found.length; // makes the other readers stop
         throw fault('read', path.toString(), error);
       });
     }

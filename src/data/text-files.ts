@@ -7,7 +7,7 @@ import { TextDataset, type TextOptions } from './text.ts';
 /**
  * A dataset of the bytes of text files. Folders are searched recursively, without names that begin with a dot. Binary
  * and empty files, and files in UTF-16, are left out, and one line says so. A UTF-8 byte order mark does not count as
- * text. All files are read when the first batch or count is asked for, and stay in memory.
+ * text. All files are read when the first batch or count is requested, and stay in memory.
  */
 export function text(paths: string | readonly string[], options: TextOptions = {}): TextDataset {
   const list = typeof paths === 'string' ? [paths] : paths;

@@ -33,8 +33,8 @@ export interface TextOptions {
   readonly say?: (line: string) => void;
 }
 export interface TextBatchOptions extends BatchOptions {
-  readonly context: number;
-} // bytes a window predicts
+  readonly context: number; // number of bytes that a window predicts
+}
 export interface TextPassOptions extends PassOptions {
   readonly context: number;
 }
@@ -61,7 +61,8 @@ export interface TextCounts {
 }
 
 /**
- * Text that is in memory: strings (as UTF-8) or bytes, each like a file of its own. For files, `text` of dynamoe/data.
+ * A dataset of text in memory: strings (as UTF-8) or bytes, each treated as a separate file. For files on disk use
+ * `text` of dynamoe/data.
  */
 export function textFrom(
   parts: string | Uint8Array | readonly (string | Uint8Array)[],
@@ -105,8 +106,8 @@ const REASONS = {
   again: ['path to a file that was read already', 'paths to files that were read already'],
   hidden: ['name that begins with a dot', 'names that begin with a dot'],
 } as const;
-const SHOWN = 3; // paths of each
-const TOLD = 0.05; // if more than this share of the bytes is in no window, a line says so
+const PATHS_SHOWN = 3; // number of paths that the message names for each reason
+const REPORTED_SHARE = 0.05; // if more than this share of the bytes is in no window, a line says so
 
 interface Loaded {
   readonly info: TextInfo;
@@ -124,7 +125,7 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   readonly #samples = new Map<string, Promise<Samples>>();
   #loaded: Promise<Loaded> | undefined;
 
-  /** `where`: how errors name the text. `read` is called once, when something of the text is first needed. */
+  /** `where`: the name of the text in errors. `read` is called once, when the text is first needed. */
   constructor(where: string, read: () => Promise<TextFiles>, options: TextOptions) {
     checkOptions('text', options, KEYS);
     const { split, say = console.warn } = options;
@@ -233,7 +234,7 @@ function loadedOf(
   }
   // If only hidden names were left out, as users expect, no line is needed.
   if (skipped.some(({ reason }) => reason !== 'hidden')) say(`left out ${out}`);
-  // 1e-9: a product that should be whole but falls just below it, as (1 - 0.71) * 100
+  // 1e-9: rounding may put a whole product just below a whole number, for example (1 - 0.71) * 100.
   const cuts = files.map(({ bytes }) => Math.floor((1 - validation) * bytes.length + 1e-9));
   const sum = (sizes: readonly number[]): number => sizes.reduce((a, b) => a + b, 0);
   const bytes = sum(files.map((f) => f.bytes.length)),
@@ -256,7 +257,7 @@ function leftOut(skipped: readonly Skipped[]): string {
         [one, many] = REASONS[reason];
       return paths.length === 0
         ? []
-        : [`${paths.length} ${paths.length === 1 ? one : many}: ${listed(paths.map(printable), SHOWN)}`];
+        : [`${paths.length} ${paths.length === 1 ? one : many}: ${listed(paths.map(printable), PATHS_SHOWN)}`];
     })
     .join('; ');
 }
@@ -285,7 +286,7 @@ function windowsOf(
     const short = parts.filter((part) => windowCount(part.length, context) === 0).length,
       all = parts.reduce((n, part) => n + part.length, 0);
     const unused = parts.reduce((n, part) => n + unusedIn(part.length, context), 0);
-    if (short > 0 || unused > TOLD * all) {
+    if (short > 0 || unused > REPORTED_SHARE * all) {
       const why =
         short === 0
           ? 'ends of files'

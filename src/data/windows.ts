@@ -40,7 +40,7 @@ export function windowSamples(parts: readonly Uint8Array[], context: number): Sa
   };
 }
 
-/** The last index p with sorted[p] <= value: the part that a window lies in, passing over parts without windows. */
+/** The last index p with sorted[p] <= value: the part that contains a window; parts without windows are skipped. */
 function lastAtMost(sorted: Float64Array, value: number): number {
   let low = 0,
     high = sorted.length - 1;

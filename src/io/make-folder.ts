@@ -5,7 +5,10 @@ import { dirname } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { codeOf, fault, shownPath } from './fault.ts';
 
-/** Rejects with a UserError that names the folder that could not be created, and why. */
+/**
+ * Creates the folder `path` and its parents. Rejects with a UserError that names the folder that could not be created,
+ * and why.
+ */
 export async function makeFolder(path: string): Promise<void> {
   const error: unknown = await mkdir(path).then(
     () => null,

@@ -29,8 +29,8 @@ const KEYS: KeysOf<BatchNormOptions> = { eps: atLeast0, momentum: aNumber };
  * (x - mean) / sqrt(variance + eps) * gain + bias for each column of the last axis: [..., width] -> [..., width].
  *
  * Training uses mean and variance of the batch, over all axes but the last. They need at least 2 elements a column:
- * fewer give a UserError. If the first dimension varies at run time (rows of an expert), only existing rows count; a
- * single row is normalised by the running statistics, which then do not change, and do not change without rows either.
+ * fewer give a UserError. If the first dimension varies at run time (rows of an expert), only existing rows count. A
+ * single row is normalised by the running statistics. With one row or none, the running statistics do not change.
  * Evaluation uses the running statistics. They are parameters that are not trained: checkpoints hold them, and they
  * change only if the step commits. With `accumulate` and `split`, each micro-batch is normalised by its own statistics
  * (of n times fewer samples), and the running ones change once a step, by the mean over micro-batches.

@@ -95,7 +95,7 @@ function rowsIn(x: Tensor, dim: Dim): Tensor {
 }
 
 /** Throws ShapeError for different shapes: broadcasting [n, 1] with [n] would compare every row with every other. */
-function alike(name: string, output: Tensor, target: Tensor): void {
+function checkSameShape(name: string, output: Tensor, target: Tensor): void {
   if (!isFloat(output.dtype) || output.dtype !== target.dtype || !sameShape(output.shape, target.shape)) {
     throw new ShapeError(
       `${name}: output ${showType(output.type)} and target ${showType(target.type)} must be floats of one shape`,
@@ -109,8 +109,10 @@ export interface CrossEntropyOptions {
   /** Rows with this target are ignored. If all rows are, the loss and its gradient are 0; the optimiser still updates,
    * so that moments and weights decay. */
   readonly ignoreIndex?: number;
-  /** [classes]: weights of the classes; the loss is divided by the sum of the targets' weights, which is what
-   * counts. Where it is 0 (every target is of a class of weight 0) only smoothed labels give a loss, divided by 1. */
+  /**
+   * [classes]: weights of the classes; the loss is divided by the sum of the targets' weights, which is also its count.
+   * If that sum is 0 (all targets are of classes of weight 0), only smoothed labels give a loss, which is divided by 1.
+   */
   readonly classWeights?: Tensor | readonly number[];
 }
 const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = {
@@ -192,7 +194,7 @@ export function binaryCrossEntropyWithLogits(logits: Tensor, targets: Tensor, op
     const where = 'binaryCrossEntropyWithLogits: positiveWeight';
     throw new UserError(`${where} must be a number of at least 0, got ${positiveWeight}`);
   }
-  alike('binaryCrossEntropyWithLogits', logits, targets);
+  checkSameShape('binaryCrossEntropyWithLogits', logits, targets);
   // -log p = softplus(-x), and -log(1 - p) = x + softplus(-x).
   const weight = add(mul(targets, positiveWeight - 1), 1);
   return meanOver(add(mul(sub(scalar(targets, 1), targets), logits), mul(weight, softplus(neg(logits)))));
@@ -201,7 +203,7 @@ export function binaryCrossEntropyWithLogits(logits: Tensor, targets: Tensor, op
 /** Mean over all rows of sum(target (log target - logProbabilities)), in nats. logProbabilities and target
  * (probabilities) [..., n]. */
 export const klDivergence: Loss = (logProbabilities, target) => {
-  alike('klDivergence', logProbabilities, target);
+  checkSameShape('klDivergence', logProbabilities, target);
   const some = less(scalar(target, 0), target); // 0 log 0 is 0
   const each = mul(target, sub(log(where(some, target, scalar(target, 1))), logProbabilities));
   return meanOver(sum(where(some, each, scalar(each, 0)), [each.shape.length - 1]));
@@ -209,29 +211,31 @@ export const klDivergence: Loss = (logProbabilities, target) => {
 
 /** Mean squared difference of two tensors of one shape. */
 export const meanSquaredError: Loss = (output, target) => {
-  alike('meanSquaredError', output, target);
+  checkSameShape('meanSquaredError', output, target);
   const d = sub(output, target);
   return meanOver(mul(d, d));
 };
 
 /** Mean absolute difference of two tensors of one shape; its gradient is 0 where they are equal. */
 export const meanAbsoluteError: Loss = (output, target) => {
-  alike('meanAbsoluteError', output, target);
+  checkSameShape('meanAbsoluteError', output, target);
   return meanOver(abs(sub(output, target)));
 };
 
 export interface HuberOptions {
-  /** Where the square ends; default 1. */
+  /** The absolute difference at which the loss changes from quadratic to linear; default 1. */
   readonly delta?: number;
 }
 const HUBER: KeysOf<HuberOptions> = { delta: aNumber };
 
-/** Mean of d^2 / 2 for differences |d| up to `delta`, of delta (|d| - delta / 2) beyond (Huber 1964). Two tensors
- * of one shape. */
+/**
+ * Mean of d^2 / 2 for differences |d| up to `delta`, and of delta (|d| - delta / 2) for larger ones (Huber 1964). Two
+ * tensors of one shape.
+ */
 export function huber(output: Tensor, target: Tensor, options: HuberOptions = {}): Tensor {
   checkOptions('huber', options, HUBER);
   const { delta = 1 } = options;
-  alike('huber', output, target);
+  checkSameShape('huber', output, target);
   if (!(Number.isFinite(delta) && delta > 0)) throw new UserError(`huber: delta must be above 0, got ${delta}`);
   const size = abs(sub(output, target)),
     within = minimum(size, delta);
@@ -240,14 +244,14 @@ export function huber(output: Tensor, target: Tensor, options: HuberOptions = {}
 
 /** Mean of max(0, 1 - target * output); targets are -1 or 1, of the output's shape. */
 export const hinge: Loss = (output, target) => {
-  alike('hinge', output, target);
+  checkSameShape('hinge', output, target);
   return meanOver(relu(sub(scalar(output, 1), mul(target, output))));
 };
 
 /** Mean over all rows of 1 - cosine of the angle between output and target, both [..., n]; a row of zeros counts
  * as a right angle. */
 export const cosineSimilarity: Loss = (output, target) => {
-  alike('cosineSimilarity', output, target);
+  checkSameShape('cosineSimilarity', output, target);
   const axis = [output.shape.length - 1],
     lengths = mul(norm(output, axis), norm(target, axis));
   return meanOver(sub(scalar(output, 1), div(sum(mul(output, target), axis), maximum(lengths, 1e-8))));

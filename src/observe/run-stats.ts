@@ -6,13 +6,13 @@ import type { HostTensor } from '../base/tensor.ts';
 import { slope } from './trend.ts';
 
 const WINDOW = 64; // quantiles and medians are over this many steps (for loads: parts of batches)
-const KEEP = 0.95; // of a moving average, each step
-const KEEP_AGREEMENT = 0.99; // the same of agreement with remembered choices (Kossmann et al. 2022)
-const FIRST = 64; // how many samples of the first batch are watched for coming again
-const DELAY = 1; // results that rules do not see yet: that of the step before
+const KEEP = 0.95; // weight of the old value in a moving average, at each step
+const KEEP_AGREEMENT = 0.99; // the same for agreement with remembered choices (Kossmann et al. 2022)
+const FIRST = 64; // number of samples of the first batch that are checked for recurrence
+const DELAY = 1; // number of latest steps whose results rules do not see yet
 
 /** The result of one step: statistics by name ('blocks.0.moe/load'), loss, and time in ms. */
-export interface Shown {
+export interface StepReport {
   readonly step: number;
   readonly loss: number;
   readonly stats: Readonly<Record<string, HostTensor>>;
@@ -86,25 +86,25 @@ interface Layer {
   secondGateWeight: number;
   secondGateWeightEma: number;
   agreement: number;
-  /** Weighted sum of agreements, and the weights' sum. */
+  /** Weighted sum of agreements, and the sum of the weights: `agreementEma` is their quotient. */
   agreed: number;
   weight: number;
 }
 
-/** A step's statistics as plain JSON. */
-interface Late {
+/** The statistics of a step that rules do not see yet, as plain JSON. */
+interface DelayedStep {
   readonly step: number;
   readonly loss: number;
   readonly parts: readonly Readonly<Record<string, readonly number[]>>[];
   readonly ids?: readonly number[] | null;
 }
 
-/** What resume needs: plain JSON. */
+/** The state that a resumed run needs, as plain JSON. */
 export interface StatsState {
   readonly steps: number;
   readonly loss: number;
   readonly layers: Readonly<Record<string, Layer>>;
-  readonly late: readonly Late[];
+  readonly late: readonly DelayedStep[];
   readonly samples?: SampleStats & { readonly first: readonly number[] };
 }
 
@@ -120,7 +120,7 @@ export class RunStats {
   #steps = 0;
   #loss = NaN;
   #layers = new Map<string, Layer>();
-  #late: Late[] = [];
+  #late: DelayedStep[] = [];
   #samples = NO_SAMPLES;
   readonly #ms: number[] = [];
   #clockRead = false;
@@ -129,7 +129,7 @@ export class RunStats {
   get step(): number {
     return this.#steps;
   }
-  /** The main loss of the last of them. */
+  /** The main loss of the last step whose results rules can see. */
   get loss(): number {
     return this.#loss;
   }
@@ -140,12 +140,12 @@ export class RunStats {
     return this.usualMs();
   }
 
-  /** The same for the engine, which may read the clock. */
+  /** The same as `ms`, but is not recorded as reading the clock: for the engine, which may read it. */
   usualMs(): number {
     return median(this.#ms);
   }
 
-  /** Whether samples have ids, and come again. */
+  /** Whether batches have sample ids, and how often samples came again. */
   get samples(): SampleStats {
     return this.#samples;
   }
@@ -159,7 +159,7 @@ export class RunStats {
     if (!found) {
       const known = [...this.#layers.keys()];
       throw new UserError(
-        `no layer at "${path}" has shown its load`,
+        `no layer at "${path}" has reported its load`,
         known.length > 0 ? `known: ${known.join(', ')}` : 'statistics of a step are seen two steps later',
       );
     }
@@ -196,7 +196,7 @@ export class RunStats {
     };
   }
 
-  /** Records that a value was read that may differ in another run. */
+  /** Records that a value was read that may be different in another run. */
   readClock(): void {
     this.#clockRead = true;
   }
@@ -208,7 +208,7 @@ export class RunStats {
     return was;
   }
 
-  show({ step, loss, stats, parts = [stats], ids, ms }: Shown): void {
+  show({ step, loss, stats, parts = [stats], ids, ms }: StepReport): void {
     this.#ms.push(ms);
     if (this.#ms.length > WINDOW) this.#ms.shift();
     this.#late.push({
@@ -220,7 +220,7 @@ export class RunStats {
     while (this.#late.length > DELAY) this.#see(this.#late.shift());
   }
 
-  #see(shown: Late | undefined): void {
+  #see(shown: DelayedStep | undefined): void {
     if (!shown) return;
     this.#steps = shown.step;
     this.#loss = shown.loss;
@@ -260,7 +260,7 @@ export class RunStats {
     };
   }
 
-  #seePart(part: Late['parts'][number], first: boolean): void {
+  #seePart(part: DelayedStep['parts'][number], first: boolean): void {
     for (const [name, load] of Object.entries(part)) {
       if (!name.endsWith('/load')) continue;
       const path = name.slice(0, -'/load'.length),
@@ -271,13 +271,13 @@ export class RunStats {
       const dropped = total(of('dropped')),
         second = of('secondGateWeight')[0] ?? NaN,
         average = before?.secondGateWeightEma ?? NaN;
-      const sofar = first ? undefined : before; // of this step
+      const earlierParts = first ? undefined : before; // counts of earlier parts of this step
       this.#layers.set(path, {
         // Rules get these lists, and must not sort them in place.
         loads: [...(same?.loads ?? []).slice(1 - WINDOW), Object.freeze([...load])],
         ema: Object.freeze(load.map((n, e) => (same ? KEEP * same.ema[e] + (1 - KEEP) * n : n))),
-        dropped: (sofar?.dropped ?? 0) + dropped,
-        spilled: (sofar?.spilled ?? 0) + total(of('spilled')),
+        dropped: (earlierParts?.dropped ?? 0) + dropped,
+        spilled: (earlierParts?.spilled ?? 0) + total(of('spilled')),
         droppedTotal: (before?.droppedTotal ?? 0) + dropped,
         gateEntropy: of('gateEntropy')[0] ?? NaN,
         secondGateWeight: second,
@@ -326,13 +326,13 @@ export class RunStats {
   }
 }
 
-/** One of the values: the upper of the two in the middle. */
+/** The middle value; of an even number of values, the larger of the two in the middle. */
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[sorted.length >> 1] ?? NaN;
 }
 
-/** Linear between the two nearest. */
+/** The quantile `q`, interpolated linearly between the two nearest values. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b),
     at = q * (sorted.length - 1),

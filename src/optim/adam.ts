@@ -17,12 +17,14 @@ export interface AdamOptions {
   /** AdamW only. Weights, embeddings, routers and heads decay; biases and gains do not (`Parameter.role`). Default
    * 0.01. */
   readonly weightDecay?: number;
-  /** Scales all gradients down so that their joint Euclidean norm is at most this. Frozen parameters count for
-   * nothing, a tied one once. */
+  /**
+   * Scales all gradients down so that their joint Euclidean norm is at most this. Frozen parameters are not counted; a
+   * tied parameter is counted once.
+   */
   readonly clip?: number;
   /** See Optimizer.eager: less memory, a weaker guarantee. Not with clip. */
   readonly eager?: boolean;
-  /** What holds for some parameters: learning-rate multiplier, decay, freezing, by path and role. */
+  /** Settings of some parameters, chosen by path and role: learning-rate multiplier, decay, freezing. */
   readonly groups?: Groups;
 }
 
@@ -30,17 +32,17 @@ export interface AdamOptions {
  * updated it. */
 export const adam = (options: Omit<AdamOptions, 'weightDecay'>): Optimizer => build('adam', options, null);
 
-/** Adam with p -= lr weightDecay p beside it, for what decays by its role. */
+/** Adam, and in addition p -= lr weightDecay p for parameters whose role decays. */
 export const adamW = (options: AdamOptions): Optimizer => build('adamW', options, 0.01);
 
-/** usual: the weight decay where none is given; null: there is none. */
-function build(name: string, options: AdamOptions, usual: number | null): Optimizer {
-  checkOptimizer(name, options, ['betas', 'eps', ...(usual === null ? [] : ['weightDecay'])]);
+/** defaultDecay: the weight decay if none is given; null: the optimiser has no weight decay. */
+function build(name: string, options: AdamOptions, defaultDecay: number | null): Optimizer {
+  checkOptimizer(name, options, ['betas', 'eps', ...(defaultDecay === null ? [] : ['weightDecay'])]);
   const {
     lr,
     betas: [b1, b2] = [0.9, 0.999],
     eps = 1e-8,
-    weightDecay = usual ?? 0,
+    weightDecay = defaultDecay ?? 0,
     clip,
     eager = false,
     groups,
@@ -50,7 +52,7 @@ function build(name: string, options: AdamOptions, usual: number | null): Optimi
     ...(clip !== undefined && { clip }),
     eager,
     ...(groups !== undefined && { groups }),
-    decay: usual === null ? null : weightDecay,
+    decay: defaultDecay === null ? null : weightDecay,
     settings: {
       beta1: b1,
       beta2: b2,
@@ -67,15 +69,15 @@ function build(name: string, options: AdamOptions, usual: number | null): Optimi
         t = age + 1;
       return { lr: rate / (1 - b1 ** t), correction: 1 / (1 - b2 ** t), decay: rate * weightDecay, rate };
     },
-    update({ parameter: p, gradient: g, moment, scalar, lr: times, ...call }) {
+    update({ parameter: p, gradient: g, moment, scalar, lr: multiplier, ...call }) {
       const m = add(mul(moment('m'), b1), mul(g, 1 - b1));
       const v = add(mul(moment('v'), b2), mul(mul(g, g), 1 - b2));
-      const rate = times === 1 ? scalar('lr') : mul(scalar('lr'), times),
+      const rate = multiplier === 1 ? scalar('lr') : mul(scalar('lr'), multiplier),
         decay = decayOf(call, weightDecay);
       const step = div(mul(m, rate), add(sqrt(mul(v, scalar('correction'))), eps));
-      const share = (): Tensor =>
-        decay === weightDecay && times === 1 ? scalar('decay') : mul(scalar('rate'), decay * times);
-      return { parameter: sub(decay === 0 ? p : sub(p, mul(p, share())), step), moments: { m, v } };
+      const decayFactor = (): Tensor =>
+        decay === weightDecay && multiplier === 1 ? scalar('decay') : mul(scalar('rate'), decay * multiplier);
+      return { parameter: sub(decay === 0 ? p : sub(p, mul(p, decayFactor())), step), moments: { m, v } };
     },
   });
 }

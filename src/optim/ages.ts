@@ -5,8 +5,10 @@
 import { own } from '../base/own.ts';
 import type { Move, Place } from '../trace/knobs.ts';
 
-/** Steps that were missed: by all of a parameter, or by each part of it along `axis`. Fewer than 0: its moments
- * are older than the session. */
+/**
+ * Steps that were missed: by all of a parameter, or by each part of it along `axis`. Negative: the moments are older
+ * than the session.
+ */
 export type Missed = number | { readonly axis: number; readonly parts: readonly number[] };
 
 /** What a step does not update: all of a parameter, or the parts along `axis` that are true. */
@@ -15,12 +17,14 @@ export interface Frozen {
   readonly axis: number;
 }
 
-/** For each of `count` parts along an axis. */
+/** The missed steps of each of `count` parts along an axis. */
 export const partsOf = (missed: Missed, axis: number, count: number): number[] =>
-  typeof missed === 'number' || missed.axis !== axis ? new Array<number>(count).fill(whole(missed)) : [...missed.parts];
+  typeof missed === 'number' || missed.axis !== axis
+    ? new Array<number>(count).fill(mostMissed(missed))
+    : [...missed.parts];
 
 /** The most steps that any part has missed. */
-const whole = (missed: Missed): number => (typeof missed === 'number' ? missed : Math.max(...missed.parts));
+const mostMissed = (missed: Missed): number => (typeof missed === 'number' ? missed : Math.max(...missed.parts));
 
 export class Ages {
   #missed = new Map<string, Missed>();
@@ -41,7 +45,7 @@ export class Ages {
   }
 
   /** Counts a committed step that did not update these parameters. */
-  passed(frozen: ReadonlyMap<string, Frozen>): void {
+  countFrozenStep(frozen: ReadonlyMap<string, Frozen>): void {
     for (const [name, { parts, axis }] of frozen) {
       const now = this.of(name);
       if (parts !== true)
@@ -50,8 +54,11 @@ export class Ages {
     }
   }
 
-  /** The session goes on at another step. `moments`: 'given' with the step, 'kept' by the session as they were, or
-   * there are 'none'. saved: as `state` gave it. */
+  /**
+   * Moves the session from step `from` to step `to`. `moments`: whether a parameter's moments were 'given' by a
+   * checkpoint of that step, were 'kept' unchanged by the session, or do not exist ('none'). saved: a result of
+   * `state`.
+   */
   restore(
     names: Iterable<string>,
     from: number,
@@ -81,13 +88,17 @@ export class Ages {
     return Object.fromEntries(this.#missed);
   }
 
-  /** Ages go with moments that are copied; of two that are mixed, the age is the weighted mean, rounded. `count`:
-   * parts of a parameter along an axis. The result takes it back. */
+  /**
+   * Copies ages where moments are copied. If two moments are mixed, the new age is their weighted mean, rounded.
+   * `count`: the number of parts of a parameter along an axis. Returns a function that undoes this.
+   */
   carry(moves: readonly Move[], count: (parameter: string, axis: number) => number): () => void {
     const before = new Map(this.#missed),
       at = ({ parameter, axis, part }: Place<string>): number => {
         const missed = this.of(parameter);
-        return part === null || typeof missed === 'number' || missed.axis !== axis ? whole(missed) : missed.parts[part];
+        return part === null || typeof missed === 'number' || missed.axis !== axis
+          ? mostMissed(missed)
+          : missed.parts[part];
       };
     for (const { to, from, mix } of moves) {
       const source = at(from),

@@ -8,15 +8,17 @@ import { ROLES, type Role } from '../trace/parameter.ts';
 export interface Group {
   /** Multiplies the learning rate, a number of at least 0; default 1. */
   readonly lr?: number | undefined;
-  /** A number of at least 0: the weight decay in place of the optimiser's. true or false: whether the optimiser's
-   * applies, whatever the role. */
+  /**
+   * A number of at least 0 replaces the optimiser's weight decay. true or false decides, instead of the role, whether
+   * the optimiser's weight decay applies.
+   */
   readonly decay?: number | boolean | undefined;
   /** true: the parameter and its moments are not updated, as with `parameter.frozen = true`. false has no effect: a
    * parameter that is frozen elsewhere stays frozen. */
   readonly frozen?: boolean | undefined;
 }
 
-/** A group as plain data, for the parameters that `match` and `role` both fit. */
+/** A group as plain data. It applies to parameters that fit both `match` and `role`. */
 export interface GroupRule extends Group {
   /** The path of a parameter, or of a module for all in it: `blocks.0`, `blocks.*.moe.experts`. `*` stands for any
    * characters. Default all. */
@@ -26,13 +28,13 @@ export interface GroupRule extends Group {
 
 /**
  * A function of a parameter's path (`blocks.0.moe.router.weight`) and role, called once for each trained parameter when
- * a session is compiled; what it would answer later has no effect on that session. Or a list of rules, of which later
- * ones override earlier ones, field by field.
+ * a session is compiled; later changes of what it returns do not affect that session. Or a list of rules, of which
+ * later ones override earlier ones, field by field.
  */
 export type Groups = ((path: string, role: Role) => Group | null | undefined) | readonly GroupRule[];
 
 /** The settings of one parameter. decay undefined: its role decides. */
-export interface Settled {
+export interface ParameterSettings {
   readonly role: Role;
   readonly lr: number;
   readonly decay?: number | boolean | undefined;
@@ -74,8 +76,10 @@ function checkFields(where: string, group: object, known: readonly string[]): vo
 const isObject = (value: unknown): value is object =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** Throws UserError for groups that are neither a function nor a list of rules, and for rules that cannot be meant
- * so. */
+/**
+ * Throws UserError for groups that are neither a function nor a list of rules, and for rules with unknown fields or
+ * wrong values, or without any setting.
+ */
 export function checkGroups(optimizer: string, groups: unknown): void {
   if (typeof groups === 'function') return;
   if (!Array.isArray(groups))
@@ -92,7 +96,7 @@ export function checkGroups(optimizer: string, groups: unknown): void {
   });
 }
 
-/** Whether a path is that of `match`, or lies in the module that it names. */
+/** Whether `path` is the path in `match`, or lies in the module that `match` names. */
 function matches(match: string, path: string): boolean {
   const text = match
     .split('*')
@@ -104,7 +108,7 @@ function matches(match: string, path: string): boolean {
 const fits = ({ match, role }: GroupRule, path: string, own: Role): boolean =>
   (match === undefined || matches(match, path)) && (role === undefined || [role].flat().includes(own));
 
-/** What an optimiser with groups needs to be told. */
+/** The fields of an optimiser that `settingsOf` reads. */
 export interface Grouped {
   readonly name: string;
   readonly groups?: Groups | undefined;
@@ -112,13 +116,13 @@ export interface Grouped {
 }
 
 /**
- * What holds for each of some parameters, by path. `decay`: the optimiser's weight decay; null: it has none. Throws
- * UserError where a group fits no parameter, or sets what has no effect.
+ * The settings of each parameter, by path. `decay`: the optimiser's weight decay; null: it has none. Throws UserError
+ * if a group fits no parameter, or if a setting has no effect.
  */
-export function settle(
+export function settingsOf(
   { name, groups, decay = null }: Grouped,
   parameters: Iterable<readonly [path: string, { readonly role: Role }]>,
-): Map<string, Settled> {
+): Map<string, ParameterSettings> {
   const all = [...parameters].map(([path, { role }]) => ({ path, role })),
     rules = typeof groups === 'function' ? [] : (groups ?? []);
   const idle = rules.findIndex((rule) => !all.some(({ path, role }) => fits(rule, path, role)));
@@ -128,7 +132,7 @@ export function settle(
       `there are ${shown(all.map(({ path, role }) => `${path} (${role})`))}`,
     );
   }
-  const found = all.map(({ path, role }): readonly [string, Settled] => {
+  const found = all.map(({ path, role }): readonly [string, ParameterSettings] => {
     const group =
       typeof groups === 'function'
         ? asked(name, groups, path, role)
@@ -139,7 +143,7 @@ export function settle(
     if (own !== undefined && own !== false && decay === null)
       throw new UserError(
         `optim.${name}: groups give ${path} a decay, and ${name} has no weight decay`,
-        'adamW and sgd have',
+        'adamW and sgd have one',
       );
     if (own === true && decay === 0)
       throw new UserError(
@@ -148,7 +152,7 @@ export function settle(
       );
     return [path, { role, lr, ...(own !== undefined && { decay: own }), frozen }];
   });
-  if (typeof groups === 'function' && !found.some(([, s]) => isSaid(s))) {
+  if (typeof groups === 'function' && !found.some(([, s]) => hasSettings(s))) {
     throw new UserError(
       `optim.${name}: groups gives no settings for any parameter`,
       `it was asked for ${shown(all.map(({ path, role }) => `${path} (${role})`))}`,
@@ -158,7 +162,8 @@ export function settle(
 }
 
 /** Whether groups set anything for the parameter. */
-export const isSaid = ({ lr, decay, frozen }: Settled): boolean => lr !== 1 || decay !== undefined || frozen;
+export const hasSettings = ({ lr, decay, frozen }: ParameterSettings): boolean =>
+  lr !== 1 || decay !== undefined || frozen;
 
 const given = (group: Group): Group =>
   Object.fromEntries(Object.entries(group).filter(([, value]) => value !== undefined));

@@ -29,7 +29,7 @@ export function rateAt(schedule: Schedule, step: number): number {
     : refuse(`must be a finite number of at least 0, got ${String(rate)}`);
 }
 
-/** Finite as a float32, too. */
+/** Whether x is still finite when it is rounded to float32. */
 const isFloat32 = (x: number): boolean => Number.isFinite(Math.fround(x));
 
 type Check = (value: unknown) => string | null;
@@ -39,7 +39,7 @@ const number =
     typeof value === 'number' && isFloat32(value) && value >= least && fits(value) ? null : range;
 const atLeast0 = number(0, () => true, 'a number of at least 0'),
   share = number(0, (x) => x < 1, 'a number from 0 to below 1');
-/** Not 0 as a float32 either. */
+/** A number above 0 that does not become 0 when it is rounded to float32. */
 const above0 = number(0, (x) => Math.fround(x) > 0, 'a number above 0'),
   flag: Check = (value) => (typeof value === 'boolean' ? null : 'true or false');
 
@@ -60,7 +60,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
   eager: flag,
 };
 
-/** Checks options: throws UserError for one that the optimiser does not have, or that is no number in its range. */
+/** Throws UserError for an option that the optimiser does not have, and for a value that is not in its range. */
 export function checkOptimizer(name: string, options: object, known: readonly string[]): void {
   const example = `optim.${name}({ lr: 1e-3 })`,
     given = ((options as object | undefined) ?? {}) as Readonly<Record<string, unknown>>;
@@ -84,18 +84,20 @@ export function checkOptimizer(name: string, options: object, known: readonly st
 export interface UpdateCall {
   readonly parameter: Tensor;
   readonly gradient: Tensor;
-  /** What the parameter is. */
+  /** The parameter's role: 'weight', 'bias' and so on. */
   readonly role: Role;
-  /** Of `groups`: multiplies the learning rate; 1 where they say nothing. */
+  /** The multiplier of the learning rate from `groups`; 1 if no group sets it. */
   readonly lr: number;
-  /** Of `groups`: the weight decay, or whether the optimiser's applies; undefined where they say nothing, and the
-   * role decides. */
+  /**
+   * From `groups`: the weight decay, or whether the optimiser's weight decay applies. undefined: no group sets it, and
+   * the role decides.
+   */
   readonly decay?: number | boolean | undefined;
   /** A moment of this parameter: a state of its shape that starts at 0. */
   moment(name: string): Tensor;
   /**
-   * A hyper-parameter of this step: a scalar of the parameter's dtype; of those in `corrected`, where parts of the
-   * parameter have moments of different ages, one for each part, to be broadcast.
+   * A hyper-parameter of this step: a scalar of the parameter's dtype. If parts of the parameter have moments of
+   * different ages, those named in `corrected` have one value for each part, in a shape that broadcasts.
    */
   scalar(name: string): Tensor;
 }
@@ -116,29 +118,33 @@ export interface Updated {
 
 export interface Optimizer {
   readonly name: string;
-  /** Scalars of step 0, 1, ...: given to each run. `age`: how often the moments were updated before; the step,
-   * unless a parameter was frozen for a while or its moments were not loaded. */
+  /**
+   * Hyper-parameters of step 0, 1, ...: inputs of the step's program. `age`: how often the moments were updated before.
+   * It is the step, unless a parameter was frozen for some steps or its moments were not loaded.
+   */
   scalars(step: number, age?: number): Record<string, number>;
   /** Scalars that follow from the age of moments; default none. */
   readonly corrected?: readonly string[];
-  /** Its moments by name. Where it says so, moments of other optimisers in a checkpoint are not loaded. */
+  /** Names of its moments. If given, moments of other optimisers in a checkpoint are not loaded. */
   readonly moments?: readonly string[];
   /** The learning rate of step 0, 1, ..., for logs. */
   rate?(step: number): number;
   update(call: UpdateCall): Updated;
-  /** Scales all gradients down so that their joint Euclidean norm is at most this. Keeps every gradient until all
-   * are known. */
+  /**
+   * Scales all gradients down so that their joint Euclidean norm is at most this. All gradients are then kept until the
+   * last one is known.
+   */
   readonly clip?: number;
   /** Updates each parameter as soon as its gradient is computed, so that the gradient is never stored. Saves as many
    * bytes as the parameters have. But a gradient that is not finite is found only after its update, by the loss of the
    * next step. */
   readonly eager?: boolean;
   /**
-   * What holds for some parameters; read once, when a session is compiled, a function too. `update` is told by `lr` and
-   * `decay`.
+   * Settings of some parameters. Read, or called, once, when a session is compiled; `update` gets the result as `lr`
+   * and `decay`.
    */
   readonly groups?: Groups;
-  /** Its weight decay; null or not given: it has none. */
+  /** The weight decay; null or not given: the optimiser has none. */
   readonly decay?: number | null;
   /** Settings for checkpoints and logs. */
   readonly settings: Readonly<Record<string, number | string | boolean>>;

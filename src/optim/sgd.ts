@@ -16,12 +16,14 @@ export interface SgdOptions {
   /** Adds weightDecay p to the gradient of weights, embeddings, routers and heads; biases and gains do not decay
    * (`Parameter.role`). Default 0. */
   readonly weightDecay?: number;
-  /** Scales all gradients down so that their joint Euclidean norm is at most this. Frozen parameters count for
-   * nothing, a tied one once. */
+  /**
+   * Scales all gradients down so that their joint Euclidean norm is at most this. Frozen parameters are not counted; a
+   * tied parameter is counted once.
+   */
   readonly clip?: number;
   /** See Optimizer.eager: less memory, a weaker guarantee. Not with clip. */
   readonly eager?: boolean;
-  /** What holds for some parameters: learning-rate multiplier, decay, freezing, by path and role. */
+  /** Settings of some parameters, chosen by path and role: learning-rate multiplier, decay, freezing. */
   readonly groups?: Groups;
 }
 

@@ -1,5 +1,5 @@
 // Graph to Graph: gradients become updates of the states. The chain gradient -> [accumulate] -> [clip] -> guard ->
-// update is explicit; every store is guarded by one flag word, so that a step either happens or does not.
+// update is explicit; one flag word guards every store to a state, so that a failed step changes nothing.
 import { isFloat, type DType } from '../base/dtype.ts';
 import { boundOf } from '../base/shape.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
@@ -16,7 +16,7 @@ import { sqrt } from '../graph/ops/elementwise/sqrt.ts';
 import { sum } from '../graph/ops/reduce/sum.ts';
 import { where } from '../graph/ops/elementwise/where.ts';
 import type { Frozen } from './ages.ts';
-import type { Settled } from './groups.ts';
+import type { ParameterSettings } from './groups.ts';
 import type { Optimizer } from './optimizer.ts';
 
 /** Bits of the flag word. */
@@ -29,14 +29,15 @@ export interface UpdateOptions {
    */
   readonly accumulate?: { readonly batches: number; readonly phase: 'add' | 'apply' };
   /**
-   * Parameters that keep their values and moments, or of which some parts along a dimension do; also those that no
-   * optimiser updates but the model itself (running statistics).
+   * Parameters that keep their values and moments, or of which some parts along a dimension keep them; also those that
+   * the model updates itself and no optimiser does (running statistics).
    */
   readonly frozen?: ReadonlyMap<string, Frozen>;
-  /** What parameters are, and what groups say of them; default: weights of which nothing is said. */
-  readonly settled?: ReadonlyMap<string, Settled>;
+  /** Roles of parameters and their settings from groups; default: all are weights without settings. */
+  readonly settled?: ReadonlyMap<string, ParameterSettings>;
   /**
-   * Parameters whose moments have ages of their own, with the sizes of scalars that follow: [], or [.., parts, 1, ..].
+   * Parameters whose moments have ages that differ from the session's step, with the shape of the scalars that depend
+   * on age: [], or [.., parts, 1, ..].
    */
   readonly aged?: ReadonlyMap<string, readonly number[]>;
 }
@@ -44,23 +45,28 @@ export interface UpdateOptions {
 /** The input that holds a scalar for a parameter whose moments have an age of their own. */
 export const agedName = (scalar: string, parameter: string): string => `${scalar}@${parameter}`;
 export const momentName = (moment: string, parameter: string): string => `optim/${moment}/${parameter}`;
-/** Which moment of which parameter a state is; null: it is none. Names of parameters may hold slashes. */
+/**
+ * The moment and the parameter to which a state belongs; null: the state is no moment. Names of parameters may contain
+ * slashes.
+ */
 export function momentOf(state: string): { readonly moment: string; readonly parameter: string } | null {
   const parameter = ownerOf(state),
     [, moment] = state.split('/');
   return parameter !== null && moment !== 'sum' ? { moment, parameter } : null;
 }
-/** The parameter of which a state of the optimiser, a moment or a sum, is; null: it is none. */
+/**
+ * The parameter to which a state of the optimiser (a moment or a sum of gradients) belongs; null: it is no such state.
+ */
 export const ownerOf = (state: string): string | null => /^optim\/[^/]*\/(.+)$/s.exec(state)?.[1] ?? null;
-/** The same hyper-parameter, for parameters in float64. */
+/** The name of the same hyper-parameter for parameters in float64. */
 export const float64Scalar = (name: string): string => `${name}/float64`;
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
 /**
  * Replaces the outputs `grad/NAME` by updates, and guards the updates that the model makes itself. With accumulation,
- * running statistics get the mean over micro-batches; of a memory, each micro-batch writes its own rows. Adds two
- * outputs: `flag` (int32, 0 = committed), and `grad_norm`, the Euclidean norm of all gradients together without frozen
- * parts, which is not finite if any gradient is not.
+ * running statistics get the mean over micro-batches; in a memory of choices, each micro-batch writes its own rows.
+ * Adds two outputs: `flag` (int32, 0 = committed), and `grad_norm`, the Euclidean norm of all gradients together
+ * without frozen parts, which is not finite if any gradient is not.
  */
 export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, options: UpdateOptions = {}): Graph {
   const builder = GraphBuilder.resume(
@@ -98,7 +104,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     });
   const frozen = options.frozen ?? new Map<string, never>();
   /** `value`, but `old` for frozen parts. */
-  const thawed = (name: string, old: Tensor, value: Tensor): Tensor => {
+  const exceptFrozen = (name: string, old: Tensor, value: Tensor): Tensor => {
     const kept = frozen.get(name);
     return kept === undefined ? value : where(less(maskOf(builder, kept, old), 0.5), value, old);
   };
@@ -180,7 +186,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     return phase === 'add';
   };
   for (const { name, target, value, sumState } of own)
-    if (!keepsSum(sumState, value)) builder.update(target, thawed(name, target, value), flag);
+    if (!keepsSum(sumState, value)) builder.update(target, exceptFrozen(name, target, value), flag);
   for (const { parameterName, parameter, gradient, sumState } of work) {
     if (keepsSum(sumState, gradient)) continue;
     const shape = parameter.shape.map(boundOf);
@@ -200,16 +206,16 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
         : scalarOf(name, parameter.dtype);
     const taken = scale ? mul(gradient, cast(scale, gradient.dtype)) : gradient;
     const next = optimizer.update({ parameter, gradient: taken, role, lr, decay, moment, scalar });
-    builder.update(parameter, thawed(parameterName, parameter, next.parameter), flag);
+    builder.update(parameter, exceptFrozen(parameterName, parameter, next.parameter), flag);
     for (const [name, value] of Object.entries(next.moments))
-      builder.update(moment(name), thawed(parameterName, moment(name), value), flag);
+      builder.update(moment(name), exceptFrozen(parameterName, moment(name), value), flag);
   }
   return builder.build();
 }
 
 /**
- * 1 where a part along `axis` is frozen, else 0: [.., parts, 1, ..]. The mask is data: freezing another part compiles
- * nothing.
+ * 1 where a part along `axis` is frozen, else 0: [.., parts, 1, ..]. The mask is data, so that freezing another part
+ * needs no recompilation.
  */
 function maskOf(builder: GraphBuilder, { parts: kept, axis }: Frozen, like: Tensor): Tensor {
   const parts = kept === true ? new Array<boolean>(boundOf(like.shape[axis])).fill(true) : kept;

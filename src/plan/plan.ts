@@ -1,4 +1,4 @@
-// Lowered to Program: decides where every value lies in memory, and which steps may run at the same time.
+// From Lowered to Program: decides the memory offset of every value, and which steps may run at the same time.
 import { byteSize } from '../base/shape.ts';
 import type { ValueId } from '../graph/graph.ts';
 import { groupsOf } from '../kernel/groupwise.ts';
@@ -80,7 +80,10 @@ export function plan(lowered: Lowered): Program {
     ),
   };
 
-  /** A value may take over the memory of an operand if its own kernel is the last reader, element by element. */
+  /**
+   * A value may reuse the memory of an operand if the kernel that computes the value is the operand's last reader and
+   * works element by element (`inPlace`).
+   */
   function assignBlocks(): Map<ValueId, Block> {
     const made = new Map<ValueId, Block>();
     calls.forEach((c, step) => {
@@ -146,11 +149,11 @@ const MAX_WAVE = 64;
 
 /** Whether two steps touch the same bytes, at least one of them writing. */
 export function conflict(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {
-  return stores(tensors, a, b) || stores(tensors, b, a);
+  return writesMemoryOf(tensors, a, b) || writesMemoryOf(tensors, b, a);
 }
 
-/** Whether `a` writes what `b` touches. */
-function stores(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {
+/** Whether `a` writes bytes that `b` reads or writes. */
+function writesMemoryOf(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {
   return a.buffers.some(
     (t, i) =>
       a.writes[i] &&

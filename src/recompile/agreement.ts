@@ -1,10 +1,10 @@
 // What processes that train one model together must agree on before a plan changes. With one process every answer is
 // its own.
-import type { Shown } from '../observe/run-stats.ts';
+import type { StepReport } from '../observe/run-stats.ts';
 
 export interface Agreement {
   /** One step's statistics over all processes: loads summed, times the longest. */
-  reduceStats(own: Shown): Promise<Shown>;
+  reduceStats(own: StepReport): Promise<StepReport>;
   /**
    * Whether all processes have the new plan ready before step `step`; if so, all use it from that step on. All ask at
    * each step boundary while they wait for a plan.

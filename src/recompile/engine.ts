@@ -5,7 +5,7 @@
 //
 // Class N: results stay the same, bit by bit. Class R: results change.
 import { keepRecent } from '../base/recent.ts';
-import { RunStats, type Shown } from '../observe/run-stats.ts';
+import { RunStats, type StepReport } from '../observe/run-stats.ts';
 import type { Change, TakeBack } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
 import { asError, messageOf, Pending, type Decision } from './pending.ts';
@@ -193,7 +193,7 @@ export class Engine {
   }
 
   /** Called after a step. `compared`: the result of the comparison, if the step also ran with the new plan. */
-  async end(own: Shown, compared: Comparison | null): Promise<void> {
+  async end(own: StepReport, compared: Comparison | null): Promise<void> {
     let shown = own;
     try {
       shown = await this.#agreement.reduceStats(own);

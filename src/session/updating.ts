@@ -4,7 +4,7 @@
 import type { TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { Ages, partsOf, type Frozen, type Missed } from '../optim/ages.ts';
-import { isSaid, settle, type Settled } from '../optim/groups.ts';
+import { hasSettings, settingsOf, type ParameterSettings } from '../optim/groups.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { agedName, float64Scalar, momentName, type UpdateOptions } from '../optim/updates.ts';
 import type { Knobs, Move } from '../trace/knobs.ts';
@@ -17,7 +17,7 @@ import { frozenIn } from './frozen.ts';
  * missed.
  */
 export interface UpdatingState {
-  readonly groups?: Readonly<Record<string, Omit<Settled, 'role'>>>;
+  readonly groups?: Readonly<Record<string, Omit<ParameterSettings, 'role'>>>;
   readonly missed?: Readonly<Record<string, Missed>>;
 }
 
@@ -32,7 +32,7 @@ export class Updating {
   readonly #parameters: ReadonlyMap<string, Parameter>;
   readonly #trained: ReadonlyMap<string, Parameter>;
   readonly #knobs: Pick<Knobs, 'kept'>;
-  readonly #settled: ReadonlyMap<string, Settled>;
+  readonly #settled: ReadonlyMap<string, ParameterSettings>;
   readonly #ages = new Ages();
   /** Cache of `frozen()` for models without settings that freeze; valid until something writes `Parameter.frozen`. */
   #cachedFrozen: { readonly writes: number; readonly frozen: ReadonlyMap<string, Frozen> } | null = null;
@@ -42,7 +42,7 @@ export class Updating {
     this.#parameters = parameters;
     this.#knobs = knobs;
     this.#trained = new Map([...parameters].filter(([, p]) => p.trained));
-    this.#settled = optimizer ? settle(optimizer, this.#trained) : new Map();
+    this.#settled = optimizer ? settingsOf(optimizer, this.#trained) : new Map();
   }
 
   /** What the next step does not change: by `Parameter.frozen`, settings of modules, or groups of the optimiser. */
@@ -132,7 +132,7 @@ export class Updating {
 
   /** Counts a committed step. frozen: as it was when the step began. */
   countStep(frozen: ReadonlyMap<string, Frozen>): void {
-    this.#ages.passed(frozen);
+    this.#ages.countFrozenStep(frozen);
   }
 
   /** The session continues from another step. moments: where the value of each moment comes from. */
@@ -159,7 +159,7 @@ export class Updating {
   /** The state for a checkpoint; plain JSON. */
   state(): UpdatingState {
     const groups = [...this.#settled]
-        .filter(([, s]) => isSaid(s))
+        .filter(([, s]) => hasSettings(s))
         .map(([name, { role: _, ...said }]) => [name, said] as const),
       missed = this.#ages.state();
     return {

@@ -10,7 +10,7 @@ import { messageOf } from '../recompile/pending.ts';
 import { SESSION, type Change } from '../trace/knobs.ts';
 import { isCache, type Caches, type Runnable } from '../run/executor.ts';
 import { keep, type Part as StatePart } from '../run/undo.ts';
-import type { Shown } from '../observe/run-stats.ts';
+import type { StepReport } from '../observe/run-stats.ts';
 import { SessionEngineHost, type EngineSession } from './engine-host.ts';
 import type { Traced } from './programs.ts';
 
@@ -72,7 +72,7 @@ export class Watch {
   async run(
     { shape, programs: traced, parts: make }: Work,
     checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
-    finish: (outputs: readonly Outputs[], parts: readonly Part[]) => Omit<Shown, 'ms'>,
+    finish: (outputs: readonly Outputs[], parts: readonly Part[]) => Omit<StepReport, 'ms'>,
   ): Promise<void> {
     const { knobs, programs, updating } = this.#session,
       { engine } = this;

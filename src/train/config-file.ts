@@ -128,7 +128,7 @@ function asObject(value: unknown, file: string): Record<string, unknown> {
 const has = (value: unknown, method: string): boolean =>
   typeof value === 'object' && value !== null && typeof (value as Record<string, unknown>)[method] === 'function';
 
-/** By key: whether the value is a part that the file built, and not plain data. */
+/** For each key: tells whether its value is a part that the file built, not plain data. */
 const BUILT: Readonly<Record<keyof Parts, (value: unknown) => boolean>> = {
   model: (v) => has(v, 'forward'),
   data: (v) => typeof v === 'function' || has(v, 'batches'),

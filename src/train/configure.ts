@@ -6,7 +6,7 @@ import { isJson, loadConfigFile, refuseConfigAsText, type ConfigSource } from '.
 import { buildExperiment, type Experiment } from './experiment.ts';
 import type { Json } from '../io/json.ts';
 import { checkPolicies } from '../recompile/policies/table.ts';
-import { FREE, withOverrides, type Overrides } from './overrides.ts';
+import { RESUME_MAY_CHANGE, withOverrides, type Overrides } from './overrides.ts';
 import { ConfigError, parseConfig, type Config, type ConfigData } from './schema.ts';
 
 /** What a run folder and its checkpoints keep: enough to build the model again. */
@@ -20,7 +20,10 @@ export interface Configured {
   readonly experiment: Experiment;
 }
 
-/** A config file (or `defaults`, by themselves the default model) with flags over it. */
+/**
+ * The experiment of a config file whose settings the flags replace. Without a file, `defaults` are the settings; if
+ * they are empty too, the default model is used.
+ */
 export async function configure(
   file: string | undefined,
   overrides: Overrides,
@@ -39,7 +42,7 @@ export async function configure(
     checkPolicies(experiment.model, config.recompile);
     return { settings, experiment };
   } catch (error) {
-    // A value that a layer or an optimiser refuses comes from the config.
+    // If a layer or an optimiser refuses a value, the value comes from the config: report a ConfigError.
     if (error instanceof ConfigError || !(error instanceof UserError)) throw error;
     throw new ConfigError(`${file === undefined ? '' : `${file}: `}${error.message.split('\n')[0]}`, error.hint, error);
   }
@@ -74,7 +77,7 @@ export async function rebuild(
     throw new ConfigError(`${file} has no effect here: the run was not started with a config file`, 'leave it out');
   }
   if (isJson(file) !== isJson(source.path)) {
-    const what = `${file} cannot stand in for ${source.path}, with which the run was started`;
+    const what = `${file} cannot replace ${source.path}, with which the run was started`;
     throw new ConfigError(what, 'name that file, or a copy of it');
   }
   if (!isJson(file)) return rebuildFrom(settings, file, say);
@@ -120,7 +123,7 @@ export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line
   const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) }, undefined, {
     stored: true,
   });
-  const free: readonly string[] = [...FREE, 'steps'];
+  const free: readonly string[] = [...RESUME_MAY_CHANGE, 'steps'];
   for (const key of Object.keys(asked) as (keyof Config)[]) {
     if (free.includes(key) || JSON.stringify(asked[key]) === JSON.stringify(config[key])) continue;
     throw new ConfigError(
@@ -131,7 +134,7 @@ export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line
   if (asked.steps !== config.steps)
     say(
       `the run was started for ${config.steps} steps and goes on to ` +
-        `${asked.steps}; its learning rates follow the new number`,
+        `${asked.steps}; the learning-rate schedule uses the new number`,
     );
   return { ...stored, config: asked };
 }

@@ -1,13 +1,15 @@
-// Metrics: numbers about a model's output that are no loss, measured with validation. A metric that is a mean over
+// Metrics: numbers about a model's output besides the loss, measured during validation. A metric that is a mean over
 // samples is a function of one batch. Others (ratios, roots) need all batches, so they keep a tally.
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import { UserError } from '../base/errors.ts';
 
-/** The mean of something over a batch: a function of output and batch. */
+/** A metric that is a mean over a batch: a function of output and batch. */
 export interface MeanMetric {
   (output: HostTensor, batch: Batch): number;
-  /** The number of things that the mean is over, which is the weight of the batch; default its samples (the first
-   * dimension of x). Batches with 0 are ignored. */
+  /**
+   * The number of items that the mean is over, which is the weight of the batch; default: its samples (the first
+   * dimension of x). Batches with 0 items are ignored.
+   */
   readonly count?: (batch: Batch) => number;
 }
 /** The state of a metric during a pass over the data. */
@@ -30,17 +32,17 @@ export function tallyOf(metric: Metric): Tally {
     add(output, batch) {
       const n = count(batch);
       if (!(n >= 0 && n < Infinity)) {
-        const hint = 'count: (batch) => how much the mean of this batch is over';
+        const hint = 'count: (batch) => the number of items that the mean of this batch is over';
         throw new UserError(`a metric's count must be a number of at least 0, got ${String(n)}`, hint);
       }
       all += n;
-      if (n > 0) total += metric(output, batch) * n; // a mean over nothing is no number
+      if (n > 0) total += metric(output, batch) * n; // the metric of an empty batch may be NaN
     },
     value: () => total / all,
   };
 }
 
-/** A mean over targets. */
+/** A metric that is a mean over targets, so that a batch's weight is its number of targets. */
 function overTargets(metric: (output: HostTensor, batch: Batch) => number): MeanMetric {
   const own = (output: HostTensor, batch: Batch): number => metric(output, batch);
   return Object.assign(own, { count: ({ y }: Batch) => y.data.length });
@@ -77,7 +79,7 @@ interface Rows {
   readonly rows: number;
 }
 
-/** [..., classes] of output for int32 [...] of targets. */
+/** The sizes of output [..., classes] and targets int32 [...]. Throws UserError if they do not fit together. */
 function rowsOf(name: string, output: HostTensor, y: HostTensor): Rows {
   const classes = output.shape.at(-1) ?? 1,
     rows = y.data.length;
@@ -208,7 +210,7 @@ export const perplexity: TallyMetric = {
   },
 };
 
-/** Mean absolute difference: output and target of as many elements. */
+/** Mean absolute difference of output and target, which have the same number of elements. */
 export const meanAbsoluteError: MeanMetric = overTargets((output, { y }) => {
   const n = sameSize('meanAbsoluteError', output, y);
   let total = 0;
@@ -216,8 +218,10 @@ export const meanAbsoluteError: MeanMetric = overTargets((output, { y }) => {
   return total / n;
 });
 
-/** Coefficient of determination, 1 - sum((y - output)^2) / sum((y - mean y)^2), of all batches together; NaN where the
- * targets do not differ. */
+/**
+ * Coefficient of determination, 1 - sum((y - output)^2) / sum((y - mean y)^2), of all batches together; NaN if all
+ * targets are equal.
+ */
 export const r2: TallyMetric = {
   tally() {
     let rest = 0,
@@ -229,10 +233,10 @@ export const r2: TallyMetric = {
         const n = sameSize('r2', output, y);
         for (let i = 0; i < n; i++) {
           rest += (y.data[i] - output.data[i]) ** 2;
-          // Welford's update, which does not cancel.
-          const away = y.data[i] - mean;
-          mean += away / ++count;
-          spread += away * (y.data[i] - mean);
+          // Welford's update, which loses no precision by cancellation.
+          const deviation = y.data[i] - mean;
+          mean += deviation / ++count;
+          spread += deviation * (y.data[i] - mean);
         }
       },
       value: () => (spread === 0 ? NaN : 1 - rest / spread),

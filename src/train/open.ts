@@ -76,7 +76,7 @@ export function openSession(
     observe = false,
   }: SessionOptions,
 ): Promise<Session> {
-  // A listener of events learns from events that a rule failed, so no line is needed.
+  // If the caller listens to events, it gets an event when a rule fails, so no line is printed.
   const told = (line: string, topic?: 'rule'): void => {
     if (!(events && topic === 'rule')) say(line);
   };

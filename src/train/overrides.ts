@@ -3,7 +3,10 @@
 import type { Parts } from './experiment.ts';
 import { ConfigError, type Config } from './schema.ts';
 
-/** Settings of a run. true: a run that is resumed may have another value, because it changes no number of the steps. */
+/**
+ * Settings of a run. true: a resumed run may have another value, because the setting does not change the results of
+ * steps.
+ */
 const RUN = {
   steps: false,
   batch: false,
@@ -38,13 +41,14 @@ const MODEL_FLAGS: readonly ModelFlag[] = [...keys(MODEL), ...keys(EXPERTS)];
 export const OVERRIDES: readonly string[] = ['data', 'lr', ...keys(RUN), ...MODEL_FLAGS];
 
 /**
- * What may differ between a run and its continuation. Whether data elsewhere is the same data, its fingerprint tells.
+ * Flags that may differ when a run is resumed. Paths of data may differ too: a fingerprint shows whether the data is
+ * the same.
  */
-export const FREE: readonly ('data' | RunFlag)[] = ['data', ...keys(RUN).filter((name) => RUN[name])];
+export const RESUME_MAY_CHANGE: readonly ('data' | RunFlag)[] = ['data', ...keys(RUN).filter((name) => RUN[name])];
 
 type Data = Record<string, unknown>;
 
-/** The settings with the flags in their places. `parts`: what the config file built itself. */
+/** The settings, replaced by flags where given. `parts`: what the config file built itself. */
 export function withOverrides(data: Readonly<Data>, flags: Overrides, parts: Parts): Data {
   const out: Data = { ...data };
   for (const name of keys(RUN)) if (flags[name] !== undefined) out[name] = flags[name];

@@ -179,7 +179,7 @@ export function parseConfig(
   throw new ConfigError(`${place}${at || 'the config'}: ${issue.message}`, HINT);
 }
 
-const MOST_TOKENS = 2 ** 31 - 1; // in a batch: rows are counted by int32
+const MOST_TOKENS = 2 ** 31 - 1; // in a batch, because int32 numbers count the rows
 const HINT = 'dynamoe train --help tells what may be set';
 
 /** Throws ConfigError for a setting that has no effect together with the others. */

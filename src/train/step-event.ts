@@ -55,5 +55,5 @@ export function stepEvent({ step, loss, aux, stats, gradNorm }: StepResult, meas
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 export const round = (x: number, digits: number): number => Number(x.toFixed(digits));
-/** Six digits, for numbers that are only displayed. */
+/** Rounds to six significant digits, for numbers that are only displayed. */
 const short = (x: number): number => Number(x.toPrecision(6));

@@ -13,7 +13,7 @@ import type { LogEvent } from './events.ts';
 import type { Logger, RunInfo } from './logger.ts';
 
 const FLUSH_BYTES = 1 << 16,
-  FLUSH_MS = 2000; // what is collected before it is written
+  FLUSH_MS = 2000; // records are written when there are more bytes, or after more time, than this
 
 /** `folder`: default the folder `tensorboard` of the run's. */
 export function tensorBoard(folder?: string): Logger {
@@ -23,9 +23,9 @@ export function tensorBoard(folder?: string): Logger {
 class TensorBoard implements Logger {
   readonly #folder: string | undefined;
   #path = '';
-  /** Open: the file may be moved with the run's folder. */
+  /** The file stays open, because its path may change if the run's folder is moved. */
   #file = -1;
-  #kept: Buffer[] = [];
+  #records: Buffer[] = [];
   #bytes = 0;
   #flushed = 0;
 
@@ -70,20 +70,20 @@ class TensorBoard implements Logger {
   }
 
   #keep(record: Buffer): void {
-    this.#kept.push(record);
+    this.#records.push(record);
     this.#bytes += record.length;
   }
 
   #flush(): void {
-    // A file made anew would lack what every reader looks for at its beginning.
+    // Appending by path would create a new file without the version record that readers need at its beginning.
     if (fstatSync(this.#file).nlink === 0)
       throw new UserError(`${shownPath(this.#path)} is gone`, 'it was removed while the run went on');
     try {
-      appendFileSync(this.#file, Buffer.concat(this.#kept));
+      appendFileSync(this.#file, Buffer.concat(this.#records));
     } catch (error) {
       throw fault('write', this.#path, error);
     }
-    this.#kept = [];
+    this.#records = [];
     this.#bytes = 0;
     this.#flushed = performance.now();
   }

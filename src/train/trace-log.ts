@@ -43,9 +43,9 @@ export function traceLog(
   };
   return {
     async init({ step }) {
-      if (isFilled(path) && !(resumed && (await isOurs(path, step, headerLine(layers))))) refuse(path);
-      // A run that was killed before its first checkpoint begins anew, and so does its trace. A pipe has nothing to go
-      // on with.
+      if (isFilled(path) && !(resumed && (await canContinue(path, step, headerLine(layers))))) refuse(path);
+      // A run that was killed before its first checkpoint starts again at step 0, and its trace too. A pipe cannot be
+      // continued.
       if (isFile(path)) await (await EventLog.open(path, step)).close();
       if (!isFilled(path)) write(`${headerLine(layers)}\n`);
       begun = true;
@@ -79,13 +79,15 @@ const isFilled = (path: string): boolean => existsSync(path) && statSync(path).i
 
 function refuse(path: string): never {
   throw new UserError(
-    `${shownPath(path)} is there already`,
+    `${shownPath(path)} exists already`,
     'name another file for --trace; only a run that is continued with --resume continues its trace',
   );
 }
 
-/** Whether a file is a trace that the run may continue; a run from its first step needs one of the same layers. */
-async function isOurs(path: string, step: number, header: string): Promise<boolean> {
+/**
+ * Whether the file is a trace that the run may continue. For a run that starts at step 0, its header must be the same.
+ */
+async function canContinue(path: string, step: number, header: string): Promise<boolean> {
   for await (const [first = ''] of linesOf(path))
     return step === 0 ? first === header : first.startsWith('{"event":"trace"');
   return false;

@@ -47,7 +47,7 @@ const SAVE_MS = 10_000; // least time between checkpoints, if no number of steps
 const LOOK_MS = 2000; // least time between checks that the run folder still exists
 const SAVE_SHARE = 50; // the time between checkpoints is at least this many times that of writing one
 
-const MANY = 2000; // parameter tensors: a model that is not compiled in seconds
+const SLOW_TENSORS = 2000; // number of parameter tensors above which compiling may take minutes
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
 
@@ -58,26 +58,27 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   });
   checkTraining(experiment);
   const data = experiment.data(options.say);
-  const early: RecompileEvent[] = []; // decided before there is a log
-  let told = (event: RecompileEvent): void => {
-    early.push(event);
+  const earlyDecisions: RecompileEvent[] = []; // decisions before the log is open
+  let onDecision = (event: RecompileEvent): void => {
+    earlyDecisions.push(event);
   };
   const session = await openSession(experiment, {
     device: options.device ?? experiment.config.device,
     say: options.say,
     observe: true,
     events: (event) => {
-      told(event);
+      onDecision(event);
     },
   });
   try {
     for (const rule of policiesFor(experiment.model, experiment.config.recompile)) session.recompile(rule);
     options.busy?.('compiling');
     const { size: tensors } = session.named.parameters;
-    if (tensors > MANY) options.say(`compiling a model of ${tensors} parameter tensors, which may take minutes`);
+    if (tensors > SLOW_TENSORS)
+      options.say(`compiling a model of ${tensors} parameter tensors, which may take minutes`);
     const { batch: size, seed } = experiment.config;
     await session.prepare(await firstBatch(data, { size, seed, context: experiment.context }));
-    const mark = await markOf(data);
+    const mark = await dataMark(data);
     const run = await openRun(out, {
       resume,
       say: options.say,
@@ -86,11 +87,11 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     });
     try {
       const training = new Training(options, session, data, mark, run);
-      told = (event) => {
+      onDecision = (event) => {
         training.recompiled(event);
       };
-      // A resumed run has the plan that it had before.
-      return await training.run(resume ? early.filter((e) => e.error !== undefined) : early);
+      // A resumed run continues with its earlier plan, so decisions for the initial plan are not logged, only errors.
+      return await training.run(resume ? earlyDecisions.filter((e) => e.error !== undefined) : earlyDecisions);
     } finally {
       await run.close();
     }
@@ -110,8 +111,8 @@ async function firstBatch(data: TrainingData, options: TextBatchOptions): Promis
   return windowsShape(options.size, options.context);
 }
 
-/** What a checkpoint stores about the data. */
-async function markOf(data: TrainingData): Promise<DataMark> {
+/** What a checkpoint stores to identify the data. */
+async function dataMark(data: TrainingData): Promise<DataMark> {
   const fingerprint = await data.fingerprint();
   if (!(data instanceof TextDataset)) return { fingerprint };
   const { files, bytes } = await data.info();
@@ -212,7 +213,7 @@ class Training {
       if (stop?.aborted) break;
       const result = await this.#step(batch);
       this.#loggers.log(this.#stepEvent(result, batch, performance.now() - mark));
-      await this.#tellPlan(batch);
+      await this.#logPlan(batch);
       await this.#validateIfDue();
       if (this.#saveDue() || (await this.#folderLost())) await this.#save();
       mark = performance.now();
@@ -310,7 +311,7 @@ class Training {
     );
   }
 
-  /** Whether steps change a state, so that it must be finite. */
+  /** Whether steps change the state, so that its values must be finite. */
   readonly #trained = (name: string): boolean =>
     name.startsWith('optim/') || this.#session.named.parameters.get(name)?.trained === true;
 
@@ -325,7 +326,7 @@ class Training {
   }
 
   /** Writes the event of a plan that has run its first step; its program is loaded. */
-  async #tellPlan(batch: Batch): Promise<void> {
+  async #logPlan(batch: Batch): Promise<void> {
     const from = this.#planFrom;
     if (from === null || this.#session.steps < from) return;
     this.#planFrom = null;
@@ -379,7 +380,7 @@ class Training {
     try {
       await this.#save();
     } catch {
-      /* the first error is the one that is told */
+      /* only the first error is reported */
     }
     const { saved } = this.#state();
     if (saved?.step === step) this.#options.say(`step ${step} is saved: ${saved.path}`);

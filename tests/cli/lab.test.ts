@@ -92,7 +92,7 @@ test('train --trace records every load; a resumed run goes on in the file; lab r
       '--json',
     );
   assert.deepEqual([again.code, await readFile(trace, 'utf8')], [1, before]);
-  assert.match(again.stderr, /trace\.jsonl is there already/);
+  assert.match(again.stderr, /trace\.jsonl exists already/);
 });
 
 test('lab --generate writes a trace that lab reads; policies may have options', async (t) => {

@@ -92,7 +92,7 @@ test('a run as its log tells it', () => {
   assert.equal(run.status, 'done');
   assert.deepEqual(run.rowsAt(LAYER, 11, [40, 10, 10, 4]), [24, 24, 24, 24], 'ceil(1.5 * 64 / 4)');
   assert.deepEqual(run.rowsAt(LAYER, 12, [40, 10, 10, 4]), [40, 40, 40, 40]);
-  const told = run.layers.get(LAYER)?.told;
+  const told = run.layers.get(LAYER)?.stats;
   assert.deepEqual([...(told?.keys() ?? [])], ['spilled', 'gate_entropy']);
   for (const c of told?.values() ?? []) assert.equal(c.length, run.step.length);
 });

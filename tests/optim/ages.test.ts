@@ -233,8 +233,8 @@ test('ages go along with the moments of experts that are split and merged', asyn
     frozen = new Map([['w1', { parts: [false, false, true, true], axis: 0 }]]),
     of = (): unknown => ages.of('w1'),
     count = (): number => 4;
-  for (let i = 0; i < 10; i++) ages.passed(frozen);
-  ages.passed(new Map([['w1', { parts: [true, false, true, true], axis: 0 }]]));
+  for (let i = 0; i < 10; i++) ages.countFrozenStep(frozen);
+  ages.countFrozenStep(new Map([['w1', { parts: [true, false, true, true], axis: 0 }]]));
   assert.deepEqual(of(), { axis: 0, parts: [1, 0, 11, 11] });
   const place = (part: number) => ({ parameter: 'w1', axis: 0, part });
   const back = ages.carry(

@@ -266,10 +266,10 @@ test('the trace of a run without a checkpoint is overwritten only when that run 
   const begun = readFileSync(path, 'utf8');
   await traceLog(path, model, { resumed: true }).init?.(info);
   assert.equal(readFileSync(path, 'utf8'), begun);
-  assert.throws(() => traceLog(path, model), /is there already/);
+  assert.throws(() => traceLog(path, model), /exists already/);
   await assert.rejects(
     async () => traceLog(path, toyLM({ experts: 2 }), { resumed: true }).init?.(info),
-    /is there already/,
+    /exists already/,
   );
   assert.equal(readFileSync(path, 'utf8'), begun);
 });
@@ -319,7 +319,7 @@ test('a trace is continued after the checkpoint, without torn lines and later st
   writeFileSync(mine, 'my notes\n');
   await assert.rejects(
     async () => traceLog(mine, model, { resumed: true }).init?.({ folder, settings: {}, step: 4 }),
-    /mine\.txt is there already/,
+    /mine\.txt exists already/,
   );
   assert.equal(readFileSync(mine, 'utf8'), 'my notes\n');
 });

@@ -32,7 +32,7 @@ export interface ChartOptions {
   readonly height?: number;
   readonly format: (value: number) => string;
   readonly zoom: (range: readonly [number, number] | null) => void;
-  /** Whether the keyboard can reach its marks; only those of one chart. */
+  /** Whether the keyboard can reach the marks of this chart; true for one chart only. */
   readonly leads?: boolean;
 }
 
@@ -160,7 +160,10 @@ export class Chart {
     return plot;
   }
 
-  /** Buttons over the plot; created again only if something moved, because one may have the keyboard focus. */
+  /**
+   * Places the marks, as buttons over the plot. They are created again only if something moved, because one may have
+   * the keyboard focus.
+   */
   #placeMarks(plot: uPlot, min: number, max: number): void {
     const seen = this.#marks
       .map((m) => ({ m, x: plot.valToPos(m.at, 'x') }))

@@ -21,7 +21,7 @@ export function byId<T extends HTMLElement = HTMLElement>(id: string): T {
 }
 
 /** Sets an element's text if it differs, to avoid needless layout. */
-export function say(element: Element, text: string): void {
+export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -42,7 +42,7 @@ export function table(caption: string, head: readonly string[], rows: readonly (
 }
 
 /** Sizes a canvas to the pixels of the screen. Returns its context, scaled to CSS pixels. */
-export function paper(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
+export function resizedContext(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
   const ratio = window.devicePixelRatio || 1,
     w = Math.round(width * ratio),
     h = Math.round(height * ratio);

@@ -2,7 +2,7 @@
 // its mean share in an interval of steps; load beyond the capacity has its own colour. The last step is shown at the
 // right.
 import { LEFT, RIGHT } from './charts.ts';
-import { el, paper, say, table } from './dom.ts';
+import { el, resizedContext, setText, table } from './dom.ts';
 import { count, knob } from './format.ts';
 import type { Bin } from './bins.ts';
 import type { Layer, Run } from './run.ts';
@@ -63,7 +63,7 @@ export class Heat {
     });
     this.#box.addEventListener('pointerleave', () => {
       this.#at = null;
-      this.#tell();
+      this.#describeCell();
     });
     this.#box.addEventListener('keydown', (e) => {
       this.#key(e);
@@ -86,11 +86,11 @@ export class Heat {
       gap = row > 7 ? 3 : 1;
     const plot = width - LEFT - RIGHT - now,
       height = experts * (row + gap) + AXIS,
-      context = paper(this.#canvas, width, height),
+      context = resizedContext(this.#canvas, width, height),
       colours = theme();
     const x = (at: number): number => LEFT + ((at - min) / Math.max(1e-9, max - min)) * plot;
     const y = (e: number): number => e * (row + gap);
-    say(this.#knobs, describe(run, layer));
+    setText(this.#knobs, layerSettings(run, layer));
 
     const from = view.axis === 'step' ? min : run.step.at(run.elapsed.indexOf(min)),
       to = view.axis === 'step' ? max : run.step.at(Math.min(run.step.length - 1, run.elapsed.indexOf(max)));
@@ -130,7 +130,7 @@ export class Heat {
     for (const r of run.recompiles)
       if (r.effect !== null) this.#mark(context, x(place(view, run, r.effect)), plot, height - AXIS, r.kept);
     if (now > 0 && layer.load.length > 0) this.#last(context, layer, y, LEFT + plot + RIGHT, now - 4);
-    this.#tell();
+    this.#describeCell();
     this.#fill();
   }
 
@@ -258,7 +258,7 @@ export class Heat {
     const bin = this.#drawn.findIndex((d) => x >= d.left && x < d.right),
       expert = Math.floor(y / (this.#row + (this.#row > 7 ? 3 : 1)));
     this.#at = bin < 0 || expert >= (this.#layer?.bins.experts ?? 0) ? null : { bin, expert };
-    this.#tell();
+    this.#describeCell();
   }
 
   #key(event: KeyboardEvent): void {
@@ -275,20 +275,21 @@ export class Heat {
       bin: clamp(bin + move[0] * (event.shiftKey ? 10 : 1), this.#drawn.length),
       expert: clamp(expert + move[1], this.#layer.bins.experts),
     };
-    this.#tell();
+    this.#describeCell();
   }
 
-  /** Describes the cell under the pointer, or the one that the arrow keys have selected. */
-  #tell(): void {
+  /** Describes in words the cell under the pointer, or the one that the arrow keys have selected. */
+  #describeCell(): void {
     const bin = this.#drawn[this.#at?.bin ?? -1]?.bin as Bin | undefined,
       e = this.#at?.expert ?? 0;
-    if (!bin || !this.#layer || !this.#run) return say(this.#readout, 'Point at a band, or move with the arrow keys.');
+    if (!bin || !this.#layer || !this.#run)
+      return setText(this.#readout, 'Point at a band, or move with the arrow keys.');
     const load = bin.load[e],
       share = load / (bin.load.reduce((a, b) => a + b, 0) / bin.load.length),
       cap = this.#run.rowsAt(this.#layer.path, bin.to, bin.load)?.[e];
     const steps = bin.from === bin.to ? `step ${bin.from}` : `steps ${bin.from} to ${bin.to}`;
     const limit = cap === undefined ? '' : `; capacity ${cap}${load > cap ? `, ${count(load - cap)} beyond it` : ''}`;
-    say(
+    setText(
       this.#readout,
       `${steps}, expert ${e}: ${count(load)} choices${bin.steps > 1 ? ' a step' : ''}, ${share.toFixed(2)} times ` +
         `the even share${limit}`,
@@ -327,7 +328,7 @@ export class Heat {
 }
 
 /** 8 experts, topK 2, capacity 2, spill, padded */
-function describe(run: Run, { path, bins }: Layer): string {
+function layerSettings(run: Run, { path, bins }: Layer): string {
   const knobs = run.plans.at(-1)?.layers[path];
   if (!knobs) return `${bins.experts} experts`;
   const { topK, capacity, overflow, dispatch } = knobs;

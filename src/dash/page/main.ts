@@ -1,7 +1,7 @@
 // The page: receives the logs of runs as server-sent events and draws them.
 import { Chart, type Line, type Mark } from './charts.ts';
 import { drawDecisions, hideTip, marksOf } from './decisions.ts';
-import { byId, el, say, table } from './dom.ts';
+import { byId, el, setText, table } from './dom.ts';
 import { bytes, count, duration, fixed, outcome } from './format.ts';
 import { Heat } from './heat.ts';
 import { parsed } from './parse.ts';
@@ -60,7 +60,7 @@ const curves = {
 };
 byId('curves').append(...Object.values(curves).map((c) => c.element));
 /** Titles of the charts of layer statistics, by name. */
-const told = new Map<string, Chart>(),
+const statCharts = new Map<string, Chart>(),
   heats = new Map<string, Heat>(),
   plan = new PlanView(redraw);
 const TITLES: Readonly<Record<string, string>> = {
@@ -146,7 +146,7 @@ function head(run: Run): void {
     steps = run.step.last || 0,
     total = start?.steps ?? 0,
     live = connection === 'live';
-  say(byId('name'), view.runs.length > 1 ? `${view.runs.length} runs` : run.name);
+  setText(byId('name'), view.runs.length > 1 ? `${view.runs.length} runs` : run.name);
   document.title = `${total > 0 ? `${Math.round((steps / total) * 100)}% ` : ''}${run.name} – DynaMoE`;
   const text = {
     waiting: 'waiting for the first step',
@@ -162,24 +162,24 @@ function head(run: Run): void {
   const lost = run.gone ? `its folder is gone; ${status === 'running' ? 'this is what was read before' : text}` : text;
   const done = `${Number.isFinite(steps) ? steps : 0}${total > 0 ? ` of ${total}` : ''}`,
     trouble = !live && status !== 'running' && connection !== 'ended' ? ` (${connection})` : '';
-  say(byId('status'), `${lost}, step ${done}${trouble}`);
+  setText(byId('status'), `${lost}, step ${done}${trouble}`);
   document.body.dataset['connection'] = connection;
   // Green only if the run is seen to be running.
   byId('dot').className = run.gone ? 'failed' : status === 'running' && !live ? 'waiting' : status;
   byId<HTMLProgressElement>('progress').value = total > 0 && steps > 0 ? steps / total : 0;
-  say(byId('about'), start ? `${count(start.parameters)} parameters, ${start.device}` : '');
-  speak(`${run.name}: ${lost.split(',')[0]}`, run);
+  setText(byId('about'), start ? `${count(start.parameters)} parameters, ${start.device}` : '');
+  announce(`${run.name}: ${lost.split(',')[0]}`, run);
 }
 
-let spoken = '',
+let announced = '',
   heard = 0;
 /** Announces the run's status and each decision to screen readers, but not every step. */
-function speak(state: string, run: Run): void {
+function announce(state: string, run: Run): void {
   const fresh = run.recompiles.length > heard ? run.recompiles.at(-1) : undefined;
   heard = run.recompiles.length;
   const text = fresh ? `Recompilation by ${fresh.rule}: ${outcome(fresh)}` : state;
-  if (fresh || state !== spoken) say(byId('spoken'), text);
-  spoken = state;
+  if (fresh || state !== announced) setText(byId('spoken'), text);
+  announced = state;
 }
 
 const RECENT = 50; // steps
@@ -229,8 +229,8 @@ function tiles(run: Run): void {
       ...rows.map(([name]) => el('div', {}, el('dt', {}, name), el('dd'), el('dd', { class: 'more' }))),
     );
   rows.forEach(([, value, more], i) => {
-    say(list.children[i].children[1], value);
-    say(list.children[i].children[2], more);
+    setText(list.children[i].children[1], value);
+    setText(list.children[i].children[2], more);
   });
 }
 
@@ -250,11 +250,11 @@ function layers(run: Run, marks: readonly Mark[]): void {
     if (bottom > -600 && top < window.innerHeight + 600) heat.draw(run.layers.get(path)!, view);
   }
   const shares = paths.map((path) => heats.get(path)!.top);
-  if (shares.length > 0) say(byId('ramp-top'), `${Math.max(...shares).toFixed(1)} times the even share`);
+  if (shares.length > 0) setText(byId('ramp-top'), `${Math.max(...shares).toFixed(1)} times the even share`);
   const lines = new Map<string, Line[]>(),
     { series } = theme();
   paths.forEach((path, i) => {
-    for (const [name, ys] of run.layers.get(path)!.told)
+    for (const [name, ys] of run.layers.get(path)!.stats)
       lines.set(name, [
         ...(lines.get(name) ?? []),
         { label: path, xs: run[view.axis], ys, colour: series[i % series.length], width: 1.5 },
@@ -264,8 +264,8 @@ function layers(run: Run, marks: readonly Mark[]): void {
     order = ['dropped', 'spilled', 'gate_entropy', 'agreement', 'second_gate_weight'];
   const seen = [...lines.keys()].sort((a, b) => ((order.indexOf(a) + 99) % 99) - ((order.indexOf(b) + 99) % 99));
   for (const name of seen)
-    if (!told.has(name))
-      told.set(
+    if (!statCharts.has(name))
+      statCharts.set(
         name,
         new Chart({
           title: TITLES[name] ?? name.replaceAll('_', ' '),
@@ -275,9 +275,9 @@ function layers(run: Run, marks: readonly Mark[]): void {
       );
   if (box.dataset['names'] !== seen.join()) {
     box.dataset['names'] = seen.join();
-    box.replaceChildren(...seen.map((name) => told.get(name)!.element));
+    box.replaceChildren(...seen.map((name) => statCharts.get(name)!.element));
   }
-  for (const name of seen) told.get(name)!.draw(lines.get(name)!, view, marks);
+  for (const name of seen) statCharts.get(name)!.draw(lines.get(name)!, view, marks);
 }
 
 function curveTable(run: Run): void {

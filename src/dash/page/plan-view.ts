@@ -1,7 +1,7 @@
 // The plan of a run: a map of the arena (address and lifetime of each tensor), the kernels of a step on a time line,
 // and a table of the time by module.
 import type { PlanEvent } from '../../train/events.ts';
-import { byId, el, paper, say, table } from './dom.ts';
+import { byId, el, resizedContext, setText, table } from './dom.ts';
 import { bytes, knob } from './format.ts';
 import type { Run } from './run.ts';
 import { theme } from './theme.ts';
@@ -94,10 +94,10 @@ export class PlanView {
       this.#overTimes(e.offsetX);
     });
     this.#map.addEventListener('pointerleave', () => {
-      say(this.#mapText, this.#hintMap());
+      setText(this.#mapText, this.#hintMap());
     });
     this.#times.addEventListener('pointerleave', () => {
-      say(this.#timesText, this.#hintTimes());
+      setText(this.#timesText, this.#hintTimes());
     });
   }
 
@@ -139,7 +139,7 @@ export class PlanView {
       ...[],
     );
     const { arena, io, constants, states } = plan.bytes;
-    say(
+    setText(
       this.#sub,
       `${bytes(arena)} arena, ${bytes(states)} parameters and optimiser, ${bytes(io + constants)} ` +
         `inputs, outputs and constants. ${Object.entries(plan.layers)
@@ -154,7 +154,7 @@ export class PlanView {
           )}${Object.keys(plan.layers).length > 4 ? `; and ${Object.keys(plan.layers).length - 4} layers more` : ''}`,
     );
     if (!plan.program) {
-      say(this.#mapText, 'The reference device has no plan.');
+      setText(this.#mapText, 'The reference device has no plan.');
       return;
     }
     this.#legend.replaceChildren(
@@ -177,7 +177,7 @@ export class PlanView {
   #drawMap({ bytes: { arena }, layers }: PlanEvent, { arena: blocks, names, steps }: Program): void {
     const width = this.#map.clientWidth;
     if (width < 100) return;
-    const context = paper(this.#map, width, MAP),
+    const context = resizedContext(this.#map, width, MAP),
       { series, faint, grid } = theme(),
       paths = Object.keys(layers),
       high = MAP - BOTTOM;
@@ -218,7 +218,7 @@ export class PlanView {
       'aria-label',
       `Map of the arena: ${blocks.length} tensors in ${bytes(arena)} over ${steps.length} steps`,
     );
-    say(this.#mapText, this.#hintMap());
+    setText(this.#mapText, this.#hintMap());
     const largest = [...blocks].sort((a, b) => b[1] - a[1]).slice(0, 12);
     this.#tensors.replaceChildren(
       table(
@@ -237,7 +237,7 @@ export class PlanView {
   #drawTimes({ layers }: PlanEvent, { names, steps }: Program): void {
     const width = this.#times.clientWidth;
     if (width < 100) return;
-    const context = paper(this.#times, width, TIMES),
+    const context = resizedContext(this.#times, width, TIMES),
       { series, panel } = theme(),
       paths = Object.keys(layers),
       total = steps.reduce((n, s) => n + s[3], 0);
@@ -258,7 +258,7 @@ export class PlanView {
       `One step’s ${steps.length} kernels in order, ${(total / 1000).toFixed(1)} ms; the table below sums them ` +
         'by module',
     );
-    say(this.#timesText, this.#hintTimes());
+    setText(this.#timesText, this.#hintTimes());
     const groups = new Map<string, { us: number; n: number; kind: number }>();
     for (const [ops, scope, , us] of steps) {
       // blocks.0.moe.experts and blocks.3.moe.experts are summed in one row, because layers of a kind cost the same.
@@ -303,7 +303,7 @@ export class PlanView {
     const hit = arena.find(
       ([o, size, first, last]) => first <= step && step <= last && o <= offset && offset < o + size,
     );
-    say(
+    setText(
       this.#mapText,
       hit ? `${names[hit[4]]}: ${bytes(hit[1])} at ${bytes(hit[0])}, steps ${hit[2]} to ${hit[3]}` : this.#hintMap(),
     );
@@ -317,7 +317,7 @@ export class PlanView {
     let at = 0;
     const i = program.steps.findIndex((s) => (at += s[3]) > want),
       s = program.steps[i] as Program['steps'][number] | undefined;
-    say(
+    setText(
       this.#timesText,
       s
         ? `kernel ${i}: ${program.names[s[0]]}${program.names[s[1]] ? ` in ${program.names[s[1]]}` : ''}, ` +

@@ -13,7 +13,7 @@ export interface Layer {
   bins: Bins;
   load: readonly number[];
   /** By name ('gate_entropy'), a value for each of the run's steps; NaN where a step has none. */
-  readonly told: Map<string, Column>;
+  readonly stats: Map<string, Column>;
 }
 
 export class Run {
@@ -115,21 +115,21 @@ export class Run {
       for (const [name, value] of Object.entries(told)) if (layer) this.#told(layer, name).push(value);
     }
     for (const layer of this.layers.values())
-      for (const column of layer.told.values()) if (column.length < this.step.length) column.push(NaN);
+      for (const column of layer.stats.values()) if (column.length < this.step.length) column.push(NaN);
   }
 
   #layer(path: string, experts: number): Layer {
     const found = this.layers.get(path);
     if (found?.bins.experts === experts) return found;
-    const made: Layer = { path, bins: new Bins(experts), load: [], told: new Map() };
+    const made: Layer = { path, bins: new Bins(experts), load: [], stats: new Map() };
     this.layers.set(path, made);
     return made;
   }
 
   #told(layer: Layer, name: string): Column {
-    let column = layer.told.get(name);
+    let column = layer.stats.get(name);
     if (!column) {
-      layer.told.set(name, (column = new Column()));
+      layer.stats.set(name, (column = new Column()));
       while (column.length < this.step.length - 1) column.push(NaN);
     }
     return column;

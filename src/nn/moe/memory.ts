@@ -47,7 +47,7 @@ export interface MemoryOptions {
   readonly k: number;
   /** Slots of the memory. */
   readonly remember: number;
-  /** One sample in this many is audited: routed again, and compared. */
+  /** One sample in this many is audited: the router chooses for it again, and both choices are compared. */
   readonly audit: number;
   /**
    * Whether some slots cannot be chosen: their scores are -infinity. A sample whose remembered choices contain such a
@@ -70,7 +70,7 @@ export class ChoiceMemory {
   readonly #table: Tensor; // uint32 [slots, words]
   readonly #recalled: Tensor; // int32 [rows, k]
   readonly #known: Tensor; // int32 [samples]
-  #taken: Tensor; // int32 [samples]: 1 for known samples whose remembered choices can all be used
+  #usable: Tensor; // int32 [samples]: 1 for known samples whose remembered choices can all be used
   readonly #sorted: Permutation | null;
   #live: Tensor | null = null;
 
@@ -107,7 +107,7 @@ export class ChoiceMemory {
     this.#table = trace.state(name, { dtype: 'uint32', shape: [slots, wordsOf(this.#layout)] });
     this.#recalled = recall(this.#table, ids, this.#layout);
     this.#known = recalls(this.#table, ids, this.#layout);
-    this.#taken = this.#known;
+    this.#usable = this.#known;
     this.#sorted = routing === 'cached' ? permute(this.#recalled, experts) : null;
   }
 
@@ -121,21 +121,21 @@ export class ChoiceMemory {
     if (this.#options.closed) {
       const open = less(scalar(scores, -Infinity), takeAlong(stopGradient(scores), this.#recalled)),
         closed = where(open, scalar(scores, 0), scalar(scores, 1));
-      this.#taken = where(
+      this.#usable = where(
         equal(sum(reshape(closed, [samples, tokens * k]), [1]), 0),
         this.#known,
         scalar(this.#known, 0),
       );
     }
-    this.#live = topKUnless(scores, this.#recalled, where(this.#audited(), scalar(this.#taken, 0), this.#taken));
+    this.#live = topKUnless(scores, this.#recalled, where(this.#audited(), scalar(this.#usable, 0), this.#usable));
     const bySample = (x: Tensor): Tensor => reshape(x, [samples, tokens, k]),
-      taken = equal(reshape(this.#taken, [samples, 1, 1]), scalar(this.#taken, 1));
+      taken = equal(reshape(this.#usable, [samples, 1, 1]), scalar(this.#usable, 1));
     return reshape(where(taken, bySample(this.#recalled), bySample(this.#live)), [rows, k]);
   }
 
   /** The choices that `pick` gave, sorted by expert, if the sorting of remembered ones can be used; else null. */
   sorted(indices: Tensor): Permutation | null {
-    return this.#sorted && permuteUnless(indices, this.#sorted, this.#taken, this.#options.experts);
+    return this.#sorted && permuteUnless(indices, this.#sorted, this.#usable, this.#options.experts);
   }
 
   /** Which samples are audited, bool [samples]: one in `audit`, at positions in the batch that change at each step. */
@@ -148,10 +148,10 @@ export class ChoiceMemory {
   }
 
   /**
-   * Called after the choice. Writes the memory and reports `agreement` int32 [2]: how many remembered choices are still
+   * Called after `pick`. Writes the memory and reports `agreement` int32 [2]: how many remembered choices are still
    * among the live ones, and how many were compared.
    */
-  settle(): void {
+  finish(): void {
     const live = this.#live;
     if (!live)
       throw new UserError(
@@ -196,7 +196,7 @@ export interface Assignments {
   of(id: number): Int32Array | null;
 }
 
-/** Of the names of states, the one of the memory of the layer at `path`; null: none. */
+/** The name, among `names` of states, of the memory of the layer at `path`; null: there is none. */
 export function memoryState(
   names: readonly string[],
   path: string,

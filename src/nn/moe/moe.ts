@@ -247,7 +247,7 @@ export class MoE {
         pick: memory ? (scores) => memory.pick(scores) : undefined,
       }),
     );
-    memory?.settle();
+    memory?.finish();
     const routing = this.#route(choice, memory),
       { indices } = choice,
       weights = cast(choice.weights, tokens.dtype);

@@ -1,7 +1,7 @@
-// The best plan that could have been, had all loads been known: capacities for each expert, changed as often as that
-// pays, at the same price for a change as everybody else, and in force at once. In: a trace; out: what it costs at each
-// step. Dispatch and overflow are the trace's. Changes are at multiples of 16 steps and factors are multiples of 1/16,
-// as those of adaptCapacity; found by dynamic programming.
+// The cheapest sequence of capacities for each expert, with perfect foresight: all loads are known in advance. In: a
+// trace; out: the cost of each step. A change has the same price as for policies, but takes effect at once. Dispatch
+// and overflow are those of the trace. As with adaptCapacity, changes are at multiples of 16 steps and factors are
+// multiples of 1/16. Found by dynamic programming.
 import { costOf, limitsOf, outcomeOf, tokensOf, type Prices } from './cost.ts';
 import type { Trace, TracedLayer } from './trace.ts';
 
@@ -9,10 +9,10 @@ const BLOCK = 16,
   STEP = 16;
 
 export interface Clairvoyant {
-  /** By step, recompilations included. */
+  /** The cost of each step in rows, recompilations included. */
   readonly costs: readonly number[];
   readonly recompilations: number;
-  /** What the best plan costs that never changes, from the first step on. */
+  /** The cost of the best capacities that are set before the first step and never change. */
   readonly constant: number;
 }
 
@@ -28,14 +28,17 @@ export function clairvoyant({ layers, loads }: Trace, prices: Prices): Clairvoya
     );
   const price = (step: number): number =>
     prices.recompilation * loads[Math.min(step, loads.length - 1)].flat().reduce((a, b) => a + b, 0);
-  const kept = loads.map((s) => layers.reduce((n, layer, l) => n + costOf(outcomeOf(layer, layer, s[l]), prices), 0));
-  // best[j]: of the first j blocks; from[j]: where its last plan began, -1 for the plan that was there.
+  const unchangedCosts = loads.map((s) =>
+    layers.reduce((n, layer, l) => n + costOf(outcomeOf(layer, layer, s[l]), prices), 0),
+  );
+  // best[j]: the least cost of the first j blocks of steps. from[j]: the block at which the last change of that
+  // solution is made; -1: the initial capacities stay.
   const best = new Array<number>(blocks + 1).fill(Infinity),
     from = new Array<number>(blocks + 1).fill(-1);
   best[0] = 0;
-  for (let j = 1, first = 0; j <= blocks; j++) {
-    for (let s = (j - 1) * BLOCK; s < Math.min(loads.length, j * BLOCK); s++) first += kept[s];
-    best[j] = first;
+  for (let j = 1, unchanged = 0; j <= blocks; j++) {
+    for (let s = (j - 1) * BLOCK; s < Math.min(loads.length, j * BLOCK); s++) unchanged += unchangedCosts[s];
+    best[j] = unchanged;
     for (let i = 0; i < j; i++) {
       const cost = best[i] + price(i * BLOCK) + tables.reduce((n, t) => n + t.cost(i, j), 0);
       if (cost < best[j]) {
@@ -44,7 +47,7 @@ export function clairvoyant({ layers, loads }: Trace, prices: Prices): Clairvoya
       }
     }
   }
-  const costs = [...kept];
+  const costs = [...unchangedCosts];
   let recompilations = 0;
   for (let j = blocks; j > 0 && from[j] >= 0; j = from[j]) {
     const start = from[j] * BLOCK,
@@ -66,7 +69,7 @@ interface Table {
   plan(from: number, to: number): number[];
 }
 
-/** Costs of each expert under each factor, summed from the first block to any. */
+/** Sums of costs from the first block up to each block, for each expert and each capacity factor. */
 function table(
   layer: TracedLayer,
   loads: readonly (readonly number[])[],

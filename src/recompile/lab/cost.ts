@@ -1,5 +1,5 @@
-// What a step of a layer costs under a plan, in rows of an expert. In: settings and a load; out: rows that are
-// computed, of them empty ones, and choices that did not fit.
+// The cost of a step of a layer with a plan, in rows of an expert. In: settings and a load; out: computed rows, empty
+// rows among them, and choices beyond the capacities.
 import type { KeysOf } from '../../base/options.ts';
 import { atLeast0, needed } from '../../base/kinds.ts';
 import { capacityRows } from '../../nn/moe/capacity.ts';
@@ -10,15 +10,15 @@ export type Plan = Pick<MoE, 'capacity' | 'overflow' | 'dispatch'>;
 
 export interface Outcome {
   readonly computed: number;
-  /** Of them empty. */
+  /** The empty ones among the computed rows. */
   readonly padded: number;
   readonly dropped: number;
   readonly spilled: number;
 }
 
 /**
- * Prices in rows: what a dropped choice is worth, what a spilled one costs beside its row, and, in steps of even load,
- * a recompilation.
+ * drop: price of a dropped choice, in rows. spill: price of a spilled choice, in rows, in addition to its own row.
+ * recompilation: price of a recompilation, in steps of even load.
  */
 export interface Prices {
   readonly drop: number;
@@ -30,13 +30,13 @@ export const PRICE_KEYS: KeysOf<Prices> = {
   spill: needed(atLeast0),
   recompilation: needed(atLeast0),
 };
-/** Those that adaptCapacity has by default. */
+/** The default prices of adaptCapacity. */
 export const PRICES: Prices = { drop: 20, spill: 1, recompilation: 2 };
 
 export const tokensOf = (load: readonly number[], { k }: Pick<TracedLayer, 'k'>): number =>
   Math.round(load.reduce((a, b) => a + b, 0) / k);
 
-/** Rows that each expert may have; null for as many as come. */
+/** The most rows that each expert may have; null: no limit. */
 export function limitsOf(
   { capacity }: Pick<Plan, 'capacity'>,
   { experts, k }: TracedLayer,

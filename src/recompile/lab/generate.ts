@@ -1,6 +1,6 @@
-// Loads that were made up, by name: what policies are tried on. In: a name, sizes, a seed; out: a Trace, the same for
-// the same seed. Each token draws its k experts without putting them back, with chances e^logit: the logits are what
-// differs from step to step.
+// Generated loads, on which policies are tried. In: the name of a workload, sizes, a seed; out: a Trace, the same for
+// the same seed. Each token draws its k experts without replacement, with probabilities proportional to e^logit. A
+// workload says how the logits change from step to step.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { aList, aNumber, anything, aSize, aText, aWhole, either, oneOf } from '../../base/kinds.ts';
@@ -42,7 +42,7 @@ export const DEFAULTS: GenerateOptions = {
   dispatch: 'padded',
 };
 
-const MOST_DRAWS = 1e10; // of random numbers: several minutes
+const MOST_DRAWS = 1e10; // random numbers; drawing these takes several minutes
 
 interface At {
   readonly step: number;
@@ -50,7 +50,10 @@ interface At {
   readonly experts: number;
 }
 
-/** The logit of an expert at a step (`share` of the run is over), by its place in a random order of experts. */
+/**
+ * A pattern of loads. logit: of the expert at `place` in a random order of the experts, at a step; `share` is the part
+ * of the run that is over. tokens: the number of tokens of a step; `pick` is a random number from 0 to 1.
+ */
 interface Workload {
   readonly about: string;
   logit(place: number, at: At): number;
@@ -62,7 +65,7 @@ const move = (place: number, by: number, experts: number): number => (place + by
 /** The first quarter of the experts. */
 const first = (place: number, experts: number): boolean => place < Math.max(1, experts >> 2);
 
-/** Made-up workloads by name, with what each is. */
+/** Generated workloads by name, each with a description. */
 export const WORKLOADS: Readonly<Record<string, Workload>> = {
   balanced: { about: 'every expert has the same chance', logit: () => 0 },
   hot: {
@@ -93,7 +96,7 @@ export const WORKLOADS: Readonly<Record<string, Workload>> = {
   },
 };
 
-/** Loads of a workload by name, the same for the same seed. Throws UserError for a name that there is not. */
+/** Loads of the workload of this name, the same for the same seed. Throws UserError for an unknown name. */
 export function generate(name: string, options: Partial<GenerateOptions> = {}): Trace {
   checkOptions('generate', options, KEYS);
   const workload = Object.hasOwn(WORKLOADS, name) ? WORKLOADS[name] : undefined;
@@ -126,7 +129,10 @@ export function generate(name: string, options: Partial<GenerateOptions> = {}): 
   return { layers: [{ path: 'moe', experts, k, capacity, overflow, dispatch, dModel: 64, hidden: 256 }], loads };
 }
 
-/** How many of `tokens` chose each expert: the k largest of logit + Gumbel noise are a draw without putting back. */
+/**
+ * The number of tokens that chose each expert. The k largest values of logit + Gumbel noise are a draw without
+ * replacement.
+ */
 function drawn(logits: readonly number[], tokens: number, k: number, uniform: (i: number) => number): number[] {
   const experts = logits.length,
     load = new Array<number>(experts).fill(0);

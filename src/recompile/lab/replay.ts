@@ -1,6 +1,6 @@
-// A trace through the real engine with real rules, and no training: the model is a stand-in whose layers have the
-// trace's knobs, the time of a step is what it costs in rows. In: a trace and rules; out: what happened at each step,
-// and every decision.
+// Replays a trace with the real engine and real rules, without training. The model is a placeholder whose layers have
+// the knobs of the trace; the time of a step is its cost in rows. In: a trace and rules; out: counts, costs, and every
+// decision.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions } from '../../base/options.ts';
 import { own } from '../../base/own.ts';
@@ -28,22 +28,19 @@ export interface Replayed {
   readonly choices: number;
   readonly dropped: number;
   readonly spilled: number;
-  /** Rows that were computed, of them empty. */
+  /** Computed rows, and the empty ones among them. */
   readonly computed: number;
   readonly padded: number;
   /**
-   * The most that any plan takes beside states, as the compiler plans it for one layer of a bank at the largest batch;
-   * the layers' in sum.
+   * Bytes beside states of the largest plan: the sum over layers of what the compiler plans for each layer as a bank,
+   * at its largest batch.
    */
   readonly bytes: number;
   /** The mean over steps. */
   readonly meanBytes: number;
-  /** Kept ones. */
+  /** Recompilations that were kept. */
   readonly recompilations: number;
-  /**
-   * All costs, in rows of an expert. `clairvoyant`: the same with perfect foresight, the cheapest capacities in
-   * knowledge of all loads.
-   */
+  /** All costs, in rows of an expert. `clairvoyant`: the costs of the cheapest capacities with perfect foresight. */
   readonly cost: number;
   readonly clairvoyant: { readonly cost: number; readonly recompilations: number };
   /** Extra cost compared with perfect foresight, as a share of that cost: of the best capacities that never change. */
@@ -56,8 +53,8 @@ export interface Replayed {
 
 const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
-/** Objects along a path such as blocks.0.moe, with the layer at its end. */
-function standIn(layers: readonly TracedLayer[]): object {
+/** A model with an MoE layer at the path of each traced layer, for example blocks.0.moe. */
+function placeholderModel(layers: readonly TracedLayer[]): object {
   const root: Record<string, unknown> = {};
   for (const { path, experts, k, capacity, overflow, dispatch, dModel, hidden } of layers) {
     const names = path.split('.'),
@@ -74,7 +71,7 @@ function standIn(layers: readonly TracedLayer[]): object {
         'paths of layers are different, and none is empty',
       );
     const layer = new MoE({ dModel, experts, topK: k, hidden, capacity, dispatch, balance: 0, zLoss: 0 });
-    layer.overflow = overflow; // of a dropless layer it says what comes with a capacity
+    layer.overflow = overflow; // a dropless layer uses it once it gets a capacity
     at[last] = layer;
   }
   return root;
@@ -95,11 +92,11 @@ function plannedBytes(moe: MoE, tokens: number, dModel: number): number {
   return arena + io + constants;
 }
 
-/** Replays a trace through the real engine with these rules: what each step came to, and every decision. */
+/** Replays a trace with the real engine and these rules: returns counts, costs, and every decision. */
 export async function replay(trace: Trace, rules: readonly Rule<object>[], prices: Prices = PRICES): Promise<Replayed> {
   checkOptions('replay: prices', prices, PRICE_KEYS);
   const { layers, loads } = trace,
-    model = standIn(layers),
+    model = placeholderModel(layers),
     named = nameParameters(model),
     knobs = new Knobs(named),
     events: RecompileEvent[] = [];
@@ -137,8 +134,8 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   const carry = (changes: readonly Change[]): (() => void) => {
     if (changes.some((c) => c.knob === 'slots'))
       throw new UserError(
-        'loads do not tell where tokens go when experts come and go',
-        'expertLifecycle acts in a run, not in the lab',
+        'loads do not tell where tokens go when experts are added or removed',
+        'expertLifecycle can act only in a run, not in the lab',
       );
     return () => undefined;
   };
@@ -163,12 +160,12 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   for (const rule of rules) engine.add(rule);
   const totals = { choices: 0, dropped: 0, spilled: 0, computed: 0, padded: 0 },
     costs: number[] = [],
-    paid = new Map<number, number>();
+    recompilationsAt = new Map<number, number>();
   for (; step < loads.length; step++) {
     const { verify } = await engine.begin(),
-      told = events.length;
+      eventsBefore = events.length;
     engine.during();
-    // Layers as the plan of this step has them.
+    // `onModules` gives the layers the settings of the plan of this step.
     const [outcomes, stats] = knobs.onModules(() => {
       const all = moes.map((moe, l) => outcomeOf(moe, layers[l], loads[step][l]));
       return [all, Object.fromEntries(layers.flatMap((layer, l) => statsOf(layer, loads[step][l], all[l], moes[l])))];
@@ -183,11 +180,12 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
     const compared = verify && { equal: true, finite: true, loss: 0, dryLoss: 0, ms: 0, differs: null };
     await engine.end({ step: step + 1, loss: 0, ms: cost, stats }, compared);
     engine.settle();
-    // Whatever became of it, it was compiled and tried.
-    for (let e = told; e < events.length; e++) paid.set(step, (paid.get(step) ?? 0) + 1);
+    // Each plan that was compiled and tried is paid for, also if it was not kept.
+    for (let e = eventsBefore; e < events.length; e++)
+      recompilationsAt.set(step, (recompilationsAt.get(step) ?? 0) + 1);
   }
   engine.close();
-  for (const [at, times] of paid) costs[at] += times * prices.recompilation * sum(loads[at].flat());
+  for (const [at, times] of recompilationsAt) costs[at] += times * prices.recompilation * sum(loads[at].flat());
   const best = clairvoyant(trace, prices),
     above = (from: number): number => sum(costs.slice(from)) / sum(best.costs.slice(from)) - 1;
   return {
@@ -205,7 +203,7 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   };
 }
 
-/** What the layer itself would have told of the step. */
+/** The statistics that the layer itself would have reported for the step. */
 function statsOf(
   { path }: TracedLayer,
   load: readonly number[],

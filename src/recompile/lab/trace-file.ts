@@ -4,8 +4,8 @@ import { linesOf } from '../../io/lines.ts';
 import { traceReader, type Trace } from './trace.ts';
 
 /**
- * Lines that are no JSON (of a run that was killed) are left out, and `say` is told how many. Rejects with a UserError
- * with the line that is wrong.
+ * Lines that are not JSON (a killed run leaves such a line) are left out, and `say` gets their number. Rejects with a
+ * UserError that names the wrong line.
  */
 export async function readTrace(path: string, say: (line: string) => void): Promise<Trace> {
   const torn: number[] = [],

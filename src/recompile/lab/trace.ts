@@ -1,5 +1,5 @@
-// A trace: the loads of a run, step by step, and the layers they are of. As JSON lines: a header, then one line for
-// each step. In: text, or a model; out: a Trace, or its lines.
+// A trace: the layers of a run, and their loads at each step. As JSON lines: a header with the layers, then one line
+// for each step. In: text, or a model; out: a Trace, or its lines.
 import { UserError } from '../../base/errors.ts';
 import { checkCapacity, type Capacity } from '../../nn/moe/capacity.ts';
 import { ExpertBank } from '../../nn/moe/experts.ts';
@@ -18,8 +18,8 @@ export interface TracedLayer {
   readonly overflow: Overflow;
   readonly dispatch: Dispatch;
   /**
-   * Widths, for planned bytes: of the model and of an expert's hidden layer. Of experts that are no bank, a bank of 64
-   * and 256 stands in.
+   * Widths of the model and of an expert's hidden layer, to plan bytes. For experts that are not in a bank, 64 and 256
+   * are assumed.
    */
   readonly dModel: number;
   readonly hidden: number;
@@ -58,14 +58,14 @@ export const stepLine = (step: number, loads: readonly (readonly number[])[]): s
 export const traceLines = ({ layers, loads }: Trace): string =>
   [headerLine(layers), ...loads.map((l, i) => stepLine(i + 1, l)), ''].join('\n');
 
-/** What a layer may have: beyond it no plan could be made. */
+/** Limits of sizes: no plan could be made for larger layers. */
 const MOST_SIZE = 2 ** 24,
   MOST_LOAD = 2 ** 24;
 
 const within = (n: unknown, least: number, most: number): boolean =>
   Number.isInteger(n) && Number(n) >= least && Number(n) <= most;
 
-/** `where` names the file. Throws UserError with the line that is wrong. */
+/** `where`: the file's name for errors. Throws UserError that names the wrong line. */
 export function parseTrace(text: string, where: string): Trace {
   const reader = traceReader(where);
   text.split('\n').forEach((line, i) => {
@@ -74,7 +74,9 @@ export function parseTrace(text: string, where: string): Trace {
   return reader.trace();
 }
 
-/** Reads a trace line by line; `torn`: told the number of a line that is no JSON, which is then left out. */
+/**
+ * Reads a trace line by line. `torn` is called with the number of each line that is not JSON, which is then left out.
+ */
 export function traceReader(
   where: string,
   torn?: (line: number) => void,

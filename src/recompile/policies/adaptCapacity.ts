@@ -3,7 +3,7 @@
 // spills them.
 //
 // All costs are in rows of an expert, so that no clock is read and every run decides the same: a planned row costs 1, a
-// dropped choice costs as much as makes the quantile the cheapest capacity, a recompilation costs some steps.
+// dropped choice costs so much that the quantile is the cheapest capacity, and a recompilation costs some steps.
 // Capacities change only if the change saves more than its cost within the horizon, which gives hysteresis. Capacities
 // are derived from one half of the steps and their saving is measured on the other half, so that a layer with few rows
 // does not follow random loads.
@@ -71,9 +71,9 @@ export function quantileFor(moe: MoE, quantile: number): number {
 const isShared = ({ dispatch, experts }: MoE): boolean => dispatch === 'ragged' && experts instanceof ExpertBank;
 
 /**
- * Whether a better capacity for the loads would save work. Not in a ragged layer that spills: it computes exactly the
- * rows that came, and its capacity only limits memory, which has no price here. Not where experts choose tokens: then
- * loads are always even.
+ * Whether a better capacity for the loads would save work. This is false for a ragged layer that spills: it computes
+ * exactly the rows that came, and its capacity only limits memory, which has no price here. It is also false if experts
+ * choose tokens: then loads are always even.
  */
 export const isBoundByLoad = (moe: MoE): boolean =>
   moe.capacity !== 'dropless' &&

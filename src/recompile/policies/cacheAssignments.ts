@@ -19,7 +19,7 @@ export interface CacheAssignmentsOptions {
   readonly off?: number;
   /** What `on` and `off` are compared with; default: the moving average of agreement, `agreementEma`. */
   readonly score?: (layer: LayerStats) => number;
-  /** While cached, the router is asked again for one sample in this many at each step; default 16. */
+  /** While a layer is cached, its router chooses again for one sample in this many at each step; default 16. */
   readonly audit?: number;
   /**
    * Most samples that are remembered; default 1048576. If there are more ids, several share a slot, and the sample that
@@ -76,7 +76,7 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
   for (const [name, n] of Object.entries({ audit, samples }))
     if (!Number.isInteger(n) || n < 1)
       throw new UserError(`cacheAssignments: ${name} must be a whole number of at least 1, got ${n}`);
-  let said = false;
+  let reported = false;
   const next = ({ routing, router }: MoE, layer: LayerStats): MoE['routing'] => {
     if (routing === 'live') return router.remembers ? 'watched' : 'live';
     const agrees = score(layer);
@@ -86,8 +86,8 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
         ? 'watched'
         : routing;
   };
-  /** Whether a sample has come again. Throws the reason why none has, the first time that it is known. */
-  const say = (run: RunStats): boolean => {
+  /** Whether a sample has come again. If it becomes clear that none will, throws an error with the reason, once. */
+  const samplesRecur = (run: RunStats): boolean => {
     const { steps, without, again } = run.samples,
       why =
         again > 0
@@ -97,8 +97,8 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
             : steps >= patience
               ? `none of the first batch's came again in ${steps} steps`
               : null;
-    if (why === null || said) return again > 0;
-    said = true;
+    if (why === null || reported) return again > 0;
+    reported = true;
     throw new UserError(
       `samples do not recur: ${why}, so nothing is remembered and every layer keeps using its router`,
       'a batch may have `ids`; datasets of this library give them',
@@ -107,11 +107,11 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
   return {
     name: 'cacheAssignments',
     cooldown,
-    trigger: (run) => timeToLook(run) && say(run),
+    trigger: (run) => timeToLook(run) && samplesRecur(run),
     alter(model, run) {
       const layers = layersOf(model, run);
-      if (!said && layers.length > 0 && layers.every(([{ router }]) => !router.remembers)) {
-        said = true;
+      if (!reported && layers.length > 0 && layers.every(([{ router }]) => !router.remembers)) {
+        reported = true;
         throw new UserError(
           `no layer's choices can be remembered: a choice of ` +
             `${layers.map(([{ router }, { path }]) => `${path} (${router.constructor.name})`).join(', ')} does not ` +

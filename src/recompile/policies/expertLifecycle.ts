@@ -67,22 +67,22 @@ export function expertLifecycle(options: ExpertLifecycleOptions = {}): Rule<obje
       `expertLifecycle: split (${split}) must lie above prune and merge`,
       'otherwise a copy could be merged or pruned right after the split',
     );
-  let said: string[] = [];
+  let changes: string[] = [];
   return {
     name: 'expertLifecycle',
     cooldown,
     trigger: (run) => run.step >= cooldown && timeToLook(run),
     alter(model, run) {
-      said = [];
+      changes = [];
       for (const [moe, layer] of layersOf(model, run)) {
         const words = [
-          ...(moe.router.expertAxes ? comeAndGo(moe, layer, { prune, merge, split, keep }) : []),
+          ...(moe.router.expertAxes ? addAndRemove(moe, layer, { prune, merge, split, keep }) : []),
           ...(freeze > 0 ? frozen(moe, layer, freeze) : []),
         ];
-        if (words.length > 0) said.push(`${layer.path}: ${words.join(', ')}`);
+        if (words.length > 0) changes.push(`${layer.path}: ${words.join(', ')}`);
       }
     },
-    reason: () => `${said.join('; ')} (loads in shares of the even load, over 64 steps)`,
+    reason: () => `${changes.join('; ')} (loads in shares of the even load, over 64 steps)`,
   };
 }
 
@@ -90,7 +90,7 @@ type Limits = Required<Pick<ExpertLifecycleOptions, 'prune' | 'merge' | 'split' 
 const short = (x: number): string => x.toFixed(2);
 
 /** Sets `slots` of a draft's layer; gives a description of each change. */
-function comeAndGo(moe: MoE, layer: LayerStats, limits: Limits): string[] {
+function addAndRemove(moe: MoE, layer: LayerStats, limits: Limits): string[] {
   const words: string[] = [],
     most = layer.factor(1),
     least = layer.factor(0),

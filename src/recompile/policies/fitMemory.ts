@@ -49,7 +49,7 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
   const { budget, margin = 0.1, horizon = 128, cooldown = 64 } = options;
   if (budget !== undefined && !(budget > 0))
     throw new UserError(`fitMemory: budget must be a number of bytes above 0, got ${budget}`);
-  let told = '';
+  let reason = '';
   return {
     name: 'fitMemory',
     cooldown,
@@ -62,16 +62,16 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
         session = budget !== undefined || outlook.fixed ? outlook.session : null;
       const ladder = ladderOf(model, outlook.initial, session),
         { height, neutral } = ladder,
-        coming = outlook.first ? [] : follow(model, run, outlook, horizon);
+        coming = outlook.first ? [] : comingCapacities(model, run, outlook, horizon);
       const say = (bytes: number, needed: number | null): void => {
-        told =
+        reason =
           needed === null
             ? `there is room again: the new plan needs ${showBytes(bytes)} of ${showBytes(limit)}`
             : `the plan would need ${showBytes(needed)}, the limit is ${showBytes(limit)}; with this change it needs ` +
               `${showBytes(bytes)}${bytes > limit ? ', which is the least' : ''}`;
       };
       if (outlook.first) {
-        const bytesAt = priced(outlook, ladder, coming),
+        const bytesAt = bytesByHeight(outlook, ladder, coming),
           now = bytesAt(null);
         ladder.leave();
         if (now <= limit) return;
@@ -83,7 +83,7 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
       if (session && ladder.rungs > neutral && split(model, run, outlook, ladder, { limit, margin, horizon, say }))
         return;
       const splitSteps = ladder.splitSteps > 0,
-        bytesAt = priced(outlook, ladder, coming, session?.split),
+        bytesAt = bytesByHeight(outlook, ladder, coming, session?.split),
         now = bytesAt(null);
       const low = Math.min(height, neutral);
       let found: number | null = null;
@@ -95,7 +95,7 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
       if (found === null) ladder.leave();
       else climb(ladder, found, session);
     },
-    reason: () => told,
+    reason: () => reason,
   };
 }
 
@@ -105,13 +105,13 @@ function climb(ladder: Ladder, height: number, session: { split: number } | null
   if (session && split !== undefined) session.split = split;
 }
 
-interface Coming {
+interface ComingCapacity {
   readonly moe: MoE;
   readonly factors: readonly number[];
 }
 
 /** Capacities that the policy adaptCapacity will set; none if the session does not have it. */
-function follow(model: object, run: RunStats, { rules }: Outlook, horizon: number): Coming[] {
+function comingCapacities(model: object, run: RunStats, { rules }: Outlook, horizon: number): ComingCapacity[] {
   if (!rules.includes('adaptCapacity')) return [];
   return layersOf(model, run).flatMap(([moe, layer]) => {
     const factors = forecastFactors(moe, layer, horizon);
@@ -122,10 +122,10 @@ function follow(model: object, run: RunStats, { rules }: Outlook, horizon: numbe
 /**
  * Gives the bytes that a plan will need with `height` rungs (null: with the current settings). Plans each only once.
  */
-function priced(
+function bytesByHeight(
   outlook: Outlook,
   ladder: Ladder,
-  coming: readonly Coming[],
+  coming: readonly ComingCapacity[],
   split?: number,
 ): (height: number | null) => number {
   const known = new Map<number | null, number>();
@@ -170,20 +170,20 @@ function split(
   const own = (moe: MoE): Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'> =>
     initial(paths.get(moe) ?? '') as Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'>;
   // A change of the capacity of such a layer keeps results identical.
-  const settled = (moe: MoE): boolean => moe.overflow === 'spill' && moe.capacity !== 'dropless';
+  const capacityIsNeutral = (moe: MoE): boolean => moe.overflow === 'spill' && moe.capacity !== 'dropless';
   const moes = [...paths.keys()] as MoE[],
     before = moes.map(({ capacity, dispatch, expertRows }) => ({ capacity, dispatch, expertRows }));
-  const back = (): void => {
+  const restore = (): void => {
     moes.forEach((moe, i) => Object.assign(moe, before[i]));
   };
   for (const moe of moes)
     Object.assign(moe, {
       dispatch: own(moe).dispatch,
       expertRows: own(moe).expertRows,
-      ...(settled(moe) && { capacity: own(moe).capacity }),
+      ...(capacityIsNeutral(moe) && { capacity: own(moe).capacity }),
     });
   const now = neutral + ladder.splitSteps,
-    bytesAt = priced(outlook, ladder, follow(model, run, outlook, horizon));
+    bytesAt = bytesByHeight(outlook, ladder, comingCapacities(model, run, outlook, horizon));
   let found = now;
   try {
     // Usually the model fits with the user's settings, whose plan exists already.
@@ -193,7 +193,7 @@ function split(
       found = lowest(bytesAt, neutral, now - 1, (1 - margin) * limit);
     if (found !== now) say(bytesAt(found), found > now ? bytesAt(now) : null);
   } finally {
-    back();
+    restore();
   }
   if (found === now) ladder.leave();
   else ladder.climb(found);
@@ -205,14 +205,14 @@ function split(
  * numbers tried, the one that needs least.
  */
 function lowest(bytesAt: (height: number) => number, from: number, to: number, limit: number): number {
-  const asked = new Map<number, number>(),
+  const tried = new Map<number, number>(),
     fits = (height: number): boolean => {
-      asked.set(height, bytesAt(height));
+      tried.set(height, bytesAt(height));
       return bytesAt(height) <= limit;
     };
   if (!fits(to)) {
     for (let part = 0; part < 4; part++) fits(from + Math.round((part * (to - from)) / 4));
-    const [[best]] = [...asked].sort(([a, x], [b, y]) => x - y || a - b);
+    const [[best]] = [...tried].sort(([a, x], [b, y]) => x - y || a - b);
     return best;
   }
   let low = from,

@@ -1,4 +1,5 @@
-// What policies look at: modules of a model, or of a draft, that have a certain knob; MoE layers with their statistics.
+// Finds what policies look at in a model or a draft: modules that have a certain knob, and MoE layers with their
+// statistics.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import type { LayerStats, RunStats } from '../../observe/run-stats.ts';

@@ -44,7 +44,7 @@ export interface Placement {
   readonly nodes: readonly number[];
 }
 
-/** Places the experts of each layer. Throws UserError for counts that cannot be. */
+/** Places the experts of each layer. Throws UserError for counts that do not fit together. */
 export function placeExperts(options: PlacementOptions): Placement[] {
   checkOptions('placeExperts', options, KEYS);
   const { loads, replicas, groups = 1, nodes = 1, devices } = options,
@@ -125,7 +125,7 @@ function placeNode(load: readonly number[], experts: readonly number[], places: 
 
 /**
  * Puts weights into bins of equal count: the heaviest first, into the lightest bin that is not full, as EPLB does.
- * `kinds`: of equally light bins, the one with the fewest members of the same kind is chosen.
+ * `kinds`: among equally light bins, the one with the fewest members of the same kind is chosen.
  */
 function heaviestFirst(weights: readonly number[], bins: number, kinds?: readonly number[]): number[][] {
   const room = weights.length / bins,

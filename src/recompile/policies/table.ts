@@ -31,7 +31,7 @@ export interface Policy {
 
 const noLayer = (layers: readonly MoE[]): string | null =>
   layers.length === 0 ? 'the model has no mixture-of-experts layer' : null;
-/** null where a layer of the model is as the policy needs it. */
+/** `idle` of a policy that can act only if some layer fits; `otherwise` is the reason if no layer does. */
 const needs =
   (fits: (layer: MoE) => boolean, otherwise: string) =>
   (layers: readonly MoE[]): string | null =>
@@ -106,9 +106,9 @@ export const POLICIES: Readonly<Record<string, Policy>> = {
     idle: needs(({ router }) => router.remembers === true, 'choices of these routers cannot be remembered'),
   },
 };
-/** Names that `policies` takes. */
+/** Names that `policies` accepts. */
 export const POLICY_NAMES = Object.keys(POLICIES);
-/** Names that the lab takes. */
+/** Names of policies that the lab can try. */
 export const LAB_NAMES = POLICY_NAMES.filter((name) => POLICIES[name].lab);
 
 /** The rule of a policy. The row decides whether it may change results, whatever the rule itself says. */

@@ -7,7 +7,7 @@ import type { Tensor } from '../../../src/graph/tensor.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { HashRouter } from '../../../src/nn/moe/fixed-routers.ts';
 import { MoE } from '../../../src/nn/moe/moe.ts';
-import { RunStats, type Shown } from '../../../src/observe/run-stats.ts';
+import { RunStats, type StepReport } from '../../../src/observe/run-stats.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { cacheAssignments, type CacheAssignmentsOptions } from '../../../src/recompile/policies/cacheAssignments.ts';
 import { draftOf } from '../../../src/recompile/draft.ts';
@@ -34,7 +34,7 @@ function shown(
   { count = 16, agreed = null as number | null, ids = true, from = 0, stats = new RunStats() } = {},
 ): RunStats {
   for (let i = from + 1; i <= from + steps; i++) {
-    const step: Shown = {
+    const step: StepReport = {
       step: i,
       loss: 1,
       ms: 1,
@@ -61,7 +61,7 @@ function wanted(options: CacheAssignmentsOptions, routing: MoE['routing'], run: 
 
 test('agreement of a step is counted over its parts; its average is that of the paper, of the steps there were', () => {
   const stats = new RunStats(),
-    part = (agreed: number, compared: number): Shown['stats'] => ({
+    part = (agreed: number, compared: number): StepReport['stats'] => ({
       'moe/load': hostTensor('int32', [2], Int32Array.of(1, 1)),
       'moe/agreement': hostTensor('int32', [2], Int32Array.of(agreed, compared)),
     });
