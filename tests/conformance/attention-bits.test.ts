@@ -1,6 +1,7 @@
-// Attention's order of summation is part of its definition: a query gives the same bits in a full pass, in a pass over
-// part of the queries, and alone with a cache in which what it does not see is NaN. And so its gradients: by heads, or
-// by queries and by keys. And so with masks.
+// The order of summation is part of the definition of attention. A query gives the same bits in a pass over all
+// queries, in a pass over some of them, and alone with a cache of keys and values; cache rows past the query are NaN
+// here. Gradients computed head by head have the bits of gradients computed by queries and by keys. All this also
+// holds with masks.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
@@ -33,7 +34,7 @@ for (const entry of DEVICES) {
     const q = draw('q', B * TOTAL * H * D),
       k = draw('k', B * TOTAL * KV * D),
       v = draw('v', B * TOTAL * KV * D);
-    /** Queries from..from+count over `size` keys, of which those past the last query are NaN. */
+    /** Output for queries from..from+count over `size` keys. Keys and values past the last query are NaN. */
     const part = async (from: number, count: number, size: number): Promise<Float32Array> => {
       const b = new GraphBuilder(ops),
         kv = { dtype: 'float32' as const, shape: [B, size, KV, D] };
@@ -90,7 +91,7 @@ for (const entry of DEVICES) {
     executor.close();
   });
 
-  test(`masks keep the order: ${entry.name}`, async (t) => {
+  test(`masks do not change the order of summation: ${entry.name}`, async (t) => {
     const reason = await entry.skip();
     if (reason !== null) {
       t.skip(reason);
@@ -105,7 +106,7 @@ for (const entry of DEVICES) {
     const q = draw('q', B * TOTAL * H * D),
       k = draw('k', B * TOTAL * KV * D),
       v = draw('v', B * TOTAL * KV * D);
-    /** Queries from..from+count over all keys, seen as the mask says that `kind` makes of `seen`. */
+    /** Output for queries from..from+count over all keys; `kind` says which mask is made of `seen`. */
     const part = async (
       from: number,
       count: number,
@@ -176,10 +177,10 @@ for (const entry of DEVICES) {
       'a query that sees no key gets 0',
     );
     assert.ok(full.every(Number.isFinite));
-    assert.deepEqual(await part(0, TOTAL, 'bias', true, true), full, '0 and -Infinity added are the bool mask');
+    assert.deepEqual(await part(0, TOTAL, 'bias', true, true), full, 'a bias of 0 and -Infinity equals the bool mask');
     const plain = await part(0, TOTAL, 'none');
     assert.deepEqual(await part(0, TOTAL, 'all'), plain, 'a mask that hides nothing changes no bit');
-    assert.deepEqual(await part(0, TOTAL, 'lower', false), plain, 'a lower triangle is causal');
+    assert.deepEqual(await part(0, TOTAL, 'lower', false), plain, 'a lower triangular mask equals causal attention');
     assert.notDeepEqual(full, plain);
     executor.close();
   });

@@ -1,5 +1,5 @@
-// A count over its bound, or below 0, is the bound, or 0: on devices as in the reference. Without that, these cases
-// write far outside the memory that was planned.
+// A count above its bound counts as the bound and a count below 0 counts as 0, on devices as in the reference. Without
+// this, these cases would write far outside the planned memory.
 import fc from 'fast-check';
 import { add } from '../../src/graph/ops/elementwise/add.ts';
 import { groupedMatmul } from '../../src/graph/ops/matmul/groupedMatmul.ts';
@@ -43,7 +43,7 @@ const segmented = counts.map((n): Case => ({
   },
 }));
 
-/** Tokens of which more are said to be there than there is room for. */
+/** Routing where the count of tokens may be larger than the bound. */
 const routed = counts.map((n): Case => ({
   inputs: [
     { name: 'n', dtype: 'int32', shape: [], data: [n] },

@@ -1,4 +1,4 @@
-// The devices that conformance tests run on in Node, and the draws that they check.
+// The devices that conformance tests run on in Node, and the seed and number of random cases.
 import type { Device } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
@@ -21,15 +21,15 @@ export const DEVICES: readonly DeviceEntry[] = [
   },
 ];
 
-/** Devices whose results have the same bits: native too, if the engine rounds multiply-adds once. */
+/** Devices whose results must have equal bits; native only if this WebAssembly engine rounds a multiply-add once. */
 export const SAME_BITS: readonly DeviceEntry[] = [
   ...DEVICES,
   { name: 'wasm with 1 thread', skip: () => Promise.resolve(null), open: () => WasmDevice.open(1) },
 ];
 
 /**
- * The same draws each time unless DYNAMOE_TEST_SEED says otherwise ('random', or a number); DYNAMOE_TEST_RUNS
- * multiplies them.
+ * DYNAMOE_TEST_SEED is the seed of the random cases (a number or 'random'; default 1); DYNAMOE_TEST_RUNS multiplies
+ * their number.
  */
 export function drawsFromEnv(): Draws {
   const { DYNAMOE_TEST_SEED: seed = '1', DYNAMOE_TEST_RUNS: times = '1' } = process.env;

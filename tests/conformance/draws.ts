@@ -1,9 +1,9 @@
-// How the cases of a family are drawn: in the same way in Node and in a page.
+// Draws the cases of a family, in the same way in Node and in a browser page.
 import fc from 'fast-check';
 import type { Case } from './harness.ts';
 import type { Family } from './shapes.ts';
 
-/** The seed of the draws, and a factor for their number. */
+/** The seed of the random cases, and a factor for their number. */
 export interface Draws {
   readonly seed: number;
   readonly times: number;
@@ -11,7 +11,7 @@ export interface Draws {
 
 export const title = (f: Family): string => (f.name ? `${f.op}, ${f.name}` : f.op);
 
-/** Checks the cases of a family on a device. The error of a failed case names its draw. */
+/** Draws cases of a family and calls `check` with each. An error contains the case that failed. */
 export const checkDraws = (
   f: Family,
   { seed, times }: Draws,

@@ -1,7 +1,7 @@
-// Every op in every dtype that it accepts, asked by building it: the cases of the families with their float32 inputs in
-// another dtype, at that dtype's extremes, with counted rows at none, one and all, and NaN (or the largest integer)
-// past the count. Integers, bools and what is only moved are exact on all devices as in the reference; float64 agrees
-// with the reference to 1e-11, results and gradients.
+// Every op in every dtype that it accepts (a dtype is accepted if building the case does not throw). The float32
+// inputs of the families' cases get another dtype and its extreme values; counts of rows are 0, 1 and the bound; rows
+// past a count hold NaN or the largest integer. Integers, bools and values that are only moved must equal the
+// reference on all devices; float64 results and gradients agree with the reference to 1e-11.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
@@ -19,7 +19,7 @@ import type { Family } from './shapes.ts';
 
 const { seed, times } = drawsFromEnv();
 
-/** Extremes of each dtype. */
+/** Extreme values of each dtype. */
 const EXTREMES: Readonly<Record<DType, readonly number[]>> = {
   float64: [0, -0, 1, -1, 1e-200, 5e-324, Infinity, -Infinity, NaN, 0.1, 1 + 2 ** -52],
   float32: [0, -0, 1, -1, 1e-30, 2 ** -149, Infinity, -Infinity, NaN, 0.1],
@@ -31,8 +31,8 @@ const EXTREMES: Readonly<Record<DType, readonly number[]>> = {
 };
 
 /**
- * Large numbers, for ops that go element by element: of others it depends on the order of sums what they leave of small
- * ones.
+ * Large numbers, for elementwise ops only: in a sum, it depends on the order of summation what they leave of small
+ * numbers.
  */
 const LARGE: Partial<Record<DType, readonly number[]>> = {
   float64: [1e100, -1e100, Number.MAX_VALUE, -Number.MAX_VALUE],
@@ -43,7 +43,7 @@ const elementwise = ({ op, name }: Family): boolean => {
   return lower?.kind === 'map' && lower.linear !== undefined && name !== 'of what is computed';
 };
 
-/** Values as a case draws them, in float64; or one in three an extreme; or nothing but extremes. */
+/** `plain`: values as the case draws them. `some`: one value in three is an extreme. `extreme`: all are extremes. */
 type Draw = 'plain' | 'some' | 'extreme';
 
 function retyped(
@@ -83,8 +83,8 @@ function retyped(
 }
 
 /**
- * Convolutions multiply the zeros of the padding, too, where their references do not: what they are multiplied with is
- * finite here.
+ * The inputs that must be finite. Devices multiply the zeros of a convolution's padding by the weights, and the
+ * reference skips them, so an infinite weight would give different results.
  */
 const factors = ({ op }: Family, c: Case): string[] =>
   /conv2d|depthwise/.test(op)
@@ -94,7 +94,7 @@ const factors = ({ op }: Family, c: Case): string[] =>
         .map((i) => i.name)
     : [];
 
-/** Whether the case can be made; what else goes wrong than a refusal by name is an error. */
+/** Whether the case can be built. Errors other than ShapeError are thrown. */
 function accepted(c: Case): boolean {
   try {
     buildCase(c);
@@ -108,10 +108,10 @@ function accepted(c: Case): boolean {
 const samples = (f: Family, count: number): Case[] => fc.sample(f.cases, { seed, numRuns: count });
 const hasFloats = (c: Case): boolean => c.inputs.some((i) => (i.dtype ?? 'float32') === 'float32');
 
-/** Ops whose results are float32 whatever their inputs are, or whose cases put float32 beside their inputs. */
+/** Ops whose results are float32 for any dtype of their inputs. */
 const SINGLE = new Set(['uniform']);
 
-test('what takes float32 takes float64', () => {
+test('ops that accept float32 accept float64', () => {
   for (const f of all) {
     if (SINGLE.has(f.op)) continue;
     for (const c of samples(f, 3).filter(hasFloats))
@@ -119,12 +119,12 @@ test('what takes float32 takes float64', () => {
   }
 });
 
-test('what is computed is not computed in 16 bits', () => {
+test('only ops that move values accept bfloat16 and float16', () => {
   const moved: readonly string[] = [...ops.values()].filter((op) => op.takes?.includes('stored')).map((op) => op.name);
   for (const f of all) {
     if (moved.includes(f.op)) continue;
     for (const c of samples(f, 2)) {
-      // A float input that the case does not use is no operand.
+      // If bool is accepted as well, the case does not use its float inputs.
       if (!hasFloats(c) || accepted(retyped(c, 'bool', 'plain', null))) continue;
       for (const dtype of ['bfloat16', 'float16'] as const)
         assert.throws(() => buildCase(retyped(c, dtype, 'plain', null)), ShapeError, `${title(f)} ${dtype}`);
@@ -142,7 +142,7 @@ async function deviceOf(entry: DeviceEntry): Promise<Device> {
   return device;
 }
 
-/** Cases of several families in one program. */
+/** The number of cases that are compiled into one program. */
 const SHARE = 12;
 
 test('float32 at its extremes: the same bits on all devices', async (t) => {
@@ -154,7 +154,7 @@ test('float32 at its extremes: the same bits on all devices', async (t) => {
     ),
     [wasm, native] = devices;
   if (!wasm || !native || (wasm instanceof WasmDevice && !wasm.fused)) {
-    t.skip('two devices with the same bits are not here');
+    t.skip('two devices with equal bits are needed');
     return;
   }
   const cases = all
@@ -170,7 +170,7 @@ test('float32 at its extremes: the same bits on all devices', async (t) => {
 
 for (const dtype of DTYPES) {
   for (const draw of dtype === 'float64' ? (['plain', 'some', 'extreme'] as const) : (['extreme'] as const)) {
-    if (dtype === 'float32') continue; // its own families
+    if (dtype === 'float32') continue; // the families themselves test it
     test(
       `${dtype}, ` + `${draw === 'plain' ? 'results and gradients' : draw === 'some' ? 'some extremes' : 'extremes'}`,
       async (t) => {

@@ -1,4 +1,5 @@
-// Elementary functions of float64 on every device: within 1 ulp of the correctly rounded result, and right at the ends.
+// Elementary functions of float64 on every device: within 1 ulp of the correctly rounded result, and the right value
+// at 0, infinities, NaN and very large or small numbers.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
@@ -16,7 +17,7 @@ const N = 600,
   POWERS = [0.5, -1.7, 3, -2, 7.25, 40, 1 / 3];
 const stream = new Stream(11, 'ulps');
 const sign = (i: number): number => (i % 2 ? -1 : 1);
-/** Draws of each function's argument, of all sizes. */
+/** Random arguments of each function, of all magnitudes, from a uniform number u. */
 const draws: Readonly<Record<string, (u: number, i: number) => number>> = {
   exp: (u, i) => (2 * u - 1) * [1, 40, 700][i % 3],
   log: (u, i) => (i % 3 === 0 ? 1 + sign(i) * u * 2 ** -(i % 40) : 2 ** ((2 * u - 1) * 1000)),
@@ -49,7 +50,7 @@ const ENDS = Float64Array.of(
   -1,
 );
 
-test('what the reference computes with', () => {
+test('the functions that the reference uses: within 1 ulp', () => {
   for (const name of ['tanh', 'sigmoid', 'erf'] as const)
     for (const x of argument(name))
       assert.ok(

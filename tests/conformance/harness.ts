@@ -1,7 +1,7 @@
-// The conformance harness: takes a case (inputs, what is built from them) and checks it three ways. In the reference:
-// gradients (and gradients of a function of gradients) against finite differences in float64. On a device: results and
-// gradients against the reference, with NaN in every row past its count and in all memory before the run. On several
-// devices: the same bits. It needs nothing of Node: pages run it too.
+// The conformance harness checks a case (inputs, and what is built from them) in three ways. In the reference:
+// gradients, and gradients of a function of gradients, against finite differences in float64. On a device: results and
+// gradients against the reference, where rows past a count and all memory before the run hold NaN. On several devices:
+// equal bits. It uses nothing of Node, so pages run it too.
 import { numbersOf } from '../../src/base/convert.ts';
 import { hostArray, isFloat, type DType, type TypedArray } from '../../src/base/dtype.ts';
 import { isHalf, toHalf } from '../../src/base/half.ts';
@@ -26,8 +26,8 @@ import { evaluate, liveElements, type Values } from '../../src/run/reference.ts'
 import { PoisonedDevice } from './poisoned.ts';
 
 /**
- * A varying dimension names the input with its count (int32 []) or its offsets (int32 [segments + 1]), which must come
- * earlier.
+ * A dimension that varies at run time names the input that holds its count (int32 []) or its offsets (int32 [segments
+ * + 1]). That input must come earlier in the list.
  */
 export type DimSpec =
   | number
@@ -41,11 +41,11 @@ export interface InputSpec {
   /** All values, for counts for example. */
   readonly data?: readonly number[];
   /**
-   * One value, from a uniform number in [0, 1) and a normal one. Default: the normal one for floats, whole numbers 0..2
-   * for others.
+   * One value, from a uniform number in [0, 1) and a normal one. Default: the normal number for floats, a whole number
+   * from 0 to 2 for other dtypes.
    */
   value?(random: { readonly uniform: number; readonly normal: number }, index: number): number;
-  /** Whether its gradient is checked. Default: for floats. */
+  /** Whether its gradient is checked. Default: true for floats. */
   readonly grad?: boolean;
 }
 
@@ -53,18 +53,18 @@ export interface Case {
   readonly inputs: readonly InputSpec[];
   build(inputs: readonly Tensor[]): Tensor | readonly Tensor[];
   /**
-   * Distance of these values to the nearest point where a gradient jumps or a decision is a tie: draws below 1e-3 are
-   * rejected.
+   * Distance of these values to the nearest point where a gradient jumps or a decision is a tie. If it is below 1e-3,
+   * other values are drawn.
    */
   kink?(values: readonly Float64Array[]): number;
-  /** Positions of outputs whose gradient is not checked: decisions, statistics. */
+  /** Indices of outputs whose gradient is not checked, such as decisions and statistics. */
   readonly plain?: readonly number[];
 }
 
-const STEP = 2e-4; // of the finite differences; two of them stay within MARGIN
+const STEP = 2e-4; // of the finite differences; two steps must stay below MARGIN
 const MARGIN = 1e-3;
-// A budget of work for the differences of one input: elements computed, plus a fixed cost per node. It bounds how many
-// elements of the input are sampled (2 to 48).
+// The budget for the finite differences of one input, by order: the number of computed elements plus NODE for each
+// node. It determines how many elements of the input are sampled (2 to 48).
 const BUDGET = { 1: 1e6, 2: 5e5 },
   NODE = 100;
 
@@ -73,14 +73,15 @@ function must(ok: boolean, message: () => string): asserts ok {
 }
 
 interface Built {
-  readonly graph: Graph; // outputs: out/i, and grad/NAME where there is a loss
+  readonly graph: Graph; // outputs: out/i, and grad/NAME if there is a loss
   readonly specs: readonly InputSpec[]; // the case's inputs, then the weights of the loss
   readonly loss: ValueId | null;
 }
 
 /**
- * The graph of a case: its outputs, a randomly weighted loss over them, and the gradients of the loss for the inputs.
- * Order 2: the loss also has the squares of the outputs, and a weighted sum of its gradients is differentiated.
+ * The graph of a case: its outputs, a loss (their randomly weighted sum), and the gradients of the loss to the inputs.
+ * With order 2 the loss also contains the squares of the outputs, and a weighted sum of its gradients is
+ * differentiated again.
  */
 export function buildCase(c: Case, order: 1 | 2 = 1): Built {
   const b = new GraphBuilder(ops),
@@ -126,8 +127,8 @@ export function buildCase(c: Case, order: 1 | 2 = 1): Built {
 }
 
 /**
- * Sum of o's elements, each with a weight. Where the rows of o are counted by a value of the graph, weights are per
- * column and the squares enter too, so that rows differ.
+ * The sum of the elements of o, each multiplied by a weight. If the rows of o are counted by a value that the graph
+ * computes, there is one weight for each column, and squares are added, so that the rows differ.
  */
 function weighted(b: GraphBuilder, o: Tensor, name: string): { part: Tensor; weight: InputSpec } {
   const given = o.shape.every(
@@ -142,13 +143,13 @@ function weighted(b: GraphBuilder, o: Tensor, name: string): { part: Tensor; wei
 function dimOf(d: DimSpec, ids: ReadonlyMap<string, number>): Dim {
   if (typeof d === 'number') return d;
   const id = ids.get('count' in d ? d.count : d.offsets);
-  must(id !== undefined, () => 'a count stands before what it counts');
+  must(id !== undefined, () => 'an input that holds a count must come before the input whose rows it counts');
   return 'count' in d
     ? { kind: 'bounded', bound: d.bound, count: id }
     : { kind: 'segmented', bound: d.bound, segments: d.segments, offsets: id };
 }
 
-/** Values of all inputs, representable in their dtypes, away from kinks; the same for the same seed. */
+/** Random values of all inputs, representable in their dtypes and away from kinks. Equal seeds give equal values. */
 export function drawInputs(c: Case, { graph, specs }: Built, seed: number): Float64Array[] {
   for (let attempt = 0; attempt < 200; attempt++) {
     const values = specs.map((spec) => {
@@ -171,7 +172,7 @@ export function drawInputs(c: Case, { graph, specs }: Built, seed: number): Floa
   throw new Error('every draw of this case lies near a kink');
 }
 
-/** NaN in rows past the count (the largest number for integers). */
+/** Fills the rows past a count with NaN (with the largest int32 for integers). */
 function poisonRows(graph: Graph, specs: readonly InputSpec[], drawn: readonly Float64Array[]): Float64Array[] {
   const byId: Float64Array[] = [];
   specs.forEach((s, i) => {
@@ -194,7 +195,7 @@ function inputOf(graph: Graph, name: string): { value: ValueId; type: TensorType
 const reference = (built: Built, inputs: readonly Float64Array[]): Values =>
   evaluate(built.graph, ops, ({ name }) => inputs[built.specs.findIndex((s) => s.name === name)]);
 
-/** max|a - b| / max(1e-3, max|b|); equal NaN and infinities differ by 0. */
+/** max|a - b| / max(1e-3, max|b|). Two NaN, or two equal infinities, differ by 0. */
 export function errorOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let worst = 0,
     scale = 1e-3;
@@ -211,24 +212,24 @@ export function errorOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
   return worst / scale;
 }
 
-/** Gradients of the reference against finite differences (five-point). */
+/** Compares gradients in the reference with five-point finite differences. */
 export function checkGradients(c: Case, seed: number, order: 1 | 2 = 1): void {
   const built = buildCase(c, order);
   if (built.loss === null) return;
   const loss = built.loss,
     inputs = drawInputs(c, built, seed),
     values = reference(built, inputs);
-  // Only nodes that the loss needs are computed again.
+  // For the differences, only the nodes up to the loss are computed again.
   const end = built.graph.nodes.findIndex((n) => n.outputs.includes(loss)) + 1;
   const forward: Built = { ...built, graph: { ...built.graph, nodes: built.graph.nodes.slice(0, end), outputs: [] } };
-  // As many elements as the budget allows: few for a large graph. (Not bounded by time: a slow machine would check
-  // other elements.)
+  // The budget determines how many elements are checked: few for a large graph. A limit of time would make slow
+  // machines check other elements than fast ones.
   const work = forward.graph.nodes.reduce(
       (n, node) => n + NODE + node.outputs.reduce((m, v) => m + values[v].length, 0),
       0,
     ),
     samples = BUDGET[order] / work;
-  // The difference of two losses has a rounding error as large as that of the losses.
+  // The rounding error of a difference of two losses grows with the size of the losses.
   const size = Number.isFinite(values[loss][0]) ? Math.abs(values[loss][0]) : 0;
   for (const o of built.graph.outputs.filter((g) => g.name.startsWith('grad/'))) {
     const at = built.specs.findIndex((s) => `grad/${s.name}` === o.name),
@@ -267,7 +268,7 @@ interface Result {
   readonly expected: Float64Array;
 }
 
-/** Results and gradients on a device, for rows that exist. */
+/** Runs a case on a device and returns results and gradients, without the rows past a count. */
 async function runCase(
   built: Built,
   inputs: readonly Float64Array[],
@@ -276,7 +277,7 @@ async function runCase(
 ): Promise<Result[]> {
   const { graph } = built,
     results = graph.outputs.filter((o) => o.name.startsWith('out/'));
-  // All outputs together, and the results alone: kernels are grouped in different ways.
+  // Two programs, one with all outputs and one with the results alone, since kernels are grouped differently in them.
   const variants = results.length < graph.outputs.length ? [graph, { ...graph, outputs: results }] : [graph];
   const compiled = variants.map((g) => compileGraph(g)),
     all: Result[] = [];
@@ -313,8 +314,8 @@ async function runCase(
 }
 
 /**
- * Results and gradients on each device against the reference; on the devices in `alike` also the same bits as on the
- * first of them, except that any NaN equals any NaN.
+ * Compares results and gradients on each device with the reference. The devices in `alike` must also have equal bits,
+ * except that any NaN equals any NaN.
  */
 export async function checkDevices(
   c: Case,
@@ -374,8 +375,8 @@ const feedsOf = (cases: readonly Named[], seed: number): Feed[] =>
   });
 
 /**
- * Several cases in one program, which needs fewer compilations, on a device against the reference: results, and
- * gradients if there are any.
+ * Compares several cases on a device with the reference: results, and gradients if there are any. They run in one
+ * program, which saves compilations.
  */
 export const checkTogether = (
   cases: readonly Named[],
@@ -384,7 +385,7 @@ export const checkTogether = (
   tolerance: number,
 ): Promise<void> => checkGraphs(feedsOf(cases, seed), device, () => tolerance);
 
-/** The same on two devices: equal bits, except that any NaN equals any NaN. */
+/** Compares several cases on two devices: the bits must be equal, except that any NaN equals any NaN. */
 export async function checkSame(cases: readonly Named[], seed: number, first: Device, second: Device): Promise<void> {
   const feeds = feedsOf(cases, seed),
     results = [await runGraphs(feeds, first), await runGraphs(feeds, second)];
@@ -406,8 +407,8 @@ export async function checkSame(cases: readonly Named[], seed: number, first: De
 }
 
 /**
- * Graphs in one program on a device against the reference. With tolerance 0 the values must be equal; integers and
- * bools always must.
+ * Compares graphs, which run in one program on a device, with the reference. With tolerance 0, and for integers and
+ * bools, values must be equal.
  */
 export async function checkGraphs(
   feeds: readonly Feed[],
@@ -453,7 +454,10 @@ async function runGraphs(feeds: readonly Feed[], device: Device): Promise<Record
   }
 }
 
-/** Graphs in one graph: values are renumbered, and names of inputs and outputs begin with the number of their graph. */
+/**
+ * Joins graphs into one. Values are renumbered, and names of inputs and outputs get the index of their graph as a
+ * prefix.
+ */
 function joined(graphs: readonly Graph[]): Graph {
   const types: TensorType[] = [],
     inputs: Graph['inputs'][number][] = [],
@@ -477,7 +481,7 @@ function joined(graphs: readonly Graph[]): Graph {
   return { types, inputs, nodes, outputs, updates: [] };
 }
 
-/** Numbers in the form that a device takes: 16-bit floats as their bits. */
+/** Numbers as the array that a device takes: 16-bit floats as their bits, other dtypes as typed arrays. */
 function hostValues(dtype: DType, numbers: Float64Array): TypedArray {
   if (isHalf(dtype)) return toHalf(dtype, numbers);
   const host = hostArray(dtype, numbers.length);

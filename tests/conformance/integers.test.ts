@@ -1,5 +1,4 @@
-// Integers and casts: what is computed on a device, what the compiler folds, and what the reference says are the same
-// numbers.
+// Integers and casts: devices, the compiler's constant folding and the reference give the same numbers.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
@@ -52,7 +51,7 @@ after(() => {
 
 type Outputs = Readonly<Record<string, readonly number[]>>;
 
-/** What `build` gives on each device, and in the reference. */
+/** The outputs of the graph that `build` makes, by device; `reference` is one of them. */
 async function everywhere(
   build: (b: GraphBuilder) => void,
   inputs: Readonly<Record<string, TypedArray>> = {},
@@ -123,7 +122,7 @@ test('int32 at its ends: overflow is modulo 2^32, a quotient by 0 is 0', async (
   );
 });
 
-test('uint32 is compared, divided and made a float as what it is', async () => {
+test('comparison, division and conversion to float treat uint32 as unsigned', async () => {
   const a = Uint32Array.of(2 ** 32 - 1, 0, 2 ** 31, 5, 3),
     b = Uint32Array.of(1, 1, 2 ** 31 + 1, 0, 5);
   expectAll(
@@ -199,7 +198,7 @@ test('integer products and sums are exact', async () => {
   );
 });
 
-/** Pairs of integers, the ends among them. */
+/** Integers of a dtype, often at the ends of its range. */
 const ints = (dtype: 'int32' | 'uint32'): fc.Arbitrary<number> =>
   dtype === 'int32'
     ? fc.oneof(fc.constantFrom(LEAST, LEAST + 1, -1, 0, 1, 2, MOST), fc.integer())
@@ -212,7 +211,7 @@ const BINARY = { add, sub, mul, div, less, equal, notEqual, maximum, minimum };
 const UNARY = { neg, abs, relu };
 
 for (const dtype of ['int32', 'uint32'] as const) {
-  test(`${dtype}: what is folded is what is computed`, async () => {
+  test(`${dtype}: constant folding gives the numbers that devices compute`, async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.tuple(ints(dtype), ints(dtype)), { minLength: 8, maxLength: 8 }), async (pairs) => {
         const a = hostArray(dtype, 8),
@@ -277,7 +276,7 @@ test('7 / 2 * 2 of int32 is 6, and a uint32 product keeps its low 32 bits, folde
   );
 });
 
-/** Every value that a cast treats in its own way. */
+/** Values at which casts behave differently: rounding, overflow, infinities, NaN, subnormals. */
 const EDGES: Readonly<Record<DType, readonly number[]>> = {
   float64: [
     0,
@@ -338,7 +337,7 @@ const EDGES: Readonly<Record<DType, readonly number[]>> = {
   bool: [0, 1],
 };
 
-test('casts between all dtypes are those of the host', async () => {
+test('casts between all dtypes give what the host gives', async () => {
   const inputs = Object.fromEntries(DTYPES.map((d) => [d, isHalf(d) ? toHalf(d, EDGES[d]) : hostOf(d, EDGES[d])]));
   const all = await everywhere((g) => {
     for (const from of DTYPES) {
@@ -346,7 +345,7 @@ test('casts between all dtypes are those of the host', async () => {
       for (const to of DTYPES) if (to !== from) g.output(`${from} to ${to}`, cast(x, to));
     }
   }, inputs);
-  all.delete('reference'); // keeps floats as float64
+  all.delete('reference'); // the reference computes floats in float64
   for (const from of DTYPES)
     for (const to of DTYPES) {
       if (to === from) continue;
@@ -369,12 +368,13 @@ function hostOf(dtype: DType, values: readonly number[]): TypedArray {
 }
 
 for (const dtype of ['bfloat16', 'float16'] as const) {
-  test(`${dtype}: all patterns to float32, and floats of all kinds back`, async () => {
+  test(`${dtype}: casts of every bit pattern to float32, and of random floats to ${dtype}`, async () => {
     const stream = new Stream(5, dtype),
       bits = Uint16Array.from({ length: 65536 }, (_, i) => i),
       words = Uint32Array.from({ length: 40_000 }, (_, i) => stream.uint(0, i)),
       floats = new Float32Array(words.buffer);
-    // Doubles that lie next to the middle between two floats, which lies next to the middle between two 16-bit floats.
+    // Float64 numbers close to the middle between two 16-bit floats. Rounding them to float32 first would move some of
+    // them exactly to the middle, and so give another result.
     const doubles = Float64Array.from(
       { length: 20_000 },
       (_, i) =>
@@ -402,7 +402,7 @@ for (const dtype of ['bfloat16', 'float16'] as const) {
   });
 }
 
-test('numbers that an operand is not are refused where the graph is made', () => {
+test('a number that the dtype of its operand cannot hold, and mixed dtypes, are refused when the graph is made', () => {
   const g = new GraphBuilder(ops),
     x = g.input('input', 'x', { dtype: 'int32', shape: [3] }),
     u = g.input('input', 'u', { dtype: 'uint32', shape: [3] }),

@@ -1,4 +1,4 @@
-// Memories of choices by samples' ids, on every device.
+// The ops that store choices by sample id, on every device.
 import { families } from './cases/memory.ts';
 import { runFamilies } from './run.ts';
 

@@ -1,4 +1,5 @@
-// A device whose fresh memory is full of NaN: a kernel that reads what nobody has written shows NaN in its result.
+// A device whose new memory is full of NaN: if a kernel reads memory that nothing has written, NaN appears in its
+// result.
 import type { TypedArray } from '../../src/base/dtype.ts';
 import type {
   Bound,
@@ -11,10 +12,16 @@ import type {
   StepTimes,
 } from '../../src/device/device.ts';
 
-/** The words alternate: NaN in both widths of floats; the largest int32, which is no valid index, and -1. */
+/**
+ * 64 bits that are NaN as float64. The upper 32 bits are NaN as float32 and -1 as int32; the lower ones are NaN as
+ * float32 and the largest int32, which is no valid index.
+ */
 const POISON = 0xffffffff_7fffffffn;
 
-/** A device that several executors use in turn: closing it only frees what was allocated through it. */
+/**
+ * Wraps a device that several executors use one after the other. close() frees only what was allocated through this
+ * wrapper.
+ */
 export class PoisonedDevice implements Device {
   readonly #device: Device;
   readonly #open = new Set<Memory>();

@@ -1,4 +1,4 @@
-// Turns families of cases into tests: one for the gradients, one for all devices.
+// Makes two tests of each family of cases: one of the gradients, one of the results on all devices.
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import type { Device } from '../../src/device/device.ts';
@@ -25,13 +25,13 @@ export function runFamilies(families: readonly Family[]): void {
   let opened: Promise<Opened> | undefined;
   const open = (): Promise<Opened> => (opened ??= openAll());
   for (const { name } of SAME_BITS) {
-    test(`${name} takes part`, async (t) => {
+    test(`the device ${name} is tested`, async (t) => {
       const why = (await open()).without.get(name);
       if (why !== undefined) t.skip(why);
     });
   }
   for (const f of families) {
-    test(`${title(f)}: all devices, as the reference and bit for bit`, async () => {
+    test(`${title(f)}: devices agree with the reference, and with each other in every bit`, async () => {
       const { devices, alike } = await open();
       await checkDraws(f, draws, (c, s) => checkDevices(c, s, devices, alike));
     });
@@ -43,9 +43,9 @@ export function runFamilies(families: readonly Family[]): void {
 
 interface Opened {
   readonly devices: ReadonlyMap<string, Device>;
-  /** Devices whose results have the same bits. */
+  /** Names of the devices whose results must have equal bits. */
   readonly alike: ReadonlySet<string>;
-  /** Why a device cannot run here, or why its bits cannot be compared. */
+  /** By the name of a device: why it cannot run here, or why its bits cannot be compared. */
   readonly without: ReadonlyMap<string, string>;
 }
 

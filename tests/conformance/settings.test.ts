@@ -1,6 +1,6 @@
-// Ops with settings and operands drawn at random, valid or not: what cannot be computed is refused by name when the
-// graph is made, and what is not refused gives what the reference gives, on every device. Nodes come from the families'
-// cases, with the values that these give them; a setting, a dtype or a size is then another.
+// Ops with random settings and operands, valid or not. If a node cannot be computed, making the graph throws an error
+// that names the op; otherwise every device gives what the reference gives. Nodes and the values of their operands
+// come from the families' cases; then one setting, dtype or size is changed.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -27,12 +27,12 @@ import { DEVICES, drawsFromEnv } from './devices.ts';
 import { buildCase, checkGraphs, drawInputs, type Feed } from './harness.ts';
 
 const { seed, times } = drawsFromEnv();
-const TRIES = 8 * times; // of each op
-const TOGETHER = 24; // graphs in one program
+const TRIES = 8 * times; // for each op
+const TOGETHER = 24; // graphs that are compiled into one program
 
 /**
- * Kernels trust rows, places and experts that other ops have made: where a setting says something else of them, nothing
- * is computed here.
+ * Ops that trust row numbers, positions or expert numbers made by other ops. A changed setting can make such numbers
+ * wrong, so these nodes are built but not computed.
  */
 const TRUSTING = new RegExp(
   '^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|maxPool2dTake|permute.*|' +
@@ -64,7 +64,7 @@ function callsOf(op: string): Call[] {
     );
 }
 
-/** One thing about a call is another. */
+/** Changes one thing of a call: an attribute, or the dtype or a size of one operand. */
 interface Change {
   attrs(attrs: Attrs): Attrs;
   type(type: TensorType, operand: number): TensorType;
@@ -115,7 +115,7 @@ function change(call: Call, random: Stream, trial: number): Change {
   }
 }
 
-/** The call alone, changed: its operands are inputs. Throws what making it throws. */
+/** A graph of the changed call alone; its operands are inputs. Throws if making the graph throws. */
 function alone(call: Call, { attrs, type }: Change, name: string): Feed {
   const b = new GraphBuilder(ops),
     made = new Map<ValueId, Tensor>(),
@@ -147,7 +147,7 @@ function alone(call: Call, { attrs, type }: Change, name: string): Feed {
   return { name, graph: b.build(), data };
 }
 
-test('what cannot be computed is refused by name, and what is not refused is computed', async (t) => {
+test('a node that cannot be computed is refused by name; all others give the results of the reference', async (t) => {
   const random = new Stream(seed, 'settings'),
     taken: Feed[] = [];
   let refused = 0,
@@ -163,7 +163,7 @@ test('what cannot be computed is refused by name, and what is not refused is com
         for (const { shape } of feed.graph.types)
           assert.ok(
             shape.every((d) => Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0),
-            `${what} has sizes that are none`,
+            `${what} has a size that is not a whole number of at least 0`,
           );
         if (!TRUSTING.test(op)) taken.push(feed);
       } catch (error) {

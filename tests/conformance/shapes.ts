@@ -1,18 +1,18 @@
-// Arbitrary shapes for conformance cases: empty, with one element, odd, and with a first dimension that is counted at
-// run time.
+// Random shapes for conformance cases: empty, with one element, with odd sizes, and with a first dimension whose size
+// is known only at run time.
 import fc from 'fast-check';
 import type { Case, DimSpec, InputSpec } from './harness.ts';
 
-/** Cases of one op. A test asserts that every op of the table has a family. */
+/** Cases of one op. table.test.ts checks that every op has a family. */
 export interface Family {
   readonly op: string;
-  /** What this family is about, if an op has several. */
+  /** What distinguishes this family, if an op has several. */
   readonly name?: string;
   readonly cases: fc.Arbitrary<Case>;
-  /** The number of draws on a device. */
+  /** The number of cases that are drawn for the test on devices. */
   readonly runs?: number;
   /**
-   * The number of draws whose gradients are checked against finite differences in the reference; default: `runs`, at
+   * The number of cases whose gradients are compared with finite differences in the reference. Default: `runs`, at
    * most 12.
    */
   readonly differences?: number;
@@ -34,13 +34,13 @@ export const volume = (shape: readonly DimSpec[]): number =>
 export const fixedShape = (minRank = 0, maxRank = 4, dim = size): fc.Arbitrary<number[]> =>
   fc.array(dim, { minLength: minRank, maxLength: maxRank }).filter((s) => volume(s) <= LIMIT);
 
-/** A shape, and the inputs that its varying dimension needs, if it has one. */
+/** A shape, and the inputs that hold the count or offsets of its first dimension, if this varies. */
 export interface AnyShape {
   readonly shape: readonly DimSpec[];
   readonly counts: readonly InputSpec[];
 }
 
-/** One first dimension in three varies: bounded, or segmented. */
+/** Random shapes; in one of three the first dimension is bounded or segmented. */
 export function anyShape(minRank = 0, maxRank = 4, dim = size): fc.Arbitrary<AnyShape> {
   return fc
     .tuple(
@@ -61,7 +61,7 @@ export function anyShape(minRank = 0, maxRank = 4, dim = size): fc.Arbitrary<Any
     });
 }
 
-/** `n` shapes that broadcast together. */
+/** Random lists of `n` shapes that can be broadcast together. */
 export function broadcast(
   n: number,
 ): fc.Arbitrary<{ shapes: readonly (readonly DimSpec[])[]; counts: readonly InputSpec[] }> {
@@ -83,5 +83,5 @@ export function broadcast(
     }));
 }
 
-/** The tensors of a case, without its counts. */
+/** The inputs of a case without those that hold counts. */
 export const afterCounts = <T>(counts: readonly InputSpec[], all: readonly T[]): T[] => all.slice(counts.length);

@@ -1,6 +1,6 @@
-// Gradients of gradients: for every op whose rules compose, the gradient of a weighted sum of gradients (a
-// Hessian-vector product) against finite differences in float64. The table names the ops that can be differentiated but
-// not twice; to do so is an error that names the op.
+// Gradients of gradients. For every op whose gradient rule consists of differentiable ops, the gradient of a weighted
+// sum of gradients (a Hessian-vector product) is compared with finite differences in float64. The table ONCE names the
+// ops that can be differentiated once only; to differentiate them again is an error that names the op.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -9,16 +9,16 @@ import { ops } from '../../src/graph/ops/index.ts';
 import { all } from './cases/index.ts';
 import { buildCase, checkGradients } from './harness.ts';
 
-/** Op -> the op of its gradient that has no rule. */
+/** For each op that can be differentiated once only: the message, which names the gradient op without a rule. */
 const ONCE: Readonly<Record<string, RegExp>> = {
-  // Its gradients compute the scores again in tiles; theirs would have to, too.
+  // The gradients of attention compute the scores again, tile by tile. Their own gradients would have to do the same.
   attention: /attentionGrad(Q|KV)?\b.*matmul, softmax, matmul/,
 };
 
-/** Ops without a gradient: their results are whole numbers or bools, or they are gradients of attention. */
+/** Ops with float results and without a gradient rule. */
 const NEVER: readonly string[] = ['attentionGrad', 'attentionGradKV', 'attentionGradQ'];
 
-const RUNS = 6; // draws of a family
+const RUNS = 6; // cases drawn from each family
 
 for (const f of all) {
   const op = ops.get(f.op),
@@ -26,7 +26,7 @@ for (const f of all) {
   const title = f.name ? `${f.op}, ${f.name}` : f.op;
   if (!op?.grad) continue;
   if (once) {
-    test(`${title}: twice is an error`, () => {
+    test(`${title}: gradients of gradients are an error`, () => {
       const needed = fc
         .sample(f.cases, { seed: 1, numRuns: 40 })
         .filter((c) => c.inputs.every((i) => i.shape.every((d) => d !== 0)));
@@ -37,7 +37,7 @@ for (const f of all) {
         );
     });
   } else {
-    test(`${title}: twice`, () => {
+    test(`${title}: gradients of gradients`, () => {
       fc.assert(
         fc.property(f.cases, fc.nat(), (c, seed) => {
           checkGradients(c, seed, 2);
@@ -48,12 +48,12 @@ for (const f of all) {
   }
 }
 
-test('an op without a gradient has no float result that depends on floats, or is in the table', () => {
+test('an op without a gradient rule has no float result that depends on a float input, or is in NEVER', () => {
   const silent: readonly string[] = [...ops.values()]
     .filter((op) => !op.grad && !NEVER.includes(op.name))
     .map((op) => op.name);
   for (const f of all.filter((x) => silent.includes(x.op))) {
-    // If a float result depended on a float input, this would be an error.
+    // buildCase differentiates, which is an error if a float result depends on a float input.
     for (const c of fc.sample(f.cases, { seed: 1, numRuns: 10 })) buildCase(c);
   }
 });

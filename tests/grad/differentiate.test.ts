@@ -1,4 +1,4 @@
-// Differentiation beyond the rule of each op: values used more than once, values not used at all, several results.
+// Differentiation of whole graphs: values that are used more than once or not at all, ops with several results.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
@@ -29,7 +29,7 @@ function graphOf(build: (b: GraphBuilder, state: (name: string) => Tensor) => Te
   return b.build();
 }
 
-/** Gradients of 'total' to states with these values. */
+/** The gradients of the output `total` to the states, at these values of the states. */
 async function gradientsAt(graph: Graph, values: Readonly<Record<string, number>>): Promise<number[]> {
   const names = Object.keys(values),
     full = verifyGraph(differentiate(graph, ops, 'total', names), ops, 'test');
@@ -45,7 +45,7 @@ test('a value that is used in several places gets the sum of its gradients', asy
   assert.deepEqual(await gradientsAt(graph, { x: 3, y: 5 }), [31, 9]);
 });
 
-test('a tied matrix gets the sum of both uses', () => {
+test('a matrix that is used twice gets the sum of both gradients', () => {
   const b = new GraphBuilder(ops);
   const w = b.input('state', 'w', { dtype: 'float32', shape: [4, 4] }),
     x = b.input('input', 'x', { dtype: 'float32', shape: [2, 4] });
@@ -79,7 +79,7 @@ test('the loss itself has gradient 1', async () => {
   );
 });
 
-test('nothing flows through whole numbers', async () => {
+test('no gradient flows through integers', async () => {
   const graph = graphOf((_, s) => mul(cast(cast(s('x'), 'int32'), 'float32'), s('y')));
   assert.deepEqual(await gradientsAt(graph, { x: 2.7, y: 3 }), [0, 2]);
 });
@@ -94,7 +94,7 @@ test('nodes that the loss does not need are not differentiated', () => {
   assert.ok(b.nodes.length <= before + 2, 'only the constant 1 and one product are added');
 });
 
-test('the graph that is differentiated stays as it is', () => {
+test('differentiate does not change the given graph', () => {
   const graph = graphOf((_, s) => mul(s('x'), s('x'))),
     before = JSON.stringify(graph);
   differentiate(graph, ops, 'total', ['x']);

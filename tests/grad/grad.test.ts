@@ -1,4 +1,5 @@
-// Gradients as tensors of a model: results computed by hand, in a loss that is trained, and what is refused by name.
+// `grad` gives gradients as tensors in a model: results are compared with values computed by hand, a loss that
+// contains a gradient is trained, and errors name what is wrong.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
@@ -36,12 +37,12 @@ test('the gradient of a sum of cubes, and its Hessian times a vector', async () 
   );
 });
 
-test('three times', async () => {
+test('the third derivative', async () => {
   const derivative = (y: Tensor, x: Tensor): Tensor => grad(sum(y), [x])[0];
   assert.deepEqual(await valuesAt([2], (x) => derivative(derivative(derivative(pow(x, 5), x), x), x)), [240]); // 60 x^2
 });
 
-test('to a value on the way, and zeros where the loss does not depend on a value', async () => {
+test('the gradient to an intermediate value; 0 if the loss does not depend on the value', async () => {
   assert.deepEqual(
     await valuesAt([1, 2], (x) => {
       const y = mul(x, 3);
@@ -52,11 +53,11 @@ test('to a value on the way, and zeros where the loss does not depend on a value
   assert.deepEqual(await valuesAt([1, 2], (x) => grad(sum(x), [mul(x, 3)])[0]), [0, 0]);
 });
 
-test('stopGradient makes a constant', async () => {
+test('stopGradient makes its input a constant for differentiation', async () => {
   assert.deepEqual(await valuesAt([5], (x) => grad(sum(mul(x, stopGradient(x))), [x])[0]), [5]);
 });
 
-test('whole numbers carry no gradient, silently', async () => {
+test('the gradient through integers is 0, without an error', async () => {
   assert.deepEqual(
     await valuesAt(
       [2],
@@ -66,7 +67,7 @@ test('whole numbers carry no gradient, silently', async () => {
   );
 });
 
-test('an op whose gradient has no rule is named, with its module', () => {
+test('an op without a gradient rule is an error that names the op and its module', () => {
   const b = new GraphBuilder(ops),
     q = b.input('input', 'q', { dtype: 'float32', shape: [1, 4, 1, 2] });
   b.scope = 'blocks.0';
@@ -81,7 +82,7 @@ test('an op whose gradient has no rule is named, with its module', () => {
   );
 });
 
-test('what is no loss, no float or of another graph is refused', () => {
+test('grad refuses a loss that is not one float, a tensor that is not float, and a tensor of another graph', () => {
   const b = new GraphBuilder(ops),
     x = b.input('input', 'x', { dtype: 'float32', shape: [2] }),
     i = cast(x, 'int32');
@@ -93,7 +94,7 @@ test('what is no loss, no float or of another graph is refused', () => {
   );
 });
 
-test('a penalty on the gradient to the input is trained: the weight gets the gradient by hand', async () => {
+test('training with a penalty on the gradient to the input changes the weight as computed by hand', async () => {
   class Critic {
     readonly linear = new Linear(2, 1, { bias: false });
     /** The squared length of d(x w)^2 / dx = 2 (x w) w, summed over the batch. */

@@ -1,5 +1,5 @@
-// An elementwise op with its gradient and its tests is one file and one row: shown by adding one to a copy of the
-// sources.
+// An elementwise op, its gradient and its tests need one new file and one row in a table. This test adds such an op to
+// a copy of the sources.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { cp, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
@@ -12,7 +12,7 @@ const root = join(import.meta.dirname, '..', '..');
 const TABLE = 'src/graph/ops/elementwise/index.ts';
 const FILE = 'src/graph/ops/elementwise/softsign.ts';
 
-/** a / (1 + |a|); `factor`: its gradient is so many times what it should be. */
+/** The file of the op a / (1 + |a|). Its gradient is multiplied by `factor`; 1 is right. */
 const source = (factor: number): string => `
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
@@ -40,7 +40,7 @@ const softsignOp = elementwise({
 export const softsign = withOp(softsignOp, (a: Tensor): Tensor => emit1('softsign', [a]));
 `;
 
-/** Files of a folder, by path. */
+/** The text of every file in the folder's src, by path. */
 async function filesOf(folder: string): Promise<Map<string, string>> {
   const names = await readdir(join(folder, 'src'), { recursive: true, withFileTypes: true });
   const paths = names.filter((e) => e.isFile()).map((e) => join(e.parentPath, e.name).slice(folder.length + 1));
@@ -49,7 +49,7 @@ async function filesOf(folder: string): Promise<Map<string, string>> {
   );
 }
 
-test('an elementwise op, with its gradient and tests, is one file and one row', { timeout: 200_000 }, async (t) => {
+test('adding an elementwise op with gradient and tests takes one file and one row', { timeout: 200_000 }, async (t) => {
   const copy = await temporaryFolder(t);
   for (const name of ['src', 'bin', 'tests', 'package.json', 'tsconfig.json']) {
     await cp(join(root, name), join(copy, name), { recursive: true });
@@ -82,17 +82,17 @@ test('an elementwise op, with its gradient and tests, is one file and one row', 
   const passed = [...stdout.matchAll(/^ok \d+ - (softsign[^#\n]*)/gm)].map(([, title]) => title.trim());
   assert.equal(status, 0, stdout);
   assert.deepEqual(passed.sort(), [
-    'softsign: all devices, as the reference and bit for bit',
+    'softsign: devices agree with the reference, and with each other in every bit',
     'softsign: gradients',
-    'softsign: twice',
+    'softsign: gradients of gradients',
   ]);
   await writeFile(join(copy, FILE), source(2));
   const wrong = check();
-  assert.equal(wrong.status, 1, 'a wrong gradient is found');
+  assert.equal(wrong.status, 1, 'the tests find a wrong gradient');
   assert.match(wrong.stdout, /^not ok \d+ - softsign: gradients/m);
 });
 
-test('names of ops and their attributes are checked where the source is compiled', () => {
+test('TypeScript checks the names of ops and their attributes', () => {
   const misspelt = (x: Tensor): readonly Tensor[] => [
     // @ts-expect-error no op has this name
     emit1('tahn', [x]),

@@ -1,5 +1,5 @@
-// Functions that are made of other ops compute what they say: values by hand. (The conformance suite compares devices
-// and gradients.)
+// Functions that are composed of other ops: results against values computed by hand. (The conformance suite compares
+// devices and checks gradients.)
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ShapeError, UserError } from '../../src/base/errors.ts';
@@ -14,7 +14,7 @@ type Nested = number | readonly Nested[];
 const shapeOf = (x: Nested): number[] => (typeof x === 'number' ? [] : [x.length, ...(x.length ? shapeOf(x[0]) : [])]);
 const flat = (x: Nested): number[] => (typeof x === 'number' ? [x] : x.flatMap(flat));
 
-/** What `build` makes of a float tensor: values, with the shape they have. */
+/** The shape and values of what `build` computes from x, a float32 tensor. */
 async function run(x: Nested, build: (x: Tensor) => Tensor): Promise<{ shape: readonly number[]; data: number[] }> {
   const b = new GraphBuilder(ops),
     y = build(b.input('input', 'x', { dtype: 'float32', shape: shapeOf(x) }));
@@ -62,7 +62,7 @@ test('comparisons, with NaN', async () => {
   await check([1, NaN], f.isNaN, [0, 1]);
 });
 
-test('order', async () => {
+test('sorting and largest elements', async () => {
   await check([3, NaN, 1, 3, 2], (x) => f.sort(x).values, [1, 2, 3, 3, NaN]);
   await check([3, NaN, 1, 3, 2], f.argsort, [2, 4, 0, 3, 1]);
   await check([3, NaN, 1, 3, 2], (x) => f.argsort(x, { descending: true }), [0, 3, 4, 2, 1]);
@@ -89,7 +89,7 @@ test('order', async () => {
   await check([1, NaN, 7], f.argMax, 1);
 });
 
-test('over any axis, and of any rank', async () => {
+test('softmax, logSumExp and topK along any axis, for any rank', async () => {
   const third = Math.log(3);
   await check(
     [
@@ -304,7 +304,7 @@ test('arrangements', async () => {
   );
 });
 
-test('what does not fit is named', () => {
+test('an argument that does not fit the tensor is an error that names the function', () => {
   const x = new GraphBuilder(ops).input('input', 'x', { dtype: 'float32', shape: [2, 3] });
   assert.throws(() => f.split(x, 2, 1), /split: dimension 1 of \[2, 3\] cannot be cut into 2 equal parts/);
   assert.throws(() => f.squeeze(x, [0]), /squeeze: dimension 0 of \[2, 3\] is not 1/);

@@ -1,5 +1,5 @@
-// What the public ops refuse, by name, when a graph is made: axes, sizes and settings that are none. And any of their
-// numbers drawn at random: an error that names the op, or a tensor with sizes that are some.
+// Public ops refuse invalid axes, sizes and settings when the graph is made, with an error that names the op. For any
+// random number they throw such an error or return a tensor with valid sizes.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -43,7 +43,7 @@ const graph = (): {
 };
 type Given = ReturnType<typeof graph>;
 
-/** Calls with a number (or a list of numbers) left open, and values of it that are wrong. */
+/** Calls with one open argument (a number or a list of numbers), and invalid values of it. */
 const AXIS = [2, -3, 0.5, NaN, Infinity, 2 ** 31];
 const calls: Readonly<Record<string, readonly [(t: Given, v: never) => unknown, readonly unknown[]]>> = {
   sum: [({ x }, v) => f.sum(x, [v]), AXIS],
@@ -149,7 +149,7 @@ const calls: Readonly<Record<string, readonly [(t: Given, v: never) => unknown, 
   matmul: [({ x }, v) => f.matmul(x, x, v), [{}, { transA: true, transB: true }]],
 };
 
-/** What an error calls an op that is made of others. */
+/** For functions that are composed of other ops: the op that the error may name instead. */
 const ALSO: Readonly<Record<string, RegExp>> = {
   min: /max/,
   std: /variance/,
@@ -171,13 +171,13 @@ const named =
     e instanceof UserError && (e.message.includes(what) || ALSO[what]?.test(e.message) === true);
 
 for (const [name, [call, wrong]] of Object.entries(calls)) {
-  test(`${name}: what does not fit`, () => {
+  test(`${name}: invalid values are refused`, () => {
     for (const value of wrong)
       assert.throws(() => call(graph(), value as never), named(name.split(',')[0]), `${name} ${JSON.stringify(value)}`);
   });
 }
 
-test('reductions over nothing', () => {
+test('reductions over 0 elements', () => {
   const { empty, x } = graph();
   for (const op of [f.max, f.min, f.mean, f.std, f.variance])
     assert.throws(
@@ -190,7 +190,7 @@ test('reductions over nothing', () => {
   assert.deepEqual(f.prod(empty, [1]).shape, [4]);
 });
 
-test('what is no tensor of the graph', () => {
+test('arguments that are not tensors of this graph are refused', () => {
   const { x } = graph(),
     other = graph().x;
   for (const wrong of [undefined, null, [1, 2], { shape: [4, 6] }, 'x']) {
@@ -208,7 +208,7 @@ test('what is no tensor of the graph', () => {
   assert.throws(() => f.concat([], 0), /concat: needs at least one tensor/);
 });
 
-test('more elements than there may be', () => {
+test('tensors of more than 2^31 - 1 elements are refused', () => {
   const { g, x } = graph();
   assert.throws(
     () => g.input('input', 'large', { dtype: 'bool', shape: [2 ** 16, 2 ** 15] }),
@@ -225,14 +225,14 @@ test('more elements than there may be', () => {
   assert.doesNotThrow(() => g.input('input', 'largest', { dtype: 'bool', shape: [2 ** 31 - 1] }));
 });
 
-/** Numbers of all kinds, in and out of range. */
+/** Numbers in and out of range, integers and others. */
 const anyNumber = fc.oneof(
   fc.integer({ min: -3, max: 9 }),
   fc.constantFrom(NaN, Infinity, -Infinity, 0.5, -0.5, 1e15, 2 ** 31, 2 ** 53),
   fc.double(),
 );
 
-test('any number: refused, or a tensor with sizes that are some', () => {
+test('a random number is refused or gives a tensor with valid sizes', () => {
   const sized = (t: unknown): void => {
     if (t instanceof Tensor)
       assert.ok(

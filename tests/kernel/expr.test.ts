@@ -1,5 +1,5 @@
-// Index expressions keep a linear normal form; div and mod simplify where the ranges of variables allow it. After any
-// simplification they compute the same: checked against plain arithmetic for all values of the variables.
+// Index expressions are kept in a linear normal form; div and mod are simplified where the ranges of variables allow
+// it. Simplified expressions must have the values of plain arithmetic, for all values of the variables.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -99,7 +99,7 @@ function run(e: Expr, values: ReadonlyMap<Expr, number>): number {
   return e.op === 'div' ? Math.trunc(a / b) : a % b;
 }
 
-test('linear, div and mod compute what plain arithmetic does', () => {
+test('linear, div and mod have the values of plain arithmetic', () => {
   fc.assert(
     fc.property(recipe, (r) => {
       const e = new Exprs(),
@@ -118,7 +118,7 @@ test('linear, div and mod compute what plain arithmetic does', () => {
   );
 });
 
-test('substitution computes with the replaced values', () => {
+test('substitution replaces a variable by a value', () => {
   fc.assert(
     fc.property(recipe, fc.nat(6), (r, i) => {
       const e = new Exprs(),
@@ -143,7 +143,7 @@ test('substitution computes with the replaced values', () => {
   );
 });
 
-test('in runs an index is what it is as a whole', () => {
+test('packing an index in runs gives the same values as the whole index', () => {
   let runs = 0;
   fc.assert(
     fc.property(recipe, (r) => {
@@ -191,7 +191,10 @@ test('the operand of a convolution is packed along channels, without a division 
   );
   assert.ok(inner === k && own?.length === 32 && own.value.k === 'load');
   const divided = postorder([own.value]).filter((x) => x.k === 'op');
-  assert.ok(divided.length > 0 && divided.every((x) => !dependsOn(x, new Set<Expr>([k]))), 'only the run is divided');
+  assert.ok(
+    divided.length > 0 && divided.every((x) => !dependsOn(x, new Set<Expr>([k]))),
+    'divisions are outside the run',
+  );
 });
 
 test('a row-major index splits into its row and column without division', () => {
@@ -207,7 +210,7 @@ test('a row-major index splits into its row and column without division', () => 
   assert.equal(e.div(e.mod(linear, 32), 32), e.index(0));
 });
 
-test('an index that was split into three or four is itself again', () => {
+test('joining the three or four parts of a split index gives the index itself', () => {
   const e = new Exprs(),
     i = e.loop(Infinity, 'i');
   const [n, r, q, c] = [e.div(i, 60), e.mod(e.div(i, 12), 5), e.mod(e.div(i, 3), 4), e.mod(i, 3)];
@@ -257,7 +260,7 @@ test('dimensions of size 0 divide to 0', () => {
   assert.equal(e.div(i, NaN), e.index(0));
 });
 
-test('operands come before what uses them', () => {
+test('postorder: operands come before the expressions that use them', () => {
   fc.assert(
     fc.property(recipe, (r) => {
       const e = new Exprs(),
@@ -276,7 +279,7 @@ test('operands come before what uses them', () => {
   );
 });
 
-test('invariants are the largest parts that do not change', () => {
+test('invariants are the largest subexpressions that do not depend on the given variables', () => {
   const e = new Exprs(),
     row = e.loop(4),
     column = e.loop(8);

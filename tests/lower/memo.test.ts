@@ -1,5 +1,5 @@
-// Kernels from the memo are the same as kernels that are built: for random graphs one after the other, and for a model
-// whose layers repeat.
+// A kernel from the memo is equal to the kernel that would be built: for random graphs one after the other, and for a
+// model whose layers repeat.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ops } from '../../src/graph/ops/index.ts';
@@ -19,7 +19,7 @@ class Forgetful extends Map<string, never> {
   }
 }
 
-/** The number of kernels of `graph` that the memo spared. */
+/** Compares the kernels of `graph` with and without the memo; returns how many of them the memo had already. */
 function check(graph: Graph, memo: KernelMemo, label: string): number {
   const optimised = optimise(graph, ops),
     before = memo.size,
@@ -39,7 +39,7 @@ test('random graphs, with one memo', () => {
   for (let seed = 0; seed < 40; seed++) check(randomGraph(seed, 6 + seed).graph, memo, `graph ${seed}`);
 });
 
-test('a model: layers share kernels, and a second batch size shares what does not depend on it', async () => {
+test('a model: layers share kernels; a second batch size shares the kernels that do not depend on it', async () => {
   await using session = await compile(toyLM({ dropout: 0.1 }), {
     loss: crossEntropy,
     optimizer: adamW({ lr: 0.01, clip: 1 }),

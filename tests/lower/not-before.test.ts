@@ -1,4 +1,4 @@
-// Kernels with `notBefore` wait for the kernels that the graph has before them, but for none that depends on them.
+// Kernels with `notBefore` wait for the kernels that stand before them in the graph, except those that depend on them.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Node } from '../../src/graph/graph.ts';
@@ -11,9 +11,9 @@ interface Kernel {
   readonly reads: string[];
 }
 
-test('kernels with notBefore wait for the last kernels of what is before them', () => {
-  // Nothing before c follows b, so c waits for b; b follows a, so c need not wait for a. early follows d, which waits
-  // itself. f belongs to the next part.
+test('kernels with notBefore wait for the last of the kernels that stand before them in the graph', () => {
+  // c waits for b, because no kernel between b and c depends on b. c need not wait for a, because b depends on a. c
+  // does not wait for early, because early reads d, which waits like c. f belongs to the next part.
   const spec: [string, string[], number?][] = [
     ['a', []],
     ['b', ['a']],

@@ -1,4 +1,5 @@
-// The order of kernels: dependencies always hold; an order that keeps fewer bytes alive is taken if it saves enough.
+// The order of kernels: every kernel runs after those that it depends on. An order that needs less memory is taken if
+// it saves enough.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
@@ -19,7 +20,7 @@ const bytes =
   (v: number): number =>
     sizes[v];
 
-test('what a large value is needed for comes before the next large value', () => {
+test('the readers of a large value run before the next large value is made', () => {
   // a makes 0 (100 bytes), which b and d read; c makes 2 (100 bytes) for e. As written, 0 and 2 are alive together.
   const tasks = [
     task('a', [], [0], []),
@@ -29,11 +30,11 @@ test('what a large value is needed for comes before the next large value', () =>
     task('e', ['c'], [4], [2]),
   ];
   const { order, peak } = orderTasks(tasks, bytes([100, 1, 100, 1, 1]));
-  assert.equal(peak, 101, 'what nobody reads lives as long as its kernel');
+  assert.equal(peak, 101, 'a value without readers takes memory only while its kernel runs');
   assert.ok(order.indexOf('d') < order.indexOf('c') || order.indexOf('e') < order.indexOf('a'), order.join());
 });
 
-test('what may be written over does not count twice; the order of the graph stays where nothing is won', () => {
+test("a value that its reader overwrites counts once; without savings the graph's order stays", () => {
   const chain = [task('a', [], [0], []), task('b', ['a'], [1], [0], [0]), task('c', ['b'], [2], [1], [1])];
   assert.deepEqual(orderTasks(chain, bytes([8, 8, 8])), { order: ['a', 'b', 'c'], peak: 8 });
   assert.equal(
@@ -45,10 +46,10 @@ test('what may be written over does not count twice; the order of the graph stay
   );
 });
 
-test('what makes little of much comes right after what it reads, but not before what it waits for', () => {
+test('a kernel with large inputs and a small output runs as soon as its dependencies allow it', () => {
   const big = 100_000,
     order = (tasks: Task<string>[]): string => orderTasks(tasks, bytes([big, big, 8, 8, big])).order.join('');
-  // s and t sum value 0: they run while it is in the cache. u reads too little for this to matter.
+  // s sums value 0, so it should run while value 0 is in the cache. u reads only 8 bytes.
   const tasks = [
     task('a', [], [0], []),
     task('b', ['a'], [1], [0]),
@@ -60,7 +61,7 @@ test('what makes little of much comes right after what it reads, but not before 
   assert.equal(order(tasks.map((t) => (t.of === 's' ? { ...t, before: ['a', 'b'] } : t))), 'abscu');
 });
 
-test('random graphs: every kernel runs once, after its operands, and the peak is at most that of the graph', () => {
+test("random graphs: each kernel runs once, after its inputs; the peak is at most that of the graph's order", () => {
   const random = new Stream(1, 'order');
   for (let n = 0; n < 50; n++) {
     const size = 2 + (n % 30),
@@ -73,7 +74,7 @@ test('random graphs: every kernel runs once, after its operands, and the peak is
       { order, peak } = orderTasks(tasks, bytes(sizes));
     assert.deepEqual([...order].sort(), tasks.map((t) => t.of).sort());
     for (const t of tasks) for (const b of t.before) assert.ok(order.indexOf(b) < order.indexOf(t.of));
-    // Each waits for the one before: there is no other order.
+    // If each task waits for the one before it, the graph's order is the only one.
     const asWritten = orderTasks(
       tasks.map((t, i) => ({ ...t, before: i === 0 ? [] : [String(i - 1)] })),
       bytes(sizes),
@@ -105,17 +106,14 @@ const arenaOf = (work: LayerWork): { arena: number; fused: boolean } => {
   };
 };
 
-test(
-  'an eager layer: updates apart from products where gradients are smaller than what backward would have to ' +
-    'keep, fused where not',
-  () => {
-    const hidden = WORK.tokens * WORK.topK * WORK.dFf * 4,
-      few = arenaOf(WORK),
-      many = arenaOf({ ...WORK, experts: 64 });
-    assert.equal(few.fused, false);
-    // The hidden layer once, its gradient in the same memory, the gradient of one bank of weights, and little else.
-    assert.ok(few.arena < 1.5 * hidden + WORK.experts * WORK.dModel * WORK.dFf * 4, `${few.arena} of ${hidden}`);
-    assert.equal(many.fused, true);
-    assert.ok(many.arena < 2.5 * hidden, `${many.arena} of ${hidden}`);
-  },
-);
+test('a layer with eager updates: the update is fused into the gradient product only if this takes less memory', () => {
+  const hidden = WORK.tokens * WORK.topK * WORK.dFf * 4,
+    few = arenaOf(WORK),
+    many = arenaOf({ ...WORK, experts: 64 });
+  assert.equal(few.fused, false);
+  // The arena holds the hidden layer (its gradient shares the memory), the gradient of one bank of weights, and
+  // little else.
+  assert.ok(few.arena < 1.5 * hidden + WORK.experts * WORK.dModel * WORK.dFf * 4, `${few.arena} of ${hidden}`);
+  assert.equal(many.fused, true);
+  assert.ok(many.arena < 2.5 * hidden, `${many.arena} of ${hidden}`);
+});

@@ -1,5 +1,5 @@
-// Random graphs through the whole compiler: in every state and output, the native device computes what the reference
-// computes, for several runs in a row; the planner's verifier notices planted faults.
+// Random graphs are compiled and run: in several runs one after the other, the native device computes in every state
+// and output what the reference computes. The verifier of plans notices faults that the test inserts.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { VerifyError } from '../../src/base/errors.ts';
@@ -53,7 +53,7 @@ function assertClose(
   }
 }
 
-test(`${GRAPHS} random graphs compute what the reference does`, { skip: noCompiler }, async () => {
+test(`${GRAPHS} random graphs give the results of the reference`, { skip: noCompiler }, async () => {
   if (!device) return;
   const graphs = Array.from({ length: GRAPHS }, (_, seed) => randomGraph(seed, 8 + seed * 2));
   const compiled = graphs.map((g) => compileGraph(g.graph));
@@ -72,7 +72,7 @@ test(`${GRAPHS} random graphs compute what the reference does`, { skip: noCompil
   }
 });
 
-test('passes keep what a graph computes', async () => {
+test('passes do not change the results of a graph', async () => {
   for (let seed = 100; seed < 140; seed++) {
     const g = randomGraph(seed, 30),
       plain = new ReferenceExecutor(),
@@ -83,8 +83,7 @@ test('passes keep what a graph computes', async () => {
   }
 });
 
-/** Programs with one fault each: the verifier must refuse those that would compute something else. */
-test('the verifier notices planted faults', () => {
+test('the verifier refuses programs with an inserted fault', () => {
   let faults = 0,
     noticed = 0;
   for (let seed = 0; seed < 20; seed++) {

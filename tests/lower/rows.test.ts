@@ -1,5 +1,5 @@
-// A reduction along a row stays in the kernel that uses it, if all its uses lead to one value there; otherwise it is
-// stored.
+// A reduction along a row is computed in the kernel that uses it, if all its uses lead to one stored value of that
+// kernel; otherwise the reduction is stored.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
@@ -32,7 +32,7 @@ interface Case {
 const total = (x: readonly number[]): number => x.reduce((a, b) => a + b, 0);
 const CASES: readonly Case[] = [
   {
-    name: 'a sum, scaled, spread once',
+    name: 'a sum, scaled and broadcast once',
     kernels: 1,
     build: (x) => {
       const s = sum(mul(x, x), [1]);
@@ -41,13 +41,13 @@ const CASES: readonly Case[] = [
     row: (x) => x.map((v) => v - v * 2 * total(x.map((u) => u * u))),
   },
   {
-    name: 'a largest element',
+    name: 'a maximum',
     kernels: 1,
     build: (x) => [sub(x, expand(max(x, [1]), x, [1]))],
     row: (x) => x.map((v) => v - Math.max(...x)),
   },
   {
-    name: 'a sum of what a sum is in',
+    name: 'a sum of rows that contain another sum',
     kernels: 2,
     build: (x) => {
       const y = sub(x, expand(sum(x, [1]), x, [1]));
@@ -56,7 +56,7 @@ const CASES: readonly Case[] = [
     row: (x) => x.map((v) => v * total(x.map((u) => u - total(x)))),
   },
   {
-    name: 'a sum that is a result too',
+    name: 'a sum that is also an output',
     kernels: 2,
     build: (x) => {
       const s = sum(x, [1]);
@@ -65,7 +65,7 @@ const CASES: readonly Case[] = [
     row: (x) => x.map((v) => v * total(x)),
   },
   {
-    name: 'a sum spread over two results',
+    name: 'a sum broadcast into two outputs',
     kernels: 3,
     build: (x) => {
       const s = expand(sum(x, [1]), x, [1]);
@@ -74,7 +74,7 @@ const CASES: readonly Case[] = [
     row: (x) => x.map((v) => v * total(x)),
   },
   {
-    name: 'rows of another width',
+    name: 'a reader whose rows have another width',
     kernels: 2,
     build: (x) => {
       const w = x.shape[1] as number;
@@ -117,7 +117,7 @@ for (const { name, kernels, build, row } of CASES)
     });
   }
 
-test('a sum of a row joins no kernel without rows: sums over leading axes, products', async (t) => {
+test('a row sum joins no kernel that does not go by rows: sums over leading axes, products', async (t) => {
   const W = 5,
     b = new GraphBuilder(ops),
     x = b.input('input', 'x', { dtype: 'float32', shape: [R, W] }),

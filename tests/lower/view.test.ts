@@ -1,6 +1,6 @@
-// Slices of stored values are read in place: a slice of queries, keys and values has no kernel of its own, and the
-// results are the same bits. If that would keep three times as many bytes alive until the backward pass, the slice is
-// copied.
+// Slices of stored values are read in place: slices of queries, keys and values need no kernels, and the results have
+// the same bits. If the view would keep three times as many bytes in memory until the backward pass, the slice is
+// copied instead.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
@@ -65,7 +65,7 @@ for (const D of [16, 20])
       });
       assert.equal(stepsOf(sliced.compiled, 'slice'), 0);
       assert.deepEqual(sliced.o, apart.o);
-      // Batch and time exchanged: a view with other strides.
+      // Batch and time are exchanged, so the view has other strides.
       const turned = Float32Array.from(whole, (_, i) => {
         const w = 3 * row,
           t = Math.floor(i / w / B),
@@ -82,7 +82,7 @@ for (const D of [16, 20])
     });
   }
 
-test('a language model copies no slices, but in training that of the values, which is kept', async () => {
+test('a language model in training copies no slice but that of the values, which backward reads', async () => {
   const model = toyLM();
   await using session = await compile(model, {
     loss: crossEntropy,

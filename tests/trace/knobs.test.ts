@@ -1,5 +1,5 @@
-// Whose settings are whose: rules of a session set what is the session's own, the user writes on modules, and a write
-// of the user wins.
+// A knob has one value per session. A value that a session's rules have set holds in that session alone. A value that
+// the user writes on a module holds in every session and replaces what rules have set.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -7,7 +7,7 @@ import { MoE } from '../../src/nn/moe/moe.ts';
 import { Knobs, type Change, type KnobRules, type KnobValue } from '../../src/trace/knobs.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 
-/** A module of a user: its knobs are fields, one with a setter that looks at another. */
+/** A module as a user may write it: its knobs are fields, and the setter of `least` depends on `scale`. */
 class Plain {
   static readonly knobs: KnobRules = { scale: () => false, list: () => true, least: () => false };
   scale = 1;
@@ -42,7 +42,7 @@ const VALUES: Readonly<Record<string, readonly KnobValue[]>> = {
 };
 const KEYS = Object.keys(VALUES),
   split = (key: string): [path: string, knob: string] => key.split(' ') as [string, string];
-/** Knobs of which a write of the same value is noticed, since their class says so. */
+/** Whether writing the same value again counts as a write: MoE calls `noticeWrites`, Plain does not. */
 const noticed = (key: string): boolean => key.startsWith('moe ');
 
 type Action =
@@ -83,7 +83,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
 
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
-/** What should be: of each session what its rules have set, by knob; and what the user wrote. */
+/** The expected state: what the rules of each session have set, by knob, and what the user wrote. */
 class Expected {
   readonly user = new Map<string, KnobValue>(KEYS.map((key) => [key, VALUES[key][0]]));
   readonly own = [new Map<string, KnobValue>(), new Map<string, KnobValue>()];
@@ -99,116 +99,112 @@ class Expected {
   }
 }
 
-test(
-  'random writes of the user, changes of two sessions, undone, saved, restored, kept: each has what it should, ' +
-    'and modules what their user wrote',
-  () => {
-    fc.assert(
-      fc.property(fc.array(action, { maxLength: 40 }), (actions) => {
-        const model = new Model(),
-          named = nameParameters(model),
-          sessions = [new Knobs(named), new Knobs(named)],
-          expected = new Expected();
-        const back: (null | { undo: () => void; key: string; before: KnobValue | undefined })[] = [null, null];
-        const saved: (ReturnType<Knobs['all']> | null)[] = [null, null],
-          modules = model as unknown as Record<string, Record<string, KnobValue>>;
-        for (const a of actions) {
-          const knobs = sessions[a.session];
-          switch (a.does) {
-            case 'write': {
-              const [path, knob] = split(a.key);
-              modules[path][knob] = a.value;
-              expected.write(a.key, a.value);
-              break;
-            }
-            case 'decide':
-            case 'neutral': {
-              const [path, knob] = split(a.key),
-                change: Change = { path, knob, from: knobs.settings(path)[knob], to: a.value },
-                own = expected.own[a.session];
-              back[a.session] = { undo: knobs.apply([change]), key: a.key, before: own.get(a.key) };
-              if (a.does === 'decide') knobs.becameDeterministic([change]);
-              else knobs.becameNeutral([change]);
-              own.set(a.key, a.value);
-              break;
-            }
-            case 'undo': {
-              // Only what nobody has touched since goes back; a write of the user in between stays.
-              const last = back[a.session];
-              if (last) {
-                const own = expected.own[a.session],
-                  touched = !own.has(last.key);
-                last.undo();
-                if (!touched) {
-                  if (last.before === undefined) own.delete(last.key);
-                  else own.set(last.key, last.before);
-                }
-              }
-              back[a.session] = null;
-              break;
-            }
-            case 'save':
-              saved[a.session] = knobs.all();
-              break;
-            case 'restore': {
-              const all = saved[a.session];
-              if (!all) break;
-              knobs.restore(all);
-              for (const key of KEYS) {
-                const [path, knob] = split(key);
-                expected.own[a.session].set(key, all[path][knob]);
-              }
-              back[a.session] = null;
-              break;
-            }
-            case 'fail':
-              assert.throws(
-                () =>
-                  knobs.onModules(() => {
-                    for (const [key, value] of expected.of(a.session)) {
-                      const [path, knob] = split(key);
-                      assert.deepEqual(modules[path][knob], value, `${key} while it is traced`);
-                    }
-                    throw new Error('while it is traced');
-                  }),
-                /while it is traced/,
-              );
-              break;
-            case 'decided':
-              knobs.with(knobs.toDeterministic(), () => {
-                knobs.onModules(() => undefined);
-              });
-              break;
-            case 'keep':
-              for (const [key, value] of expected.of(a.session))
-                if (!same(expected.user.get(key), value)) expected.write(key, value);
-              knobs.keep();
-              expected.own[a.session].clear();
-              back.fill(null);
-              break;
+test('random writes by the user and random changes of two sessions: every knob has the expected value', () => {
+  fc.assert(
+    fc.property(fc.array(action, { maxLength: 40 }), (actions) => {
+      const model = new Model(),
+        named = nameParameters(model),
+        sessions = [new Knobs(named), new Knobs(named)],
+        expected = new Expected();
+      const back: (null | { undo: () => void; key: string; before: KnobValue | undefined })[] = [null, null];
+      const saved: (ReturnType<Knobs['all']> | null)[] = [null, null],
+        modules = model as unknown as Record<string, Record<string, KnobValue>>;
+      for (const a of actions) {
+        const knobs = sessions[a.session];
+        switch (a.does) {
+          case 'write': {
+            const [path, knob] = split(a.key);
+            modules[path][knob] = a.value;
+            expected.write(a.key, a.value);
+            break;
           }
-          for (const [session, own] of sessions.entries())
-            for (const [key, value] of expected.of(session)) {
+          case 'decide':
+          case 'neutral': {
+            const [path, knob] = split(a.key),
+              change: Change = { path, knob, from: knobs.settings(path)[knob], to: a.value },
+              own = expected.own[a.session];
+            back[a.session] = { undo: knobs.apply([change]), key: a.key, before: own.get(a.key) };
+            if (a.does === 'decide') knobs.becameDeterministic([change]);
+            else knobs.becameNeutral([change]);
+            own.set(a.key, a.value);
+            break;
+          }
+          case 'undo': {
+            // `undo` restores a knob only if the user has not written to it since.
+            const last = back[a.session];
+            if (last) {
+              const own = expected.own[a.session],
+                touched = !own.has(last.key);
+              last.undo();
+              if (!touched) {
+                if (last.before === undefined) own.delete(last.key);
+                else own.set(last.key, last.before);
+              }
+            }
+            back[a.session] = null;
+            break;
+          }
+          case 'save':
+            saved[a.session] = knobs.all();
+            break;
+          case 'restore': {
+            const all = saved[a.session];
+            if (!all) break;
+            knobs.restore(all);
+            for (const key of KEYS) {
               const [path, knob] = split(key);
-              assert.deepEqual(own.settings(path)[knob], value, `${JSON.stringify(a)}: ${key} of session ${session}`);
+              expected.own[a.session].set(key, all[path][knob]);
             }
-          for (const [key, value] of expected.user) {
-            const [path, knob] = split(key);
-            assert.deepEqual(modules[path][knob], value, `${JSON.stringify(a)}: ${key} as the user wrote it`);
+            back[a.session] = null;
+            break;
           }
-          assert.equal(
-            sessions[0].key() === sessions[1].key(),
-            same([...expected.of(0)], [...expected.of(1)]),
-            'keys tell settings apart, and nothing else',
-          );
+          case 'fail':
+            assert.throws(
+              () =>
+                knobs.onModules(() => {
+                  for (const [key, value] of expected.of(a.session)) {
+                    const [path, knob] = split(key);
+                    assert.deepEqual(modules[path][knob], value, `${key} while it is traced`);
+                  }
+                  throw new Error('while it is traced');
+                }),
+              /while it is traced/,
+            );
+            break;
+          case 'decided':
+            knobs.with(knobs.toDeterministic(), () => {
+              knobs.onModules(() => undefined);
+            });
+            break;
+          case 'keep':
+            for (const [key, value] of expected.of(a.session))
+              if (!same(expected.user.get(key), value)) expected.write(key, value);
+            knobs.keep();
+            expected.own[a.session].clear();
+            back.fill(null);
+            break;
         }
-      }),
-      { numRuns: 300, seed: 7 },
-    );
-  },
-);
+        for (const [session, own] of sessions.entries())
+          for (const [key, value] of expected.of(session)) {
+            const [path, knob] = split(key);
+            assert.deepEqual(own.settings(path)[knob], value, `${JSON.stringify(a)}: ${key} of session ${session}`);
+          }
+        for (const [key, value] of expected.user) {
+          const [path, knob] = split(key);
+          assert.deepEqual(modules[path][knob], value, `${JSON.stringify(a)}: ${key} as the user wrote it`);
+        }
+        assert.equal(
+          sessions[0].key() === sessions[1].key(),
+          same([...expected.of(0)], [...expected.of(1)]),
+          'two sessions have equal keys if and only if their settings are equal',
+        );
+      }
+    }),
+    { numRuns: 300, seed: 7 },
+  );
+});
 
-test("values that one session writes on modules while it is traced are not the user's for another session", () => {
+test('settings that one session writes on modules while it is traced are no writes of the user in another', () => {
   const model = new Model(),
     named = nameParameters(model),
     [a, b] = [new Knobs(named), new Knobs(named)];
@@ -229,11 +225,11 @@ test("values that one session writes on modules while it is traced are not the u
       [1, 3, 3, 1, 2],
     );
     b.onModules(() => {
-      assert.deepEqual([model.moe.topK, model.plain.scale], [3, 1], 'one within the other');
+      assert.deepEqual([model.moe.topK, model.plain.scale], [3, 1], 'calls of onModules may be nested');
     });
     assert.deepEqual([model.moe.topK, model.plain.scale], [1, 3]);
     model.plain.scale = 5;
-    model.moe.topK = 1; // the value that lies there, and a write of the user all the same
+    model.moe.topK = 1; // the module holds 1 already; MoE counts this as a write of the user
   });
   assert.deepEqual([model.moe.topK, model.plain.scale], [1, 5]);
   assert.deepEqual(
@@ -242,7 +238,7 @@ test("values that one session writes on modules while it is traced are not the u
   );
 });
 
-test('settings that need an order are set and taken off in one; what a setter refuses changes nothing', () => {
+test('knobs whose setters depend on each other are set in a valid order; a refused change has no effect', () => {
   const model = new Model(),
     knobs = new Knobs(nameParameters(model));
   knobs.apply([
@@ -266,7 +262,7 @@ test('settings that need an order are set and taken off in one; what a setter re
     [knobs.settings('plain'), model.plain.least, model.plain.scale],
     [{ scale: 2, list: [1, 2], least: 2 }, 0, 1],
   );
-  model.plain.scale = 1; // the same again: of a class that does not notice writes this is none
+  model.plain.scale = 1; // the same value again: Plain does not call noticeWrites, so this is no write
   assert.equal(knobs.settings('plain')['scale'], 2);
   knobs.keep();
   assert.deepEqual([model.plain.least, model.plain.scale], [2, 2]);

@@ -1,5 +1,5 @@
-// Names that a user may give: of properties with parameters and modules in them, and of rules. Each works everywhere,
-// or is refused where it is given.
+// Names that a user may choose: of properties that hold parameters and modules, and of rules. Each name either works
+// in training, recompilation, checkpoints and printing, or is refused when the model is compiled or the rule is added.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -114,7 +114,7 @@ const name = fc.oneof(
   fc.string({ unit: 'binary', maxLength: 6 }),
   fc.stringMatching(/^[a-z][A-Za-z0-9_$]{0,8}$/),
 );
-// Names of lists and of numbers come first among properties, whatever their order: the parts would be others.
+// JavaScript lists integer keys before all others, so such names would reorder the parts of Named.
 const ordered = (names: readonly string[]): boolean =>
   names.every((n) => !/^\d+$/.test(n)) && !names.includes('forward');
 
@@ -145,7 +145,7 @@ const open = async (names: readonly string[], events: RecompileEvent[] = []): Pr
     say: () => undefined,
   });
 
-/** What nameParameters refuses, in its own words. */
+/** The names that nameParameters refuses. */
 const refused = (names: readonly string[]): string[] =>
   names.filter(
     (n) =>
@@ -209,8 +209,7 @@ async function worksOrIsRefused(names: readonly string[]): Promise<'works' | 're
 }
 
 test(
-  'random names of properties: the model trains, recompiles, saves and loads, or the name is refused when it is ' +
-    'compiled',
+  'random property names: the model trains, recompiles, saves and loads, or compiling it refuses the name',
   { timeout: 240_000 },
   async () => {
     const seen = { works: 0, refused: 0 };
@@ -225,7 +224,7 @@ test(
 );
 
 test(
-  'each name that means something elsewhere: refused, or all of them in models of four',
+  'each name with a meaning elsewhere is refused, or works in a model with three other such names',
   { timeout: 240_000 },
   async () => {
     const fine = TRICKY.filter((n) => refused([n]).length === 0 && ordered([n]));
@@ -237,7 +236,7 @@ test(
   },
 );
 
-test('what is no parameter and no module may be named as it likes', async () => {
+test('properties that hold neither parameters nor modules may have any name', async () => {
   const model = {
     layer: new Linear(4, 4),
     vocabulary: { '.': 0, '': 1, 'a/b': 2, __metadata__: { 'x.y': [3] } },
@@ -255,7 +254,7 @@ test('what is no parameter and no module may be named as it likes', async () => 
 });
 
 test(
-  'random names of rules: they decide, are told, and are resumed, or are refused when they are given',
+  'random rule names: the rule acts, its events have the name, a checkpoint resumes it; or the name is refused at once',
   { timeout: 240_000 },
   async () => {
     const names = ['a', 'b', 'c', 'd'],

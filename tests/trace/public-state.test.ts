@@ -1,5 +1,5 @@
-// The number of a model's public state: another after each write that tracing may see, the same again when that is
-// taken back.
+// The number of a model's public state changes with each write that tracing may see, and is the same again when the
+// write is taken back.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -48,7 +48,7 @@ class Net {
   }
 }
 
-/** A write, and what takes it back. */
+/** Makes a write and returns a function that takes it back. */
 type Write = (net: Net) => () => void;
 const set =
   (at: (net: Net) => object, key: string, value: unknown): Write =>
@@ -114,7 +114,7 @@ const WRITES: readonly Write[] = [
   },
 ];
 
-test('every write gives another number, and the old one comes back with the old value', () => {
+test('every write gives a new number; taking the write back gives the old number again', () => {
   const net = new Net(),
     state = stateOf(net),
     first = state.number(),
@@ -130,7 +130,7 @@ test('every write gives another number, and the old one comes back with the old 
   }
 });
 
-test('random writes: equal states have equal numbers, others not', () => {
+test('random writes: two states have equal numbers if and only if they are equal', () => {
   fc.assert(
     fc.property(
       fc.array(fc.array(fc.nat(WRITES.length - 1), { maxLength: 3 }), { minLength: 2, maxLength: 6 }),
@@ -138,7 +138,7 @@ test('random writes: equal states have equal numbers, others not', () => {
         const net = new Net(),
           state = stateOf(net),
           known = new Map<string, number>();
-        // One write of each property at a time, so that what was written says what the state is.
+        // Each write is made at most once, so the written values determine the state.
         for (const round of rounds) {
           const chosen = [...new Set(round)].sort((a, b) => a - b),
             backs = chosen.map((i) => WRITES[i](net)),
@@ -170,7 +170,7 @@ test('random writes: equal states have equal numbers, others not', () => {
   );
 });
 
-test('modules and parameters stay: one that was replaced, added or removed is named, until it is as it was', () => {
+test('an error names the module or parameter that was replaced, added or removed, until this is taken back', () => {
   const net = new Net(),
     state = stateOf(net),
     first = state.number(),
@@ -240,7 +240,7 @@ test('modules and parameters stay: one that was replaced, added or removed is na
   }
 });
 
-test('what tracing itself writes is not looked at; what the user writes beside is', () => {
+test('properties that tracing itself writes are ignored; properties that the user writes are not', () => {
   class Own {
     calls = 0;
     last: unknown = null;
@@ -277,7 +277,7 @@ test('what tracing itself writes is not looked at; what the user writes beside i
   assert.equal(state.number(), [...numbers][0]);
 });
 
-test('to look reads every property once, and walks nothing anew', () => {
+test('computing the number reads every property once', () => {
   let reads = 0;
   const model = {
       rate: 1,
@@ -303,7 +303,7 @@ test('to look reads every property once, and walks nothing anew', () => {
   });
   assert.ok(
     stateOf(lm).size < 400,
-    `${stateOf(lm).size} comparisons for the default model, whose step is 10^9 products`,
+    `${stateOf(lm).size} comparisons for the default model, one step of which takes 10^9 multiplications`,
   );
 });
 
@@ -326,7 +326,7 @@ test(`typed arrays are compared by their elements up to ${COMPARED_BYTES} bytes,
   assert.notEqual(state.number(), first);
 });
 
-/** One of each class that `nn` exports, and the options that it was made with. */
+/** For each class that `nn` exports: a function that makes an instance, and the options it was made with. */
 const EXAMPLES: Readonly<Record<string, () => { options: object; module: object }>> = Object.fromEntries(
   Object.entries({
     CausalSelfAttention: (o: object) => new nn.CausalSelfAttention(o as never),
@@ -400,14 +400,14 @@ const OPTIONS: Readonly<Record<string, object>> = {
   TransformerLM: BLOCK,
 };
 
-test('every class of nn has its example here', () => {
+test('every class of nn has an example in this file', () => {
   const classes = Object.entries(nn as unknown as Record<string, unknown>)
     .filter(([, value]) => typeof value === 'function' && /^class /.test(Function.prototype.toString.call(value)))
     .map(([name]) => name);
   assert.deepEqual(Object.keys(EXAMPLES).sort(), classes.filter((name) => name !== 'LinearRouter').sort());
 });
 
-/** What an example computes for an input of this type. */
+/** The graph of an example's forward pass. */
 function graphOf(name: string, module: object): Graph {
   const images = ['Conv2d', 'AvgPool2d', 'MaxPool2d', 'GlobalAvgPool2d', 'BatchNorm', 'Flatten'].includes(name),
     dtype = name === 'Embedding' || name === 'TransformerLM' ? ('int32' as const) : ('float32' as const);
@@ -433,7 +433,7 @@ function graphOf(name: string, module: object): Graph {
   });
 }
 
-/** Writes into every list and object in an options object. */
+/** Changes every value in an options object, also in the lists and objects within. */
 function scramble(options: object): void {
   for (const [key, value] of Object.entries(options) as [string, unknown][]) {
     if (typeof value === 'object' && value !== null) scramble(value);
@@ -443,14 +443,14 @@ function scramble(options: object): void {
 }
 
 for (const [name, make] of Object.entries(EXAMPLES)) {
-  test(`${name}: what is written into its options after it was made changes nothing`, () => {
+  test(`${name}: writing to its options object after construction changes nothing`, () => {
     const { module, options } = make(),
       before = graphOf(name, module);
     scramble(options);
     assert.ok(sameData(graphOf(name, module), before));
   });
 
-  test(`${name}: what is written to a public property counts, or throws`, () => {
+  test(`${name}: writing to a public property has an effect or throws`, () => {
     const { module } = make(),
       model = {
         module,
@@ -496,7 +496,7 @@ for (const [name, make] of Object.entries(EXAMPLES)) {
             assert.ok(error instanceof TypeError || (error as Error).name === 'UserError', String(error));
             continue;
           }
-          // A knob may take it for what it has already (true for a list of them).
+          // A knob may convert the value to the one that it has already (`true` to a list of `true`).
           if (Object.hasOwn(knobRules(object) ?? {}, key) && JSON.stringify(open[key]) === JSON.stringify(before))
             continue;
           let now: string;

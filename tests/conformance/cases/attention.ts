@@ -1,4 +1,4 @@
-// Cases of attention and of the cache of keys and values.
+// Cases of attention, its gradients, and the ops that read and write a cache of keys and values.
 import fc from 'fast-check';
 import { attention } from '../../../src/graph/ops/attention/attention.ts';
 import { isFinite } from '../../../src/graph/ops/elementwise/isFinite.ts';
@@ -10,7 +10,7 @@ import { emit, emit1, scalar } from '../../../src/graph/tensor.ts';
 import type { InputSpec } from '../harness.ts';
 import { volume, type Family } from '../shapes.ts';
 
-/** q and k, v of so many heads each; the last query's position is below, at or past the last key. */
+/** Sizes of q, k and v. The position of the last query is before, at or after the last key. */
 const shapes = fc
   .record({
     batch: fc.constantFrom(0, 1, 2, 3),
@@ -40,7 +40,10 @@ const inputs = (s: Shape): InputSpec[] => {
   ];
 };
 
-/** Masks beside: what is stretched in them, how much is seen, and lengths from none to all keys. */
+/**
+ * Sizes with a mask (bool or bias, with broadcast dimensions, hiding none to all keys) and lengths (from 0 to all
+ * keys).
+ */
 const masked = fc
   .tuple(
     shapes,
@@ -90,7 +93,9 @@ interface Masked {
   readonly extras: readonly InputSpec[];
 }
 
-/** What the gradients take beside; lse is the real one, so that weights are weights. */
+/**
+ * Cases of the gradient ops. lse comes from the forward op, since with random numbers the weights would not sum to 1.
+ */
 const gradient = (op: 'attentionGradQ' | 'attentionGradKV' | 'attentionGrad'): Family => ({
   op,
   runs: 12,
@@ -143,7 +148,8 @@ export const families: readonly Family[] = [
     runs: 16,
     cases: shapes.map((s) => ({
       inputs: inputs(s),
-      // Squares beside, since a gradient that is 0 (where one key is seen) has no scale of its own.
+      // The squares add to the gradients of q and k: if a query sees one key, these are 0, and rounding errors would
+      // have no number to be compared with.
       build: ([start, q, k, v]) => [
         attention(q, k, v, s.causal ? start : 0, { causal: s.causal }),
         mul(q, q),

@@ -1,4 +1,5 @@
-// Cases of experts with a capacity: who is let in, rows with gaps, experts with rows of their own, random numbers.
+// Cases of experts with a capacity: which choices are admitted, rows with empty ones among them, experts with tensors
+// of their own, random numbers.
 import fc from 'fast-check';
 import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { boundOf } from '../../../src/base/shape.ts';
@@ -35,7 +36,10 @@ interface Limited extends Routed {
   readonly rows: number;
 }
 
-/** Capacities from none to more than enough, in general too few; sometimes less room in all than they add up to. */
+/**
+ * Capacities from 0 to more than enough, mostly too small; sometimes the total of rows is below the sum of the
+ * capacities.
+ */
 const limited = (most = 64): fc.Arbitrary<Limited> =>
   fc
     .tuple(
@@ -61,7 +65,7 @@ const limited = (most = 64): fc.Arbitrary<Limited> =>
         inputs: [
           ...r.inputs,
           { name: 'capacity', dtype: 'int32', shape: [r.experts], data: caps },
-          // Few values, so that some are equal.
+          // Only 6 different values, so that some are equal.
           { name: 'scores', shape: [r.t.dim, r.k], grad: false, value: ({ uniform: u }) => Math.floor(u * 6) },
         ],
       };
@@ -97,7 +101,7 @@ interface Spilling extends Limited {
   readonly beyond: number;
   readonly size: number;
 }
-/** Rows within capacity and beyond it, the latter in windows; room for all, or for fewer. */
+/** Rows within capacity, and rows beyond it in windows; there is room for all rows or for fewer. */
 const spilling = (
   more: (r: Spilling) => readonly InputSpec[],
   build: (a: AllAdmitted, x: readonly Tensor[], r: Spilling) => Tensor | readonly Tensor[],
@@ -136,7 +140,7 @@ const windows = (
     return { rows: windowRows(others, offsets, at), offsets, expert: windowOf(a.outside.expert, at), start: at.start };
   });
 
-/** Everybody is turned away, or there is no room at all: rows that are none must not be looked for. */
+/** All capacities are 0, or there are 0 rows in total: ops must not read the row of a choice that has none. */
 const nobody = fc.constantFrom(0, 7).map((rows): Case => ({
   inputs: [
     { name: 'indices', dtype: 'int32', shape: [5, 2], value: ({ uniform }) => Math.floor(uniform * 3) },

@@ -1,5 +1,5 @@
-// Cases of functions that are made of other ops: each against the ops' references, and its gradient against finite
-// differences. That they compute what they say is in tests/graph/functions.test.ts.
+// Cases of functions that are composed of other ops: results against the reference of these ops, gradients against
+// finite differences. tests/graph/functions.test.ts checks the results against values computed by hand.
 import fc from 'fast-check';
 import * as f from '../../../src/graph/ops/functions.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
@@ -10,7 +10,7 @@ import { axesOf, unary } from './shaping.ts';
 
 type Value = NonNullable<InputSpec['value']>;
 
-/** Numbers that keep away from those at which a function has a kink. */
+/** Random numbers at a distance from the kinks of a function. */
 const awayFrom =
   (...kinks: readonly number[]): Value =>
   ({ normal }) =>

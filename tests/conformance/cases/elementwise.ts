@@ -1,5 +1,5 @@
-// Cases of the elementwise ops: any shapes that broadcast together. An op whose file says all that is to be known of it
-// (its inputs, where it has a gradient) needs no row here: its cases are drawn from that.
+// Cases of the elementwise ops, with random shapes that can be broadcast together. Most ops need no row here: their
+// cases are drawn from their record (number and dtypes of inputs, range and kinks).
 import type { DType } from '../../../src/base/dtype.ts';
 import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { cast } from '../../../src/graph/ops/elementwise/cast.ts';
@@ -27,9 +27,9 @@ interface Options {
   readonly name?: string;
   readonly dtypes?: readonly DType[];
   readonly value?: Value | readonly Value[];
-  /** No gradients are checked. */
+  /** True: gradients are not checked. */
   readonly plain?: boolean;
-  /** Where a function of one argument has a kink: values near it are moved away. */
+  /** The argument at which the function has a kink; values near it are moved away. */
   readonly kink?: number;
 }
 
@@ -55,27 +55,27 @@ function elementwise(op: string, arity: number, build: (...x: Tensor[]) => Tenso
   };
 }
 
-/** Between 0.2 and 2.2: where logarithms and divisions behave. */
+/** From 0.2 to 2.2, where logarithms and quotients are accurate. */
 const positive: Value = ({ uniform }) => 0.2 + 2 * uniform;
 const nonZero: Value = ({ uniform }) => (uniform < 0.5 ? -1 : 1) * (0.3 + uniform);
 const integer: Value = ({ uniform }) => Math.floor(uniform * 7) - 3;
 const wide: Value = ({ normal }) => 3 * normal;
 const coin: Value = ({ uniform }) => Math.floor(2 * uniform);
-/** On a grid, so that values of one input are never nearer than 0.05 to those of the other. */
+/** Values on two grids, so that values of the two inputs differ by at least 0.05. */
 const apart: readonly Value[] = [
   ({ normal }) => Math.round(10 * normal) / 10,
   ({ normal }) => Math.round(10 * normal) / 10 + 0.05,
 ];
-/** Between whole numbers and halves. */
+/** At least 0.1 from every multiple of 1/2. */
 const fractions: Value = ({ normal, uniform }) => Math.round(6 * normal) / 2 + 0.1 + 0.3 * uniform;
-/** Halves, large numbers, and some that are no finite numbers. */
+/** Multiples of 1/2, large numbers, NaN and infinities. */
 const outside: Value = ({ uniform, normal }) =>
   uniform < 0.2
     ? odd({ uniform: uniform * 1.9, normal }, 0)
     : uniform < 0.4
       ? 1e9 * normal
       : Math.round(8 * normal) / 2;
-/** Some that are no finite numbers. */
+/** Normal numbers, NaN and infinities. */
 const odd: Value = ({ uniform, normal }) =>
   uniform < 0.1 ? NaN : uniform < 0.2 ? Infinity : uniform < 0.3 ? -Infinity : normal;
 
@@ -117,7 +117,7 @@ const special: readonly Family[] = [
   elementwise('cast', 1, (x) => cast(x, 'bool'), { name: 'to bool', value: integer }),
 ];
 
-/** Of an op without a row above: float32, or bools, drawn where it has a gradient. */
+/** The cases of an op without a row above: bools and float32 values at which the gradient exists. */
 function usual(f: (typeof functions)[number]): Family {
   const { name, elementwise: known } = f.op;
   const { arity = 1, bools = 0, smooth: { from = -Infinity, to = Infinity, kinks = [] } = {} } = known ?? {};

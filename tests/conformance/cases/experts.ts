@@ -1,4 +1,5 @@
-// Cases of what a mixture-of-experts layer is made of: choosing, sorting by expert, rows in segments, grouped products.
+// Cases of the ops of a mixture-of-experts layer: choosing experts, sorting by expert, rows in segments, grouped
+// products.
 import fc from 'fast-check';
 import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { collect } from '../../../src/graph/ops/moe/collect.ts';
@@ -17,7 +18,7 @@ import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, DimSpec, InputSpec } from '../harness.ts';
 import type { Family } from '../shapes.ts';
 
-/** Tokens: as many as fixed, or counted below, at or at none of a bound. */
+/** A fixed number of tokens, or a bounded dimension with a count of 0, less than the bound, or the bound. */
 interface Tokens {
   readonly dim: DimSpec;
   readonly bound: number;
@@ -36,7 +37,7 @@ export const tokens: fc.Arbitrary<Tokens> = fc
         },
   );
 
-/** How tokens choose: any expert, all the first or last, all but one empty, or numbers that are no experts. */
+/** How tokens choose an expert, from a uniform number u: any expert, always the first or last, or one of two. */
 type Choice = (u: number, experts: number) => number;
 const any: Choice = (u, n) => Math.floor(u * n);
 const choices: fc.Arbitrary<Choice> = fc.constantFrom<Choice[]>(
@@ -70,7 +71,7 @@ export const routed = (choose = choices): fc.Arbitrary<Routed> =>
       ],
     }));
 
-/** More inputs after the indices; `build` gets them and the permutation. */
+/** `more`: inputs after the indices. `build` gets these inputs and the permutation. */
 const layer = (
   more: (r: Routed) => readonly InputSpec[],
   build: (p: Permutation, x: readonly Tensor[], r: Routed) => Tensor | readonly Tensor[],
@@ -91,7 +92,7 @@ const banks = layer(
   (p, [x, w], r) => groupedMatmul(sent(x, p, r), w),
 );
 
-/** Rows of scores that are far enough apart, some of them equal where `tied`. */
+/** Cases of topK over rows of scores; `value` draws a score. */
 const scores = (value: InputSpec['value'], grad: boolean): fc.Arbitrary<Case> =>
   fc
     .tuple(tokens, fc.constantFrom(1, 2, 3, 8, 33, 600), fc.constantFrom(1, 2, 3, 8, 40))
@@ -126,7 +127,7 @@ export const families: readonly Family[] = [
       ),
     ).map((r) => ({
       inputs: r.inputs,
-      // Where tokens are counted, what lies past their rows is not defined.
+      // If tokens are counted at run time, rows past the count are undefined, so only offsets are compared.
       build: (all) => {
         const p = permute(all[r.t.counts.length], r.experts);
         return typeof r.t.dim === 'number' ? [p.offsets, p.order, p.inverse, p.expert] : p.offsets;
@@ -243,7 +244,7 @@ export const families: readonly Family[] = [
   },
 ];
 
-/** The smallest difference between neighbours among sorted router logits of a token. */
+/** A tenth of the smallest difference between two router logits of a token. */
 function routerMargin(x: Float64Array, router: Float64Array): number {
   let margin = Infinity;
   for (let t = 0; t < x.length; t += 6) {
@@ -252,5 +253,5 @@ function routerMargin(x: Float64Array, router: Float64Array): number {
       .sort((a, b) => a - b);
     for (let i = 1; i < 4; i++) margin = Math.min(margin, logits[i] - logits[i - 1]);
   }
-  return margin * 0.1; // logits move by up to the step times x
+  return margin * 0.1; // a step of the finite differences changes logits by up to step * |x|
 }

@@ -1,6 +1,6 @@
-// Random graphs: what is stored, fused, computed again, planned into shared memory or run side by side must not change
-// a result. Each is built from smooth ops over tensors [R, C], [R], [C] and [], R counted at run time in some, with
-// several outputs.
+// Random graphs: which values are stored, fused, computed again, planned into shared memory or run at the same time
+// must not change a result. They consist of smooth ops over tensors [R, C], [R], [C] and [], with several outputs; in
+// some, R is counted at run time.
 import fc from 'fast-check';
 import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { concat } from '../../../src/graph/ops/shape/concat.ts';
@@ -25,7 +25,7 @@ import type { Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, DimSpec, InputSpec } from '../harness.ts';
 import type { Family } from '../shapes.ts';
 
-/** What one step of a recipe may use: the matrices and vectors made so far. */
+/** The tensors that a step of a recipe may use: inputs, and results of earlier steps. */
 interface Pool {
   readonly rows: Tensor[];
   readonly columns: Tensor[];
@@ -35,10 +35,12 @@ interface Pool {
 }
 
 const last = <T>(list: readonly T[], i: number): T => list[Math.max(0, list.length - 1 - (i % 3))];
-/** Small, so that no function saturates: a difference of nearly equal numbers is no use for comparing. */
+/** Scales values so that no function saturates; differences of nearly equal results would be rounding errors only. */
 const bounded = (x: Tensor): Tensor => tanh(mul(x, 0.1));
 
-/** Each takes tensors from the pool and adds what it makes. `a` and `b` choose among the newest. */
+/**
+ * Each step takes tensors from the pool and adds its results to the pool. `a` and `b` choose among the newest three.
+ */
 const STEPS: Readonly<Record<string, (p: Pool, a: number, b: number) => void>> = {
   activate: (p, a, b) => {
     p.matrices.push([gelu, sigmoid, tanh][b % 3](last(p.matrices, a)));

@@ -1,5 +1,5 @@
-// Cases of convolution and pooling: odd sizes, strides above the window, padding, dilation, groups, no image, images
-// counted at run time.
+// Cases of convolution and pooling: odd sizes, strides larger than the window, padding, dilation, groups, no image, a
+// number of images that is counted at run time.
 import fc from 'fast-check';
 import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { conv2d } from '../../../src/graph/ops/image/conv2d.ts';
@@ -15,7 +15,9 @@ const edge = fc.constantFrom(1, 2, 3, 4, 5, 7, 8),
 const pair = (n: fc.Arbitrary<number>): fc.Arbitrary<readonly [number, number]> => fc.tuple(n, n);
 const small = (...n: number[]): fc.Arbitrary<number> => fc.constantFrom(...n);
 
-/** How many images: fixed, none, or counted below, at or at none of a bound. */
+/**
+ * The number of images: fixed (0 too), or a varying dimension with a count of 0, less than the bound, or the bound.
+ */
 const images: fc.Arbitrary<{ dim: DimSpec; counts: readonly InputSpec[] }> = fc.oneof(
   { weight: 3, arbitrary: small(1, 2, 3, 0).map((n) => ({ dim: n, counts: [] })) },
   {
@@ -108,7 +110,7 @@ const pools = fc
   }));
 
 /**
- * Odd steps of 1/64 around 0, each once: a step of the finite differences changes neither which is the largest nor a
+ * Distinct odd multiples of 1/64. A step of the finite differences changes neither which value is the largest nor a
  * sign.
  */
 const distinct = (_: unknown, i: number): number => (2 * ((i * 7919) % 10_007) - 10_007) / 64;

@@ -1,4 +1,4 @@
-// Cases of matmul: all transposes, batches, counted rows and depths, epilogues, computed operands.
+// Cases of matmul: all transposes, batches, rows and depths counted at run time, epilogues, computed operands.
 import fc from 'fast-check';
 import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { crossEntropy } from '../../../src/graph/ops/reduce/crossEntropy.ts';
@@ -28,14 +28,14 @@ const products = fc
     b: [...lead, ...(transB ? [n, k] : [k, n])],
   }));
 
-/** A count below, at or of nothing of a bound. */
+/** Sizes with a count from 0 to the bound. */
 const counted = fc.tuple(sizes, fc.double({ min: 0, max: 1, noNaN: true })).map(([[m, n, k], f]) => {
   const bound = Math.max(1, m),
     rows: DimSpec = { bound, count: 'n' };
   return { n, k, rows, count: { ...count, data: [Math.round(f * bound)] } };
 });
 
-/** Rows in three segments that end below, at or with nothing of a bound. */
+/** Sizes with rows in three segments, which hold from 0 to all rows of the bound. */
 const segments = fc
   .tuple(sizes, fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 3, maxLength: 3 }))
   .map(([[m, n, k], cuts]) => {
@@ -84,7 +84,7 @@ export const families: readonly Family[] = [
       build: ([, x, y]) => matmul(x, y),
     })),
   },
-  // One kernel, in one wave: how its tasks are divided is each step's own.
+  // Both products use one kernel in one wave, with different counts: each step must divide its tasks by its own count.
   {
     op: 'matmul',
     name: 'counted rows, many and none',

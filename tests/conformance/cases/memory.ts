@@ -1,4 +1,5 @@
-// Cases of memories of choices by samples' ids: known and unknown samples, shared slots, every width of a choice.
+// Cases of the ops that store choices by sample id: known and unknown samples, ids that share a slot, every width in
+// which a choice is packed.
 import fc from 'fast-check';
 import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { cast } from '../../../src/graph/ops/elementwise/cast.ts';
@@ -20,7 +21,7 @@ interface Drawn {
   readonly inputs: readonly InputSpec[];
 }
 
-/** Ids from few to many more than slots, some of them twice; a memory of which about half belongs to them. */
+/** Fewer or many more ids than slots, some ids twice. About half of the ids are in the memory. */
 const drawn: fc.Arbitrary<Drawn> = fc
   .tuple(
     fc.constantFrom(1, 2, 3, 8, 17),
@@ -71,7 +72,7 @@ const cases = (
     .filter((d) => d.experts <= most)
     .map((d) => ({ inputs: [...d.inputs, ...more(d)], build: (inputs) => build(inputs, d) }));
 const inOrder = (p: Permutation): Tensor[] => [p.offsets, p.order, p.inverse, p.expert];
-/** Few values, so that some are equal; and what is not a number. */
+/** Scores with few different values, so that some are equal, and with NaN and -Infinity. */
 const scores = (d: Drawn): readonly InputSpec[] => [
   {
     name: 'x',
@@ -85,7 +86,7 @@ export const families: readonly Family[] = [
   { op: 'recalls', runs: 16, cases: cases(([memory, ids], d) => recalls(memory, ids, d.layout)) },
   { op: 'recall', runs: 16, cases: cases(([memory, ids], d) => recall(memory, ids, d.layout)) },
   { op: 'remember', runs: 16, cases: cases(([memory, ids, choices], d) => remember(memory, ids, choices, d.layout)) },
-  // Read before it is written over, and after.
+  // The memory is read before `remember` writes it in place, and after.
   {
     op: 'remember',
     name: 'beside readers of the memory before and after',
@@ -105,7 +106,8 @@ export const families: readonly Family[] = [
       256,
     ),
   },
-  // What was sorted is of other choices: it is taken where all are known, and there alone.
+  // The given permutation is that of other choices. permuteUnless must return it if all samples are known, and sort
+  // again otherwise.
   {
     op: 'permuteUnless',
     name: 'of other choices',

@@ -23,20 +23,20 @@ import type { Case, DimSpec, InputSpec } from '../harness.ts';
 import { anyShape, fixedShape, size, someSize, volume, type AnyShape, type Family } from '../shapes.ts';
 import { axesOf, bound, unary } from './shaping.ts';
 
-/** Leading dimensions and a last one. */
+/** Random shapes [...lead, last]. */
 export const rowsOf = (last = someSize): fc.Arbitrary<AnyShape & { last: number; lead: readonly DimSpec[] }> =>
   fc
     .tuple(anyShape(0, 3), last)
     .filter(([s, n]) => volume(s.shape) * n <= 12_000)
     .map(([s, last]) => ({ counts: s.counts, lead: s.shape, last, shape: [...s.shape, last] }));
 
-/** Whole numbers from..to, both included. */
+/** Whole numbers from `from` to `to`, both included. */
 export const whole =
   (from: number, to: number): NonNullable<InputSpec['value']> =>
   ({ uniform }) =>
     from + Math.floor(uniform * (to - from + 1));
 
-/** Distinct values, so that the largest is clear. */
+/** Distinct values, so that the largest is unique. */
 export const distinct: NonNullable<InputSpec['value']> = ({ uniform }, i) =>
   ((i * 7919) % 10_007) / 1000 + uniform * 0.001;
 
@@ -63,7 +63,7 @@ const glued = anyShape(1, 4)
       p.axis >= 0 && volume(p.s.shape.filter((_, i) => i !== p.axis)) * p.lengths.reduce((a, b) => a + b) <= 12_000,
   );
 
-/** A table of V rows, and indices into it that repeat. */
+/** Cases with a table of V rows and indices into it, some of which repeat. */
 const tables = (build: (index: Tensor, table: Tensor, rows: Tensor) => Tensor, low: number): fc.Arbitrary<Case> =>
   fc
     .tuple(anyShape(0, 3), fc.constantFrom(1, 2, 7, 64, 200), fixedShape(0, 2))

@@ -1,4 +1,4 @@
-// Cases of ops that order and scan: sort, largest so far, sums so far, places of the largest, reversed axes.
+// Cases of ops that sort and scan: sort, running maximum, running sum, index of the largest element, reversed axes.
 import fc from 'fast-check';
 import { argMax, argMin } from '../../../src/graph/ops/reduce/argMax.ts';
 import { cumulativeMax } from '../../../src/graph/ops/reduce/cumulativeMax.ts';
@@ -16,7 +16,7 @@ import { unary } from './shaping.ts';
 
 type Value = NonNullable<InputSpec['value']>;
 
-/** Ties, and numbers that are none. */
+/** Values with ties, NaN, infinities and -0. */
 const odd: Value = ({ uniform, normal }) =>
   uniform < 0.1
     ? NaN

@@ -14,7 +14,7 @@ import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, DimSpec } from '../harness.ts';
 import { anyShape, fixedShape, size, someSize, type AnyShape, type Family } from '../shapes.ts';
 
-/** A case of one float tensor. */
+/** A case with one float tensor. */
 export const unary = ({ shape, counts }: AnyShape, build: (x: Tensor) => Tensor | readonly Tensor[]): Case => ({
   inputs: [...counts, { name: 'x', shape }],
   build: (t) => build(t[counts.length]),
@@ -22,7 +22,7 @@ export const unary = ({ shape, counts }: AnyShape, build: (x: Tensor) => Tensor 
 
 export const bound = (d: DimSpec): number => (typeof d === 'number' ? d : d.bound);
 
-/** A shape and some of its axes, at least one. */
+/** A random shape, and one or more of its axes. */
 export const axesOf = (dim = size): fc.Arbitrary<{ s: AnyShape; axes: number[] }> =>
   anyShape(1, 4, dim).chain((s) =>
     fc
@@ -41,7 +41,7 @@ const permuted = anyShape(1, 4).chain((s) => {
     .map((order) => ({ s, order: [...first, ...order] }));
 });
 
-/** Long sums cross the chunks of 4096. */
+/** Sizes of sums longer than a chunk of 4096 elements. */
 const long = fc.constantFrom<[number[], number[]]>(
   [[4096], [0]],
   [[2, 4097], [1]],
@@ -103,7 +103,8 @@ export const families: readonly Family[] = [
       .map((shape) => unary({ shape, counts: [] }, (x) => emit1('sumChunks', [x]))),
     runs: 3,
   },
-  // Divided indices: whole blocks of 16, and widths that cut them.
+  // The index of a row is the index of an element divided by the width: multiples of 16, and widths that cut blocks of
+  // 16.
   {
     op: 'sumChunks',
     name: 'of gathered rows',

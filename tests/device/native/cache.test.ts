@@ -1,4 +1,4 @@
-// The cache of compiled kernels: shared between processes, recovers from damage, and failures that name the file.
+// The cache of compiled kernels: processes share it, damaged files are replaced, and errors name the file.
 import assert from 'node:assert/strict';
 import { execFile, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -34,7 +34,7 @@ async function folder(t: TestContext): Promise<string> {
   return path;
 }
 
-/** Runs three steps of a small model in a process of its own; gives its losses, or what it said. */
+/** Runs three training steps of a small model in another process. `out` has the losses, `err` the messages. */
 function threeSteps(env: Record<string, string>): Promise<{ code: number; out: string; err: string }> {
   return new Promise((resolve) => {
     execFile(process.execPath, [PROGRAM], { env: { ...process.env, ...env } }, (error, out, err) => {
@@ -43,7 +43,7 @@ function threeSteps(env: Record<string, string>): Promise<{ code: number; out: s
   });
 }
 
-test('two processes that compile the same kernels at once both get them', { skip: noCompiler }, async (t) => {
+test('two processes compile the same kernels at the same time, and both get them', { skip: noCompiler }, async (t) => {
   const cache = await folder(t);
   const [a, b] = await Promise.all([threeSteps({ DYNAMOE_CACHE: cache }), threeSteps({ DYNAMOE_CACHE: cache })]);
   assert.equal(a.err, '');
@@ -55,7 +55,7 @@ test('two processes that compile the same kernels at once both get them', { skip
   );
 });
 
-test('a damaged cache is compiled anew', { skip: noCompiler }, async (t) => {
+test('damaged files of the cache are compiled again', { skip: noCompiler }, async (t) => {
   const cache = await folder(t),
     whole = await threeSteps({ DYNAMOE_CACHE: cache });
   assert.equal(whole.err, '');
@@ -63,7 +63,7 @@ test('a damaged cache is compiled anew', { skip: noCompiler }, async (t) => {
   const objects = files.filter((name) => name.endsWith('.so'));
   for (const f of objects) await truncate(join(cache, f), 100);
   assert.deepEqual(await threeSteps({ DYNAMOE_CACHE: cache }), whole, 'objects cut short');
-  // The loader maps a file: of one that is cut in half it would read beyond the end.
+  // The loader maps the file into memory. In a file that is cut in half it would read beyond the end.
   for (const f of objects) await truncate(join(cache, f), (await stat(join(cache, f))).size / 2);
   assert.deepEqual(await threeSteps({ DYNAMOE_CACHE: cache }), whole, 'objects cut in half');
   for (const f of objects) await writeFile(join(cache, f), Buffer.alloc((await stat(join(cache, f))).size));
@@ -72,10 +72,10 @@ test('a damaged cache is compiled anew', { skip: noCompiler }, async (t) => {
   assert.deepEqual(await threeSteps({ DYNAMOE_CACHE: cache }), whole, 'references to nothing');
 });
 
-test('a compiler that fails is named with the generated file', { skip: noCompiler }, async (t) => {
+test('if the compiler fails, the error names it and the generated file', { skip: noCompiler }, async (t) => {
   const cache = await folder(t),
     script = join(await folder(t), 'cc');
-  // Compiles the driver, refuses kernels.
+  // A compiler that compiles the driver and fails on kernels.
   await writeFile(
     script,
     '#!/bin/sh\ncase "$*" in *kernels_*) echo "kernel.c:7:1: error: made to fail" >&2; exit 1;; esac\nexec cc "$@"\n',
@@ -88,7 +88,7 @@ test('a compiler that fails is named with the generated file', { skip: noCompile
   assert.ok(err.length < 3000, "the whole of the compiler's output is not shown");
 });
 
-test('a CC that is no compiler is named, with what is wrong with it', async (t) => {
+test('if CC is not a working compiler, the error says what is wrong with it', async (t) => {
   const cache = await folder(t),
     script = join(await folder(t), 'not run');
   await writeFile(script, '');
@@ -124,7 +124,7 @@ test('CC may have arguments, and spaces in its path', { skip: noCompiler }, asyn
   }
 });
 
-test('a command is taken apart as a shell does it', () => {
+test('a command is split into words as a shell does it', () => {
   const cases: [string, string[]][] = [
     ['gcc', ['gcc']],
     ['ccache  gcc -m64', ['ccache', 'gcc', '-m64']],
@@ -143,7 +143,7 @@ test('a command is taken apart as a shell does it', () => {
   );
 });
 
-test('four threads with a cold cache all get their kernels', { skip: noCompiler }, async (t) => {
+test('four threads with an empty cache all get their kernels', { skip: noCompiler }, async (t) => {
   const cache = await folder(t),
     env = { ...process.env, DYNAMOE_CACHE: cache };
   const ends = await Promise.all(
@@ -163,7 +163,7 @@ test('four threads with a cold cache all get their kernels', { skip: noCompiler 
   );
 });
 
-/** A cache in `path` whose objects are texts that `open` reads. */
+/** A cache in the folder `path` whose objects are plain text. `made`: keys that were made; `said`: messages. */
 function textCache(
   t: TestContext,
   path: string,
@@ -191,7 +191,7 @@ function textCache(
   return { cache, get, made, said };
 }
 
-test('whatever happens to a file of the cache, what is used is what was made', async (t) => {
+test('random damage to a file of the cache: a damaged object is never used', async (t) => {
   const path = await folder(t),
     keys = ['a', 'b', 'c'],
     text = (key: string): string => `the object of ${key} `.repeat(20);
@@ -232,7 +232,8 @@ test('whatever happens to a file of the cache, what is used is what was made', a
         for (const key of keys) {
           const right = text(key),
             found = await two.cache.find(key);
-          // A reference that was swapped for another whole one names a whole object: no check can tell.
+          // `swap` replaces a reference by another valid one, which names an undamaged object. No check can notice
+          // this.
           if (damage !== 'swap')
             assert.ok(found === null || readFileSync(found, 'utf8') === right, `${damage} ${name}`);
           await rm(join(path, `${key}.ref`), { force: true });
@@ -247,7 +248,7 @@ test('whatever happens to a file of the cache, what is used is what was made', a
 const root = process.platform === 'linux' && process.getuid?.() === 0;
 
 test(
-  "a folder that others can write to, or that is another user's, is not used, and that is said",
+  'a folder that other users own or can write to is not used, and a message says so',
   { skip: process.platform === 'win32' && 'needs users' },
   async (t) => {
     const open = await folder(t),
@@ -270,7 +271,7 @@ test(
 );
 
 test(
-  'the folder is made for this user alone; one in a home of before is made so',
+  'the folder is private to the user; an older folder in the home directory is made private',
   { skip: process.platform === 'win32' && 'needs modes' },
   async (t) => {
     const home = await folder(t),
@@ -280,7 +281,7 @@ test(
     await chmod(join(home, 'a', 'dynamoe'), 0o775);
     assert.equal(refusal({ path: join(home, 'a', 'dynamoe'), named: false, shared: false }), null);
     assert.equal(await mode(join(home, 'a', 'dynamoe')), 0o700);
-    // In /tmp, anybody may have made a link of that name.
+    // In /tmp, any user may have made a link with this name.
     await symlink(join(home, 'a', 'dynamoe'), join(home, 'link'));
     assert.equal(refusal({ path: join(home, 'link'), named: false, shared: true }), 'it is not a folder');
     assert.equal(refusal({ path: join(home, 'link'), named: true, shared: false }), null);
@@ -294,7 +295,7 @@ test(
 );
 
 test(
-  "two users without a home have two folders, and neither takes the other's",
+  "two users without a home directory get separate folders, and neither uses the other's",
   { skip: !root && 'needs root, to be two users' },
   async (t) => {
     const temporary = await folder(t);
@@ -322,7 +323,7 @@ test(
         'no such file',
       ),
       true,
-      'a folder for temporary files that is not there is not made',
+      'a missing folder for temporary files is not created',
     );
     const said = folderOf(3001);
     assert.match(said, /^compiled kernels are not kept for the next time: .*dynamoe-cache-3001: it belongs to another/);
@@ -330,30 +331,26 @@ test(
     assert.deepEqual(
       (await readdir(temporary)).sort(),
       ['dynamoe-cache-3001', 'dynamoe-cache-3002'],
-      'a folder of one process goes with it',
+      'the folder of one process is removed when the process ends',
     );
   },
 );
 
-test(
-  'where nothing can be written to, that is said with every folder that was tried',
-  { skip: noCompiler },
-  async () => {
-    const { code, err } = await threeSteps({
-      DYNAMOE_CACHE: '',
-      XDG_CACHE_HOME: '/proc/dynamoe',
-      TMPDIR: '/proc/dynamoe/tmp',
-    });
-    assert.equal(code, 1);
-    assert.match(
-      err,
-      /kept nowhere: (\/proc\/dynamoe)\/dynamoe: .*; \1\/tmp\/dynamoe-cache-\w+: .*; \1\/tmp: no such file or folder/,
-    );
-    assert.match(err, /hint: set DYNAMOE_CACHE/);
-  },
-);
+test('if no folder can be written to, the error lists every folder that was tried', { skip: noCompiler }, async () => {
+  const { code, err } = await threeSteps({
+    DYNAMOE_CACHE: '',
+    XDG_CACHE_HOME: '/proc/dynamoe',
+    TMPDIR: '/proc/dynamoe/tmp',
+  });
+  assert.equal(code, 1);
+  assert.match(
+    err,
+    /kept nowhere: (\/proc\/dynamoe)\/dynamoe: .*; \1\/tmp\/dynamoe-cache-\w+: .*; \1\/tmp: no such file or folder/,
+  );
+  assert.match(err, /hint: set DYNAMOE_CACHE/);
+});
 
-/** A small file system of its own; null where this user may not mount one. */
+/** Mounts a small file system and returns its path; null if this user may not mount one. */
 async function mounted(t: TestContext, options: string): Promise<string | null> {
   const path = await mkdtemp(join(tmpdir(), 'dynamoe-mount-'));
   const works = spawnSync('mount', ['-t', 'tmpfs', '-o', `mode=755,${options}`, 'tmpfs', path]).status === 0;
@@ -370,7 +367,7 @@ for (const [what, options, why] of [
   ['forbids to run files', 'noexec', 'its files may not be run'],
 ] as const) {
   test(
-    `a cache that ${what} is left for the next folder, and that is said`,
+    `a cache that ${what} is replaced by the next folder, and a message says so`,
     { skip: noCompiler || (!root && 'needs root, to mount') },
     async (t) => {
       const path = await mounted(t, options),
@@ -390,7 +387,7 @@ for (const [what, options, why] of [
 }
 
 test(
-  "the key of an object holds the command, the compiler's version and the CPU's features",
+  'the key of an object depends on the compiler command, the compiler version and the CPU features',
   { skip: noCompiler },
   async () => {
     const ids = [

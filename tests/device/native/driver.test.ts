@@ -1,5 +1,5 @@
-// Compiles and runs driver_test.c and math_test.c with every C compiler found here; each line they print becomes a
-// test. Also: the float32 functions of math.h must become vector code, without calls.
+// Compiles and runs driver_test.c and math_test.c with every C compiler that is installed; each line that they print
+// becomes a test. Also checks that the float32 functions of math.h become vector code without calls.
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

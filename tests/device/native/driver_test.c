@@ -1,6 +1,6 @@
-// The driver's pool: waves, barriers, skipped steps, profiles, callers on several threads. Prints "ok NAME - details"
-// or "not ok NAME - details". Arguments: number of random waves for each pool [100000]. `driver_test latency` prints
-// the cost of a wave instead.
+// Tests of the driver's pool of threads: waves, barriers, skipped steps, profiles, several callers. Prints "ok NAME -
+// details" or "not ok NAME - details" for each test. Argument: the number of random waves for each pool [100000].
+// `driver_test latency` prints the time that a wave takes instead.
 #define _GNU_SOURCE
 #include "../../../src/device/native/driver.h"
 #include <pthread.h>
@@ -26,9 +26,9 @@ static double now(void) {
   return t.tv_sec * 1e9 + t.tv_nsec;
 }
 
-// Kernel `copy`: buf[0] in, buf[1] out (plain int64 memory); task t: out[t] = mix of all `n[1]` inputs + t. Reading
-// what other threads wrote in the wave before, without atomics, is what the barrier must make right. n[0]: tasks.
-// buf[2]: int32 count of bad contexts.
+// Kernel `copy`: reads int64 values from buf[0], writes buf[1]. Task t writes out[t], a mix of t and all n[1] inputs.
+// n[0]: the number of tasks. buf[2]: int32 count of wrong contexts. Reads and writes are not atomic: a task reads what
+// other threads wrote in the wave before, which is right only if the barrier works.
 static int64_t copy_tasks(const dm_ctx *c) { return c->n[0]; }
 static void copy(const dm_ctx *c, int64_t t) {
   const int64_t *in = c->buf[0];
@@ -36,7 +36,7 @@ static void copy(const dm_ctx *c, int64_t t) {
   for (int64_t i = 0; i < c->n[1]; i++)
     sum = (int64_t)((uint64_t)sum * 31 + (uint64_t)in[i]);
   out[t] = sum;
-  c->scratch[0] = (float)c->thread; // one owner: checked below
+  c->scratch[0] = (float)c->thread; // no other thread may write here: checked below
   if (c->thread < 0 || c->thread >= c->threads || ((uintptr_t)c->scratch & 63) || c->core != &dm_core_table)
     __atomic_fetch_add((int32_t *)c->buf[2], 1, __ATOMIC_RELAXED);
   if (c->scratch[0] != (float)c->thread)
@@ -51,8 +51,8 @@ static uint32_t below(uint32_t n) {
   return (uint32_t)(((uint64_t)random_state * n) >> 32);
 }
 
-// Random programs: each wave of 1-4 steps reads the array that the last step of the wave before wrote, each step of a
-// wave writes an array of its own. The expected arrays are computed beside it, step by step.
+// Random programs. Each wave has 1 to 4 steps, which read the array that the last step of the wave before wrote; each
+// step writes an array of its own. The expected arrays are computed one step after the other.
 static void stress(int threads, int waves) {
   char name[64], details[128];
   const int64_t pool = dm_pool_create(threads);
@@ -106,7 +106,8 @@ static void stress(int threads, int waves) {
   dm_pool_destroy(pool);
 }
 
-// Many short waves: every wave adds 1 to each of the counters that the wave before left equal.
+// Many short waves. Every wave computes each counter of one half of the cells as 1 + a counter of the other half, so
+// all counters equal the number of waves.
 static void ones(const dm_ctx *c, int64_t t) {
   ((int64_t *)c->buf[0])[t * 8] = ((int64_t *)c->buf[0])[((t + 1) % c->n[0] + c->n[0]) * 8] + 1;
 }
@@ -141,8 +142,8 @@ static void chains(int threads, int waves) {
   dm_pool_destroy(pool);
 }
 
-// Waves of one task a thread, none of which ends before all have begun: every thread takes part in every wave. n[0]:
-// threads.
+// Waves with one task for each thread. No task ends before all have begun, so every thread must take part in every
+// wave. n[0]: the number of threads.
 static _Atomic int64_t begun;
 static void meet(const dm_ctx *c, int64_t t) {
   (void)t;
@@ -202,15 +203,15 @@ static void profile(int threads) {
         !bad;
   ok &= dm_run(pool, steps, 3, 1, NULL) == -1 && dm_run(0, steps, 1, 2, NULL) == -1;
   n[0][0] = n[1][0] = 1 << 30;
-  ok &= dm_run(pool, steps, 1, 3, NULL) == -3; // nothing ran: the arrays are far too small
+  ok &= dm_run(pool, steps, 1, 3, NULL) == -3; // refused: 2^30 tasks would write far outside the arrays
   snprintf(name, sizeof name, "profile and errors with %d threads", threads);
   snprintf(details, sizeof details, "tasks %d %d %d", (int)ns[3], (int)ns[5], (int)ns[7]);
   report(ok, name, details);
   dm_pool_destroy(pool);
 }
 
-// Kernel `product`: element z of buf[1] from that of buf[0], as one task or as group z. n[0]: groups; buf[2]: int32
-// count of whole groups.
+// Kernel `product`: computes element z of buf[1] from element z of buf[0], either as task z or as group z. n[0]: the
+// number of groups. buf[2]: int32 count of elements that were computed as whole groups.
 static void product(const dm_ctx *c, int64_t t) {
   if (t <= DM_PREFETCH_TASK(0))
     return;
@@ -220,8 +221,8 @@ static void product(const dm_ctx *c, int64_t t) {
   ((int64_t *)c->buf[1])[z] = ((int64_t *)c->buf[0])[z] * 31 + z + 1;
 }
 
-// Steps 1 to 3 of 5 may run group by group, the first of them beside step 0; they do where no group is a large share,
-// and not in a profile.
+// Of 5 steps, steps 1 to 3 may run group by group, and step 1 may run in the same wave as step 0. The driver must do
+// this if no group has a large share of the rows, but not in a profile.
 static void groups(int threads) {
   enum { GROUPS = 40 };
   char name[64], details[128];
@@ -262,12 +263,13 @@ static void groups(int threads) {
     }
   }
   snprintf(name, sizeof name, "group by group with %d threads", threads);
-  snprintf(details, sizeof details, "%d wrong, %d times not as it should be", wrong, counts);
+  snprintf(details, sizeof details, "%d wrong, %d runs with a wrong number of groups", wrong, counts);
   report(!wrong && !counts, name, details);
   dm_pool_destroy(pool);
 }
 
-// Three OS threads run programs on one pool at once: runs take turns, so the unguarded counter is exact.
+// Three OS threads run programs on one pool at the same time. The pool does one run after the other, so the counter is
+// exact without a lock.
 static int64_t shared_pool, counter;
 static void add(const dm_ctx *c, int64_t t) { (void)c, (void)t, counter++; }
 static void *caller(void *waves) {

@@ -1,5 +1,5 @@
-// The native matrix core gives the bits of the naive loop: builds gemm_test.c with the system's C compiler, for this
-// machine and for narrower vectors where it can run them.
+// The native matrix core gives the bits of the naive loop. Builds gemm_test.c with the system's C compiler, for the
+// vectors of this machine and, on x64, for narrower ones.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -26,16 +26,16 @@ const run = (name: string, options: string[], scale: string) => {
   execFileSync(program, [scale], { stdio: ['ignore', 'ignore', 'inherit'] });
 };
 
-test('matrix core: bits of the naive loop', { skip: found ? false : 'no C compiler' }, () =>
+test('matrix core: the bits of the naive loop', { skip: found ? false : 'no C compiler' }, () =>
   run('native', ['-march=native'], '1'),
 );
 test(
-  'matrix core: 8 floats a vector',
+  'matrix core with vectors of 8 floats',
   { skip: found && process.arch === 'x64' ? false : 'needs a C compiler and x64' },
   () => run('narrow', ['-march=native', '-mno-avx512f'], '1'),
 );
 test(
-  'matrix core: 4 floats a vector',
+  'matrix core with vectors of 4 floats',
   { skip: found && process.arch === 'x64' ? false : 'needs a C compiler and x64' },
   () => run('least', ['-march=x86-64-v2'], '0'),
 );

@@ -1,6 +1,6 @@
-// Checks the matrix core against the naive loop, bit by bit: forms of operands, ragged groups, threads, canaries around
-// every buffer. Built with gemm.c into one program by gemm.test.ts; argument 1 scales the number of random cases (0:
-// small shapes only).
+// Compares the matrix core with the naive loop, bit by bit: all forms of operands, ragged groups, several threads,
+// canaries around every buffer. gemm.test.ts builds this file with gemm.c into one program. Argument 1 scales the
+// number of random cases; 0: small shapes only.
 #include "../../../src/device/native/gemm.h"
 #include <math.h>
 #include <pthread.h>
@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define GUARD 64
-#define CANARY 0x7fc0beefu // a NaN: reading it shows as a wrong result
+#define CANARY 0x7fc0beefu // a NaN, so that reading it gives a wrong result
 
 typedef struct {
   float *p, *raw;
@@ -19,7 +19,7 @@ typedef struct {
 typedef struct {
   dm_gemm g;
   guarded A, B, C;
-  int64_t a_group, b_group; // elements from one group's operand to the next's
+  int64_t a_group, b_group; // distance from one group's operand to that of the next group, in elements
   int64_t a_si, a_sk, b_sk, b_sj;
   int64_t ldc, rows;
   int32_t m_off[600], k_off[600], c_off[600];
@@ -59,7 +59,7 @@ static int intact(guarded b) {
 static problem *P(const dm_ctx *c) { return (problem *)c->buf[0]; }
 static int64_t rows_of(const problem *p, int64_t z) { return p->g.m_off ? p->m_off[z + 1] - p->m_off[z] : p->g.m; }
 static int64_t depth_of(const problem *p, int64_t z) { return p->g.k_off ? p->k_off[z + 1] - p->k_off[z] : p->g.k; }
-// Ragged rows of A are rows of one buffer, and so is the ragged depth of A and B.
+// If rows are ragged, the rows of A of all groups lie in one buffer; if the depth is ragged, so do A and B.
 static const float *a_at(const problem *p, int64_t z) {
   return p->A.p + z * p->a_group + (p->g.m_off ? p->m_off[z] * p->a_si : 0) + (p->g.k_off ? p->k_off[z] * p->a_sk : 0);
 }
@@ -109,13 +109,13 @@ static void *work(void *arg) {
   }
   return 0;
 }
-// whole: group by group.
+// whole: 1 if each task is a whole group.
 static void run(problem *p, int threads, int whole) {
   void *bufs[1] = {p};
   atomic_long next = 0;
   pthread_t id[8];
   worker w[8];
-  static float *scratch[8]; // begins as NaN, and afterwards holds whatever the cases before left there
+  static float *scratch[8]; // NaN at first, then what earlier cases left there
   for (int t = 0; t < threads; t++) {
     float *s = scratch[t];
     if (!s) {
@@ -138,12 +138,13 @@ static void run(problem *p, int threads, int whole) {
         printf("scratch overrun\n"), exit(1);
 }
 
-// form: bit 0 A computed, bit 1 A by columns, bit 2 B computed, bit 3 B transposed, bit 4 the place of C told, bit 5
-// sums only stored; ragged: bit 0 rows, bit 1 depth.
+// form: bit 0: A is computed by a_pack; bit 1: A is stored by columns; bit 2: B is computed by b_pack; bit 3: B is
+// transposed; bit 4: the address of C is given (`out` and `also`); bit 5: sums are stored in C without an epilogue
+// (`plain`). ragged: bit 0: rows; bit 1: depth.
 static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int ragged, int64_t pad, int threads) {
   problem *p = calloc(1, sizeof *p);
   if (form & 32 && below(2))
-    n = (n + 15) / 16 * 16; // whole vectors go straight to C
+    n = (n + 15) / 16 * 16; // widths of whole vectors are stored in C directly
   dm_gemm *g = &p->g;
   *g = (dm_gemm){.groups = groups, .n = n, .m = m, .k = k, .store = store};
   for (int64_t z = 0; z < groups; z++) {
@@ -171,7 +172,7 @@ static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int 
     p->a_group = ma * ka + pad * (cols ? ka : ma);
   if (zb > 1)
     p->b_group = n * ka + pad * (tb ? n : ka);
-  // The buffers end with the last element that may be read.
+  // Each buffer ends with the last element that may be read, and a canary follows.
   size_t an = ma && ka ? (size_t)((za - 1) * p->a_group + (ma - 1) * p->a_si + (ka - 1) * p->a_sk + 1) : 0;
   size_t bn = n && ka ? (size_t)((zb - 1) * p->b_group + (ka - 1) * p->b_sk + (n - 1) * p->b_sj + 1) : 0;
   p->A = make(an), p->B = make(bn), p->C = make((size_t)(p->rows * n));
@@ -217,7 +218,7 @@ static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int 
   return bad;
 }
 
-// The small products of kernels, and rows turned to columns.
+// The two small helpers that kernels call: `product`, and `transpose` (rows to columns).
 static int check_small(int64_t rows, int64_t width, int64_t depth, int64_t pad, int cols) {
   int64_t ldc = width + pad, bs = width + pad, si = cols ? 1 : depth + pad, sk = cols ? rows + pad : 1,
           an = (rows - 1) * si + (depth - 1) * sk + 1;
@@ -254,7 +255,7 @@ static int check_small(int64_t rows, int64_t width, int64_t depth, int64_t pad, 
 int main(int argc, char **argv) {
   long scale = argc > 1 ? atol(argv[1]) : 1, cases = 0, bad = 0;
   const int64_t edge[] = {1, 2, 3, 7, 8, 13, 14, 15, 16, 17, 28, 29, 31, 32, 33, 48, 63, 65, 100, 129};
-  for (int i = 0; i < 20; i++) // every small shape around the tile's edges
+  for (int i = 0; i < 20; i++) // small shapes around the sizes of tiles
     for (int j = 0; j < 20; j++)
       bad += check(1, edge[i], edge[j], 1 + below(70), (int)below(64), 0, below(3), 1 + (int)below(3)), cases++;
   for (long r = 0; r < 400 * scale; r++, cases++)

@@ -1,5 +1,6 @@
-// math.h against the C library in float64, and Threefry's known answers. Prints one line a test: "ok NAME - details" or
-// "not ok NAME - details". Argument: step through the float32 values (1: all of them).
+// Compares math.h with the float64 functions of the C library, and Threefry with its published answers. Prints one
+// line for each test: "ok NAME - details" or "not ok NAME - details". Argument: the step between the float32 bit
+// patterns that are tested; 1 tests all of them.
 #include "../../../src/device/native/math.h"
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-// Runs of a small program are calls on the main thread: the event loop must have its turns all the same, and sessions
-// beside each other must not disturb one another.
+// A small program runs synchronously on the main thread. The event loop must still get its turns, and sessions that
+// run at the same time must not disturb each other.
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -24,7 +24,7 @@ async function losses(session: Session, steps: number): Promise<number[]> {
   return all;
 }
 
-test('every quick step lets the event loop have a turn', { skip: noCompiler }, async () => {
+test('the event loop gets a turn in every step of a small program', { skip: noCompiler }, async () => {
   const session = await open();
   await losses(session, 20);
   let turns = 0,
@@ -36,13 +36,13 @@ test('every quick step lets the event loop have a turn', { skip: noCompiler }, a
   setImmediate(count);
   await losses(session, 50);
   on = false;
-  // The turn of the last step may come after it: the counter and the step are called in the same phase of the event
+  // The counter may be called after the last step has returned, since both are called in the same phase of the event
   // loop.
   assert.ok(turns >= 49, `${turns} turns in 50 steps`);
   await session.close();
 });
 
-test('two sessions in turns, step by step and at once, give the same losses', { skip: noCompiler }, async () => {
+test('two sessions that train at the same time have the losses of a session alone', { skip: noCompiler }, async () => {
   const [a, b, c] = [await open(), await open(), await open()],
     alone = await losses(a, 60);
   assert.deepEqual(await Promise.all([losses(b, 60), losses(c, 60)]), [alone, alone]);

@@ -1,4 +1,4 @@
-// A program for cache.test.ts: three steps of a small model on the native device; prints the losses.
+// A program for cache.test.ts: trains a small model for three steps on the native device and prints the losses.
 import { hostTensor } from '../../../src/base/tensor.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { MLP } from '../../../src/nn/mlp.ts';

@@ -1,5 +1,5 @@
-// A thread of the wasm device that fails: the run ends with its reason, whichever thread is heard first, and later ones
-// too.
+// If a thread of the wasm device fails, the run ends with the reason, whichever thread reports first. Later runs end
+// with the same reason.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
@@ -13,7 +13,7 @@ import { ProgramExecutor } from '../../../src/run/program.ts';
 import { toyBatch, toyLM } from '../../support/toy.ts';
 
 for (const threads of [1, 2, 3, 8]) {
-  test(`${threads} threads: the reason of a failure is told`, { timeout: 60_000 }, async () => {
+  test(`${threads} threads: a failed run gives its reason`, { timeout: 60_000 }, async () => {
     await using session = await compile(toyLM(), {
       loss: crossEntropy,
       optimizer: sgd({ lr: 0.1 }),
@@ -23,7 +23,7 @@ for (const threads of [1, 2, 3, 8]) {
     await session.prepare(toyBatch(0));
     const { executor } = session;
     assert.ok(executor instanceof ProgramExecutor && executor.device instanceof WasmDevice);
-    // A step in the middle asks for a kernel that is not there.
+    // Makes a step in the middle of the table call a kernel that does not exist.
     const [{ bound }] = executor.loadedPrograms(),
       { table } = bound as unknown as { table: Memory };
     executor.device.write(table.address + 16 * (bound.steps >> 1), Int32Array.of(99_999));
@@ -32,7 +32,7 @@ for (const threads of [1, 2, 3, 8]) {
   });
 }
 
-test('a thread that ends takes the run with it, at once', { timeout: 60_000 }, async () => {
+test('if a thread ends, the run fails at once', { timeout: 60_000 }, async () => {
   const workers: Worker[] = [],
     note = (worker: Worker): void => {
       workers.push(worker);

@@ -1,5 +1,5 @@
-// The wasm device where threads do not start and where the engine has no memory for code: an error by name, and what
-// works afterwards.
+// The wasm device if threads do not start or the engine has no memory for code: the error says so, and later attempts
+// work.
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
@@ -11,7 +11,7 @@ import { sgd } from '../../../src/optim/sgd.ts';
 import { compile } from '../../../src/session/node.ts';
 import { toyBatch, toyLM } from '../../support/toy.ts';
 
-test('a thread that cannot be started: a UserError, and the threads before it end', async (t) => {
+test('a thread cannot be started: a UserError, and the threads that did start end', async (t) => {
   const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: typeof Worker },
     real = threads.Worker,
     started: Worker[] = [];
@@ -42,7 +42,7 @@ test('a thread that cannot be started: a UserError, and the threads before it en
   await ended();
 });
 
-test('no memory to compile kernels: a UserError, and the next attempt works', async (t) => {
+test('there is no memory to compile kernels: a UserError, and the next attempt works', async (t) => {
   await using session = await compile(toyLM(), {
     loss: crossEntropy,
     optimizer: sgd({ lr: 0.1 }),

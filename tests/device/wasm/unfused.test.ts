@@ -1,5 +1,5 @@
-// An engine whose relaxed multiply-add rounds the product: results differ in their last bits, which the device says,
-// and learning is the same.
+// An engine whose relaxed multiply-add rounds the product before it adds: results differ in their last bits, the
+// device's description says so, and the model learns equally well.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
@@ -16,7 +16,7 @@ const platform = (fuse: boolean): Platform => ({
   files: null,
 });
 
-test('without fused multiply-adds the device says so, and learns as well', async () => {
+test('without fused multiply-adds the device says so, and a model learns equally well', async () => {
   const run = async (fuse: boolean): Promise<{ losses: number[]; description: string }> => {
     const session = await compileOn(platform(fuse), toyLM(), {
         loss: crossEntropy,
