@@ -1,5 +1,5 @@
-// Batches of even load: every sample once an epoch, whatever the sizes; loads of batches nearer to even than shuffled
-// ones.
+// Orders of samples that balance the load of experts: every epoch contains each sample once, for any sizes, and the
+// loads of its batches are more even than those of a random order.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -11,8 +11,8 @@ import type { EpochOrder } from '../../src/data/dataset.ts';
 import type { Assignments } from '../../src/nn/moe/memory.ts';
 
 /**
- * What samples chose: `tokens` tokens of two experts each; a class of samples prefers its own two, more the larger
- * `skew` is.
+ * Random choices of samples: `tokens` tokens with two experts each. Each class of samples prefers two experts, the
+ * more the larger `skew` is.
  */
 function chosen(count: number, { experts = 8, tokens = 1, skew = 0.9, missing = 0, seed = 1 } = {}): Assignments {
   const random = new Stream(seed, 'chosen'),
@@ -33,7 +33,7 @@ function chosen(count: number, { experts = 8, tokens = 1, skew = 0.9, missing = 
   };
 }
 
-/** Largest load of an expert in a batch over that expert's even share of it: the mean over batches. */
+/** The largest load of an expert in a batch, divided by that expert's mean load: the mean of this over all batches. */
 function unevenness(order: ArrayLike<number>, size: number, { of, experts }: Assignments): number {
   const all = Array.from(order),
     batches = Array.from({ length: Math.floor(all.length / size) }, (_, i) => all.slice(i * size, (i + 1) * size));
@@ -50,7 +50,7 @@ function unevenness(order: ArrayLike<number>, size: number, { of, experts }: Ass
 }
 const shuffledOrder: EpochOrder = (epoch, count) => new Stream(0, 'data.order').permutation(epoch, count);
 
-test('every sample once in every epoch, the same for the same epoch, another for another', () => {
+test('each epoch contains every sample once; equal epochs have equal orders, other epochs other orders', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 300 }),
@@ -73,7 +73,7 @@ test('every sample once in every epoch, the same for the same epoch, another for
   );
 });
 
-test('loads of batches come near to even', (t) => {
+test('loads of batches are nearly even', (t) => {
   for (const [options, size, most] of [
     [{}, 64, 1.1],
     [{ experts: 16 }, 64, 1.2],
@@ -94,14 +94,14 @@ test('loads of batches come near to even', (t) => {
   }
 });
 
-test('of several layers together', () => {
+test('the loads of several layers are balanced together', () => {
   const layers = [chosen(2048), chosen(2048, { seed: 2 })],
     both = balancedOrder(layers, { size: 64 })(0, 2048);
   for (const layer of layers)
     assert.ok(unevenness(both, 64, layer) - 1 < 0.5 * (unevenness(shuffledOrder(0, 2048), 64, layer) - 1));
 });
 
-test('batches take their samples in this order, across epochs, where a batch spans two', async () => {
+test('batches take their samples in the given order, also if a batch spans two epochs', async () => {
   const count = 50,
     size = 8,
     rows = {
@@ -122,7 +122,7 @@ test('batches take their samples in this order, across epochs, where a batch spa
   assert.deepEqual(got, wanted.slice(0, 18 * size));
 });
 
-test('an order that is none is refused by name; without one nothing is changed', async () => {
+test('an order that is not a permutation is refused by name; the default order is random', async () => {
   const rows = {
       x: hostTensor('int32', [4, 1], Int32Array.of(0, 1, 2, 3)),
       y: hostTensor('int32', [4], new Int32Array(4)),

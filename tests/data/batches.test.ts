@@ -1,4 +1,5 @@
-// Preparing ahead: one batch, while the caller works, and an error arrives where it is waited for.
+// Batches are prepared ahead: one batch, while the caller works. An error of preparing it is thrown when the caller
+// waits for that batch.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -6,7 +7,7 @@ import type { Batch } from '../../src/base/tensor.ts';
 import { ArrayDataset } from '../../src/data/arrays.ts';
 import { shuffled, type Samples } from '../../src/data/batches.ts';
 
-/** Samples that note when they are gathered. */
+/** Samples that count how often they are gathered; gathering fails from call `failAt` on. */
 function noted(count: number, failAt = Infinity): { samples: Samples; gathered: () => number } {
   let n = 0;
   const gather = (ids: Int32Array): Batch => {
@@ -17,13 +18,13 @@ function noted(count: number, failAt = Infinity): { samples: Samples; gathered: 
   return { samples: { count, gather }, gathered: () => n };
 }
 
-test('the next batch is made while the caller works, and no other', async () => {
+test('only the next batch is made while the caller works', async () => {
   const { samples, gathered } = noted(10);
   const batches = shuffled(() => Promise.resolve(samples), { size: 2 });
   const iterator = batches[Symbol.asyncIterator]();
   assert.equal(gathered(), 0);
   const first = await iterator.next();
-  assert.equal(gathered(), 1); // the second is not made before the caller has the first
+  assert.equal(gathered(), 1); // the second batch is made only after the caller has the first
   for (let i = 0; i < 5; i++) await turn();
   assert.equal(gathered(), 2);
   const second = await iterator.next();
@@ -32,7 +33,7 @@ test('the next batch is made while the caller works, and no other', async () => 
   assert.equal((await iterator.next()).done, true);
 });
 
-test('an error arrives at the step it belongs to, and nowhere if the caller stops before', async () => {
+test('an error is thrown at the batch that failed, and not at all if the caller stops before it', async () => {
   const read = async (limit: number): Promise<number> => {
     let n = 0;
     for await (const _ of shuffled(() => Promise.resolve(noted(10, 2).samples), { size: 2, limit })) {
@@ -49,12 +50,12 @@ test('an error arrives at the step it belongs to, and nowhere if the caller stop
   }, /the disk is gone/);
   assert.equal(seen.length, 2);
   for await (const _ of shuffled(() => Promise.resolve(noted(10, 1).samples), { size: 2 })) {
-    for (let i = 0; i < 5; i++) await turn(); // the second has failed by now
+    for (let i = 0; i < 5; i++) await turn(); // the second batch has failed by now
     break;
   }
 });
 
-test('a split or a seed that there is not is refused at once', () => {
+test('an unknown split and an invalid seed are refused at once', () => {
   const data = new ArrayDataset('rows', () => Promise.reject(new Error('nobody reads')));
   assert.throws(
     () => data.batches({ size: 2, split: 'valid' as never }),

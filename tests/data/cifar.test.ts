@@ -1,4 +1,4 @@
-// CIFAR's binary files, whole and broken.
+// CIFAR's binary files, valid and broken.
 import assert from 'node:assert/strict';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { cifar10, cifar100 } from '../../src/data/index.ts';
 import { says, temporaryFolder } from '../io/folder.ts';
 
-/** A record: labels, then planes whose bytes tell plane, row and column. */
+/** A record: labels, then three planes of pixels; the byte of a pixel follows from plane, row and column. */
 function record(labels: readonly number[], seed: number): Buffer {
   const pixels = Array.from(
     { length: 3072 },
@@ -61,7 +61,7 @@ test('CIFAR-100: fine or coarse labels', async (t) => {
   assert.equal((await cifar100(folder).all('test')).x.data[5], pixel(3, 0, 1, 2));
 });
 
-test('broken files name themselves, the place and what was expected', async (t) => {
+test('errors of broken files name the file, the position and what was expected', async (t) => {
   const folder = await temporaryFolder(t),
     path = join(folder, 'data_batch_2.bin');
   await assert.rejects(

@@ -1,4 +1,4 @@
-// Files of datasets with random damage: each is refused by name, or holds what it says.
+// Dataset files with random damage: each is refused by name, or its tensors have the values of its bytes.
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { hostTensor, type Batch } from '../../src/base/tensor.ts';
 import { arrays, cifar10, mnist } from '../../src/data/index.ts';
 import { says, temporaryFolder } from '../io/folder.ts';
 
-/** Bytes with one to three damages; what each does is decided by three numbers. */
+/** One to three random damages; each has a kind, a position and an amount. */
 const damages = fc.array(
   fc.record({
     kind: fc.constantFrom('cut', 'add', 'flip', 'zero', 'drop'),
@@ -44,7 +44,7 @@ function damaged(
   }, bytes);
 }
 
-/** What reading gives; null: it was refused by name. */
+/** The batch that `load` reads; null if `load` throws a UserError with the name of the file. */
 async function read(load: () => Promise<Batch>, name: string): Promise<Batch | null> {
   try {
     return await load();
@@ -67,7 +67,7 @@ function idx(shape: readonly number[], data: readonly number[]): Buffer {
 const PIXELS = Array.from({ length: 6 * 4 * 5 }, (_, i) => (i * 7) % 256),
   HEAD = 16;
 
-test('IDX: any damage of images is refused, or they are what the bytes say', async (t) => {
+test('IDX: random damage of images is refused, or the images have the values of the bytes', async (t) => {
   const folder = await temporaryFolder(t),
     images = join(folder, 'images'),
     labels = join(folder, 'labels'),
@@ -79,7 +79,7 @@ test('IDX: any damage of images is refused, or they are what the bytes say', asy
       await writeFile(images, bytes);
       const found = await read(() => mnist({ images, labels }, { train: 6 }).all('train'), 'images');
       if (!found) return;
-      // Neither the format nor a count tells damaged pixels.
+      // Damaged pixels cannot be noticed: the format has no checksum.
       const [count, height, width] = [4, 8, 12].map((at) => bytes.readUInt32BE(at));
       assert.deepEqual([found.x.shape, found.y.shape], [[6, height * width], [6]]);
       assert.equal(count, 6);
@@ -92,7 +92,7 @@ test('IDX: any damage of images is refused, or they are what the bytes say', asy
   );
 });
 
-test('IDX: any damage within a gzip stream is refused, or has changed nothing', async (t) => {
+test('IDX: random damage of a gzip stream is refused, or the images are unchanged', async (t) => {
   const folder = await temporaryFolder(t),
     images = join(folder, 'images.gz'),
     labels = join(folder, 'labels'),
@@ -112,7 +112,7 @@ test('IDX: any damage within a gzip stream is refused, or has changed nothing', 
   );
 });
 
-test('CIFAR: any damage is refused, or the images are what the bytes say', async (t) => {
+test('CIFAR: random damage is refused, or the images have the values of the bytes', async (t) => {
   const folder = await temporaryFolder(t),
     record = (label: number): Buffer =>
       Buffer.from([label, ...Array.from({ length: 3072 }, (_, i) => (i * 5 + label) % 256)]);
@@ -138,7 +138,7 @@ test('CIFAR: any damage is refused, or the images are what the bytes say', async
   );
 });
 
-test('sets whose parts do not fit together are refused by name', async (t) => {
+test('files of a dataset that do not fit together are refused by name', async (t) => {
   const folder = await temporaryFolder(t),
     write = (name: string, bytes: Buffer): Promise<void> => writeFile(join(folder, name), bytes);
   await write('train-images-idx3-ubyte', idx([2, 2, 3], PIXELS.slice(0, 12)));
@@ -160,7 +160,7 @@ test('sets whose parts do not fit together are refused by name', async (t) => {
   }
 });
 
-test('arrays: data that does not fit its shape, or is no tensor, is refused when it is given', () => {
+test('arrays refuses data that does not fit its shape or is not a tensor', () => {
   const x = hostTensor('float32', [2, 2], [1, 2, 3, 4]),
     y = hostTensor('int32', [2], [0, 1]);
   assert.throws(

@@ -1,4 +1,4 @@
-// MNIST's files, whole and broken, and datasets over arrays.
+// MNIST's files, valid and broken, and datasets over arrays.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
@@ -32,7 +32,7 @@ async function all(batches: AsyncIterable<Batch>): Promise<Batch[]> {
   return list;
 }
 
-test('one pair of files is split by count; pixels are in 0..1', async (t) => {
+test('one pair of files is split by the number of training samples; pixels are from 0 to 1', async (t) => {
   const folder = await temporaryFolder(t);
   await writeFile(join(folder, 't10k-images-idx3-ubyte.gz'), gzipSync(IMAGES));
   await writeFile(join(folder, 't10k-labels-idx1-ubyte'), LABELS);
@@ -53,7 +53,7 @@ test('one pair of files is split by count; pixels are in 0..1', async (t) => {
   );
 });
 
-test('files for training and for testing are used as such', async (t) => {
+test('separate files for training and testing are used for these splits', async (t) => {
   const folder = await temporaryFolder(t);
   await writeFile(
     join(folder, 'train-images.idx3-ubyte'),
@@ -70,7 +70,7 @@ test('files for training and for testing are used as such', async (t) => {
   assert.deepEqual((await mnist(folder, { train: 1 }).all('train')).y.shape, [1]);
 });
 
-test('broken files name themselves, the place and what was expected', async (t) => {
+test('errors of broken files name the file, the position and what was expected', async (t) => {
   const folder = await temporaryFolder(t);
   const images = join(folder, 'images'),
     labels = join(folder, 'labels');
@@ -87,7 +87,7 @@ test('broken files name themselves, the place and what was expected', async (t) 
   await broken(idx([4294967295, 65535, 65535], []), 'images: at byte 16', 'found 0');
   await broken(gzipSync(IMAGES).subarray(0, 30), 'images', 'gzip', 'breaks off', 'byte 30');
   await broken(Buffer.from([0x1f, 0x8b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), 'images', 'gzip');
-  // The header says how much to unpack: no more is.
+  // Only as many bytes are unpacked as the header names.
   await broken(
     gzipSync(Buffer.concat([IMAGES, Buffer.alloc(1 << 20)])),
     'images: at byte 16',
@@ -114,14 +114,14 @@ test('a gzip file that unpacks to gigabytes is refused after the bytes that its 
     labels = join(folder, 'labels'),
     piece = gzipSync(Buffer.alloc(16 << 20));
   await writeFile(labels, LABELS);
-  // A gzip file may be of several parts: 16 GiB in 16 MB.
+  // A gzip file may consist of several parts. These unpack to 16 GiB from 16 MB.
   await writeFile(images, Buffer.concat([gzipSync(IMAGES), ...Array.from({ length: 1024 }, () => piece)]));
   const before = process.resourceUsage().maxRSS;
   await assert.rejects(
     mnist({ images, labels }).all('train'),
     says('images.gz: at byte 16', '30 bytes (5 x 2 x 3)', 'found more'),
   );
-  assert.ok(process.resourceUsage().maxRSS - before < 256 * 1024, 'no more is unpacked');
+  assert.ok(process.resourceUsage().maxRSS - before < 256 * 1024, 'only the bytes that the header names are unpacked');
 });
 
 test('a label must be one of the classes', async (t) => {
@@ -159,7 +159,7 @@ test('a label must be one of the classes', async (t) => {
   );
 });
 
-test('arrays: rows by id, batches by seed and step, one pass', async () => {
+test('arrays: rows follow from ids, batches from seed and step; a pass gives each sample once', async () => {
   const x = hostTensor(
       'float32',
       [6, 2],
@@ -197,7 +197,7 @@ test('arrays: rows by id, batches by seed and step, one pass', async () => {
 const shared = fileURLToPath(new URL('../../../shared/data', import.meta.url));
 const has = existsSync(join(shared, 't10k-images-idx3-ubyte.gz'));
 
-test('the 10,000 test digits', { skip: !has && `needs ${shared}` }, async () => {
+test('the 10,000 test digits of MNIST', { skip: !has && `needs ${shared}` }, async () => {
   const data = mnist(shared, { train: 8000 });
   const train = await data.all('train'),
     held = await data.all('test');

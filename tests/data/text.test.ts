@@ -1,5 +1,5 @@
-// Text: which bytes are windows of which split, stable ids, order by seed and step, validation windows, what is left
-// out.
+// Text: the bytes of the windows of each split, stable ids, order by seed and step, validation windows, files that are
+// left out.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmod, mkdir, open, symlink, writeFile } from 'node:fs/promises';
@@ -10,7 +10,7 @@ import type { Batch, HostTensor } from '../../src/base/tensor.ts';
 import { text, textFrom } from '../../src/data/index.ts';
 import { says, temporaryFolder } from '../io/folder.ts';
 
-/** A folder with these files; a number is so many bytes that count up (mod 251). */
+/** A folder with these files. A number n stands for n bytes that count up (mod 251). */
 async function files(t: TestContext, contents: Record<string, string | number | Uint8Array>): Promise<string> {
   const folder = await temporaryFolder(t);
   for (const [name, content] of Object.entries(contents)) {
@@ -35,7 +35,7 @@ const rows = ({ x, y, ids }: Batch): [number, number[], number[]][] => {
   return Array.from(ids ?? [], (id, r) => [id, row(x, r), row(y, r)]);
 };
 
-test('windows are the bytes that the definition says, for any sizes and context', async (t) => {
+test('windows contain the bytes of the definition, for any file sizes and context', async (t) => {
   const folder = await temporaryFolder(t);
   const path = (i: number): string => join(folder, `${i}.txt`);
   await fc.assert(
@@ -84,7 +84,7 @@ test('windows are the bytes that the definition says, for any sizes and context'
   );
 });
 
-test('a batch is a function of seed and step alone', async (t) => {
+test('a batch depends only on seed and step', async (t) => {
   const folder = await files(t, { 'a.txt': 400, 'b.txt': 333 });
   const options = { size: 7, context: 5, seed: 3 };
   const data = text(folder);
@@ -105,7 +105,7 @@ test('a batch is a function of seed and step alone', async (t) => {
   assert.deepEqual([x.dtype, y.dtype, x.shape, y.shape, data.vocab], ['int32', 'int32', [7, 5], [7, 5], 256]);
 });
 
-test('more samples in a batch than there are in an epoch', async (t) => {
+test('a batch can be larger than an epoch', async (t) => {
   const data = text(await files(t, { a: 40 }));
   const [batch] = await all(data.batches({ size: 50, context: 8, limit: 1 }));
   const counts = [0, 0, 0, 0];
@@ -113,7 +113,7 @@ test('more samples in a batch than there are in an epoch', async (t) => {
   assert.deepEqual(counts.sort(), [12, 12, 13, 13]);
 });
 
-test('files are read in the order of their paths, folders recursively, hidden names not at all', async (t) => {
+test('files are read in the order of their paths, folders recursively, without hidden names', async (t) => {
   const folder = await files(t, {
     'b/z.txt': 'z',
     'b/a/q.md': 'q',
@@ -145,7 +145,7 @@ test('files are read in the order of their paths, folders recursively, hidden na
 });
 
 test(
-  'links are followed, once each, and loops end',
+  'links are followed, each file is read once, and loops of links end',
   { skip: process.platform === 'win32' && 'needs symbolic links' },
   async (t) => {
     const folder = await files(t, { 'a/one.txt': '1', 'a/b/two.txt': '2', 'other/three.txt': '3' });
@@ -165,7 +165,7 @@ test(
   },
 );
 
-test('binary and empty files are left out, and that is said once', async (t) => {
+test('binary and empty files are left out, and one message says so', async (t) => {
   const late = new Uint8Array(200_000).fill(65);
   late[9000] = 0;
   const early = new Uint8Array(200_000).fill(65);
@@ -210,7 +210,7 @@ test('binary and empty files are left out, and that is said once', async (t) => 
 });
 
 test(
-  'what lies in a folder and is no text is told with numbers; nothing of it fails the rest',
+  'other things than text in a folder are left out and counted in a message',
   { skip: process.platform === 'win32' && 'needs pipes and names of bytes' },
   async (t) => {
     const folder = await files(t, {
@@ -271,7 +271,7 @@ test(
 );
 
 test(
-  'a file that was only found and may not be read is left out; one that was named is an error',
+  'an unreadable file is left out if it was found in a folder, and an error if the caller named it',
   { skip: process.getuid?.() !== 0 && 'needs root, to be another user' },
   async (t) => {
     const folder = await files(t, { 'a.txt': 300, 'b.txt': 300, 'c/d.txt': 300 });
@@ -294,7 +294,7 @@ test(
   },
 );
 
-test('bytes that no window takes are told where they are many', async (t) => {
+test('a message counts the bytes that are in no window, if they are many', async (t) => {
   const said: string[] = [],
     small = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`${i}.txt`, 15]));
   const of = async (contents: Record<string, number>): Promise<ReturnType<typeof text>> =>
@@ -319,7 +319,7 @@ test('bytes that no window takes are told where they are many', async (t) => {
   assert.deepEqual(said, []);
 });
 
-test('a byte order mark is no text, in files and in memory', async (t) => {
+test('a byte order mark does not count as text, in files and in memory', async (t) => {
   const folder = await files(t, { plain: 'abcdefghij', marked: '\uFEFFabcdefghij' });
   const plain = text(join(folder, 'plain')),
     marked = text(join(folder, 'marked'));
@@ -331,7 +331,7 @@ test('a byte order mark is no text, in files and in memory', async (t) => {
   assert.equal((await marked.info()).bytes, 10);
 });
 
-test('too little text says how much is needed, in which split, and what would do', async (t) => {
+test('the error for too little text names the split, the bytes that are needed and a context that fits', async (t) => {
   const folder = await files(t, { a: 60, b: 30, c: 5 });
   const data = text(folder);
   await assert.rejects(
@@ -347,7 +347,7 @@ test('too little text says how much is needed, in which split, and what would do
   await assert.rejects(data.batches({ size: 1, context: 5, from: 2, split: 'test' }).at(0.5), says('step', '0.5'));
 });
 
-test('the split is set: nothing or everything may be held out', async (t) => {
+test('the option split: any share of the text, also 0 and 1, can be held out', async (t) => {
   const folder = await files(t, { a: 101 });
   const counts = (validation: number): Promise<unknown> => text(folder, { split: { validation } }).counts(10);
   assert.deepEqual(await counts(0), { train: 10, validation: 0, shortFiles: 0, unusedBytes: 0 });
@@ -360,7 +360,7 @@ test('the split is set: nothing or everything may be held out', async (t) => {
   assert.throws(() => text(folder).batches({ size: 2, context: 4, from: -1 }), says('from', '-1'));
 });
 
-test('the fingerprint tells bytes, not places', async (t) => {
+test('the fingerprint depends on the contents of files, not on their paths', async (t) => {
   const one = await files(t, { a: 'abc', b: 'def' }),
     same = await files(t, { x: 'abc', y: 'def' });
   const moved = await files(t, { a: 'abcd', b: 'ef' });
@@ -375,7 +375,7 @@ test('a file over 2 GiB and a path that is neither file nor folder are refused b
   const folder = await files(t, {});
   const path = join(folder, 'large.txt');
   const file = await open(path, 'w');
-  await file.truncate(2 ** 31); // a hole: takes no space
+  await file.truncate(2 ** 31); // a sparse file, which takes no space
   await file.close();
   await assert.rejects(text(path).info(), says('large.txt has 2147483648 bytes', 'split'));
   if (process.platform !== 'win32') await assert.rejects(text('/dev/null').info(), says('/dev/null is neither'));

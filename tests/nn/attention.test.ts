@@ -1,5 +1,5 @@
-// Attention layers: fewer heads of keys are heads that are shared, padding changes nothing, one layer is another with
-// other weights; all bit for bit.
+// Attention layers. Query heads that share key heads give what repeated key heads give; padding changes no other row;
+// CausalSelfAttention and MultiHeadAttention agree if they have the same weights. All comparisons are of bits.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type HostTensor } from '../../src/base/tensor.ts';
@@ -33,7 +33,7 @@ const write = (session: Session, name: string, shape: readonly number[], data: F
   session.executor.setState(name, { dtype: 'float32', shape }, data);
 };
 
-/** Columns of a [rows, width] matrix, in this order. */
+/** These columns of a [rows, width] matrix, in the given order. */
 const columns = (matrix: Float32Array, width: number, order: readonly number[]): Float32Array =>
   Float32Array.from(
     { length: (matrix.length / width) * order.length },
@@ -41,7 +41,7 @@ const columns = (matrix: Float32Array, width: number, order: readonly number[]):
   );
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
-test('as many heads of keys as of queries is multi-head attention', async () => {
+test('kvHeads equal to heads is multi-head attention', async () => {
   const after = async (options: { kvHeads?: number }): Promise<Record<string, string>> => {
     await using session = await compile(toyLM(options), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
     for (let i = 0; i < 3; i++) await session.step(toyBatch(i));
@@ -50,12 +50,12 @@ test('as many heads of keys as of queries is multi-head attention', async () => 
   assert.deepEqual(await after({ kvHeads: 2 }), await after({}));
 });
 
-test('fewer heads of keys give what as many give in which those are repeated', async () => {
+test('grouped-query attention equals multi-head attention with repeated heads of keys and values', async () => {
   const options = { dModel: WIDTH, heads: 6, context: T },
     width = 4;
   await using few = await compile(new CausalSelfAttention({ ...options, kvHeads: 2 }), { loss });
   await using many = await compile(new CausalSelfAttention(options), { loss });
-  const expected = await few.predict(x); // takes memory and starting weights
+  const expected = await few.predict(x); // allocates and initialises the weights
   await many.predict(x);
   const of = (first: number): number[] =>
     range(0, 6).flatMap((h) => range(0, width).map((c) => first + Math.floor(h / 3) * width + c));
@@ -65,7 +65,7 @@ test('fewer heads of keys give what as many give in which those are repeated', a
   assert.deepEqual((await many.predict(x)).data, expected.data);
 });
 
-test('causal and rotary, the general layer is the one of language models', async () => {
+test('MultiHeadAttention with causal and rope equals CausalSelfAttention', async () => {
   await using causal = await compile(new CausalSelfAttention({ dModel: WIDTH, heads: 6, kvHeads: 3, context: T }), {
     loss,
   });
@@ -83,7 +83,7 @@ test('causal and rotary, the general layer is the one of language models', async
   assert.deepEqual((await general.predict(x)).data, expected.data);
 });
 
-/** Positions whose first number is 0 are padding, at the end. */
+/** Attention with padding: positions at the end whose first number is 0 do not count. */
 class Padded {
   readonly attention: MultiHeadAttention;
   constructor(options: Partial<MultiHeadOptions> = {}) {
@@ -95,7 +95,7 @@ class Padded {
   }
 }
 
-test('padding changes no bit of what is no padding', async () => {
+test('padding changes no bit of the other rows', async () => {
   await using session = await compile(new Padded(), { loss });
   const short = 13,
     row = short * WIDTH,
@@ -107,7 +107,7 @@ test('padding changes no bit of what is no padding', async () => {
   assert.deepEqual(got.data.slice(0, row), expected.data);
 });
 
-test('over a memory of another width: each row mixes the rows of the memory', async () => {
+test('attention to a memory of another width', async () => {
   class Cross {
     readonly attention = new MultiHeadAttention({ dModel: WIDTH, heads: 3, kvHeads: 1, memoryWidth: 5 });
     forward(x: Tensor): Tensor {
@@ -131,7 +131,7 @@ test('a layer trains through masks and lengths', async () => {
   assert.ok(second.loss < first.loss && Number.isFinite(second.gradNorm));
 });
 
-test('what does not fit is named', () => {
+test('sizes that do not fit are refused by name', () => {
   assert.throws(
     () => new CausalSelfAttention({ dModel: 24, heads: 6, kvHeads: 4, context: 8 }),
     /6 heads cannot share 4 heads of keys evenly/,

@@ -1,5 +1,5 @@
-// Batch normalisation: what it computes, whose statistics it takes, and that its running statistics are part of the
-// step: all or nothing.
+// Batch normalisation: its results, which statistics training and evaluation use, and that a step changes the running
+// statistics completely or not at all.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -35,7 +35,7 @@ class Model {
   }
 }
 
-/** Numbers of a step, shifted and stretched by column. */
+/** Random numbers that depend on the step; each column has another mean and scale. */
 function batch(step: number, rows: number, width = 3): Batch {
   const stream = new Stream(4, 'norm'),
     x = Float32Array.from(
@@ -52,7 +52,7 @@ function batch(step: number, rows: number, width = 3): Batch {
   };
 }
 
-/** [mean, variance] of each column of some rows. */
+/** [mean, variance] of each column, over the rows from..to. */
 const statistics = (
   {
     x: {
@@ -84,7 +84,7 @@ const close = (got: ArrayLike<number>, wanted: ArrayLike<number>, what: string):
 for (const device of ['native', 'wasm', 'reference'] as const) {
   const skip = device === 'native' ? noCompiler : false;
   test(
-    `${device}: training normalises by the batch and moves the running statistics, by which evaluation normalises`,
+    `${device}: training uses the batch's statistics and updates the running ones, which evaluation uses`,
     { skip },
     async () => {
       await using session = await open({ device, optimizer: sgd({ lr: 0 }) });
@@ -95,7 +95,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
           fresh = [...stats.map(([m]) => m), ...stats.map(([, v]) => (v * 8) / 7)];
         wanted = wanted.map((v, i) => 0.75 * v + 0.25 * fresh[i]);
         const { loss } = await session.step(b);
-        const columns = stats.map(([, v]) => v / (v + 1e-5)); // mean squares of what is normalised
+        const columns = stats.map(([, v]) => v / (v + 1e-5)); // mean squares of the normalised columns
         close([loss], [columns.reduce((s, v) => s + v + 0.25, 0) / 3], 'loss');
         close(running(session), wanted, 'running');
       }
@@ -109,7 +109,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
     },
   );
 
-  test(`${device}: a step that fails moves nothing, nor does half of an accumulated one`, { skip }, async () => {
+  test(`${device}: a failed step changes no statistics, also with accumulation`, { skip }, async () => {
     for (const accumulate of [1, 2]) {
       await using session = await open({ device, accumulate }),
         other = await open({ device, accumulate });
@@ -127,7 +127,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
   });
 }
 
-test('with accumulation the running statistics move once a step, by the mean over micro-batches', async () => {
+test('with accumulation the running statistics are updated once a step, by the mean over micro-batches', async () => {
   await using session = await open({ device: 'reference', accumulate: 2 });
   const b = batch(0, 8),
     halves = [statistics(b, 0, 4), statistics(b, 4, 8)];
@@ -142,7 +142,7 @@ test('with accumulation the running statistics move once a step, by the mean ove
   );
 });
 
-test('running statistics are in a checkpoint, and are no moments of an optimizer', async (t) => {
+test('a checkpoint contains the running statistics, and the optimizer has no moments of them', async (t) => {
   const path = join(await temporaryFolder(t), 'norm.safetensors');
   await using session = await open({ device: 'reference', optimizer: sgd({ lr: 0.1, momentum: 0.9 }) }),
     other = await open({ device: 'reference', optimizer: sgd({ lr: 0.1, momentum: 0.9 }) });
@@ -169,7 +169,7 @@ test('running statistics are in a checkpoint, and are no moments of an optimizer
   assert.deepEqual(fingerprint(other), fingerprint(session));
 });
 
-test('a layer that is used twice moves its statistics by both uses', async () => {
+test('a layer that is used twice updates its running statistics twice', async () => {
   class Twice extends Model {
     override forward(x: Tensor): Tensor {
       return call(this.norm, call(this.norm, x));
@@ -211,77 +211,72 @@ function counted(model: Model): ReturnType<typeof trace> {
 }
 
 for (const count of [0, 1, 4, 6]) {
-  test(
-    `${count} of 6 rows: statistics are those of the rows that are there; the gradient is that of finite ` +
-      `differences`,
-    async () => {
-      const model = new Model(),
-        graph = counted(model),
-        b = batch(3, 6),
-        w = batch(5, 6).x.data as Float32Array;
-      const poisoned = (v: ArrayLike<number>): Float64Array =>
-        Float64Array.from(v, (x, i) => (i < 3 * count ? x : NaN));
-      const named = [...nameParameters(model).parameters],
-        start = (name: string): number => (/gain|Variance/.test(name) ? 1 : 0);
-      const run = async (x: Float64Array): Promise<{ out: Record<string, ArrayLike<number>>; stats: number[] }> => {
-        const executor = new ReferenceExecutor();
-        for (const [name, p] of named)
-          executor.setState(name, { dtype: 'float32', shape: p.shape }, new Float32Array(3).fill(start(name)));
-        const out = await executor.run(executor.load(graph), { n: Int32Array.of(count), x, w: poisoned(w) });
-        return {
-          out: Object.fromEntries(Object.entries(out).map(([k, v]) => [k, v.data])),
-          stats: ['norm.runningMean', 'norm.runningVariance'].flatMap((n) => Array.from(executor.getState(n).data)),
-        };
-      };
-      const x = poisoned(b.x.data),
-        { out, stats } = await run(x);
-      // One row has no variance: the running statistics, 0 and 1 at first, take their place and stay.
-      const still = [0, 0, 0].map((m): [number, number] => [m, 1]),
-        n = Math.max(count - 1, 1);
-      const rows = count === 0 ? [] : count === 1 ? still : statistics(b, 0, count);
-      close(
-        stats,
-        count <= 1
-          ? [0, 0, 0, 1, 1, 1]
-          : [...rows.map(([m]) => 0.25 * m), ...rows.map(([, v]) => 0.75 + (0.25 * v * count) / n)],
-        'running',
-      );
-      close(
-        out['y'],
-        count === 0
-          ? []
-          : Array.from({ length: 3 * count }, (_, i) => (x[i] - rows[i % 3][0]) / Math.sqrt(rows[i % 3][1] + 1e-5)),
-        'y',
-      );
-      for (let i = 0; i < 3 * count; i++) {
-        const at = async (h: number): Promise<number> =>
-          (await run(x.map((v, j) => (i === j ? v + h : v)))).out['loss'][0];
-        const h = 1e-4,
-          slope = (8 * ((await at(h)) - (await at(-h))) - ((await at(2 * h)) - (await at(-2 * h)))) / (12 * h);
-        assert.ok(Math.abs(slope - out['dx'][i]) < 1e-5, `dx ${i}: ${out['dx'][i]}, differences give ${slope}`);
-      }
-      // and on a device
-      const executor = new ProgramExecutor(await WasmDevice.open(1));
+  test(`${count} of 6 rows: statistics of the counted rows, gradient against finite differences`, async () => {
+    const model = new Model(),
+      graph = counted(model),
+      b = batch(3, 6),
+      w = batch(5, 6).x.data as Float32Array;
+    const poisoned = (v: ArrayLike<number>): Float64Array => Float64Array.from(v, (x, i) => (i < 3 * count ? x : NaN));
+    const named = [...nameParameters(model).parameters],
+      start = (name: string): number => (/gain|Variance/.test(name) ? 1 : 0);
+    const run = async (x: Float64Array): Promise<{ out: Record<string, ArrayLike<number>>; stats: number[] }> => {
+      const executor = new ReferenceExecutor();
       for (const [name, p] of named)
         executor.setState(name, { dtype: 'float32', shape: p.shape }, new Float32Array(3).fill(start(name)));
-      const got = await executor.run(await loadProgram(executor, compileGraph(graph)), {
-        n: Int32Array.of(count),
-        x: Float32Array.from(x),
-        w: Float32Array.from(poisoned(w)),
-      });
-      close(got['y'].data, Array.from(out['y']).slice(0, 3 * count), 'y on a device');
-      close(got['dx'].data, Array.from(out['dx']).slice(0, 3 * count), 'dx on a device');
-      close(
-        ['norm.runningMean', 'norm.runningVariance'].flatMap((name) => Array.from(executor.getState(name).data)),
-        stats,
-        'running on a device',
-      );
-      executor.close();
-    },
-  );
+      const out = await executor.run(executor.load(graph), { n: Int32Array.of(count), x, w: poisoned(w) });
+      return {
+        out: Object.fromEntries(Object.entries(out).map(([k, v]) => [k, v.data])),
+        stats: ['norm.runningMean', 'norm.runningVariance'].flatMap((n) => Array.from(executor.getState(n).data)),
+      };
+    };
+    const x = poisoned(b.x.data),
+      { out, stats } = await run(x);
+    // One row has no variance: the layer then uses the running statistics, initially 0 and 1, and keeps them.
+    const still = [0, 0, 0].map((m): [number, number] => [m, 1]),
+      n = Math.max(count - 1, 1);
+    const rows = count === 0 ? [] : count === 1 ? still : statistics(b, 0, count);
+    close(
+      stats,
+      count <= 1
+        ? [0, 0, 0, 1, 1, 1]
+        : [...rows.map(([m]) => 0.25 * m), ...rows.map(([, v]) => 0.75 + (0.25 * v * count) / n)],
+      'running',
+    );
+    close(
+      out['y'],
+      count === 0
+        ? []
+        : Array.from({ length: 3 * count }, (_, i) => (x[i] - rows[i % 3][0]) / Math.sqrt(rows[i % 3][1] + 1e-5)),
+      'y',
+    );
+    for (let i = 0; i < 3 * count; i++) {
+      const at = async (h: number): Promise<number> =>
+        (await run(x.map((v, j) => (i === j ? v + h : v)))).out['loss'][0];
+      const h = 1e-4,
+        slope = (8 * ((await at(h)) - (await at(-h))) - ((await at(2 * h)) - (await at(-2 * h)))) / (12 * h);
+      assert.ok(Math.abs(slope - out['dx'][i]) < 1e-5, `dx ${i}: ${out['dx'][i]}, differences give ${slope}`);
+    }
+    // the same on a device
+    const executor = new ProgramExecutor(await WasmDevice.open(1));
+    for (const [name, p] of named)
+      executor.setState(name, { dtype: 'float32', shape: p.shape }, new Float32Array(3).fill(start(name)));
+    const got = await executor.run(await loadProgram(executor, compileGraph(graph)), {
+      n: Int32Array.of(count),
+      x: Float32Array.from(x),
+      w: Float32Array.from(poisoned(w)),
+    });
+    close(got['y'].data, Array.from(out['y']).slice(0, 3 * count), 'y on a device');
+    close(got['dx'].data, Array.from(out['dx']).slice(0, 3 * count), 'dx on a device');
+    close(
+      ['norm.runningMean', 'norm.runningVariance'].flatMap((name) => Array.from(executor.getState(name).data)),
+      stats,
+      'running on a device',
+    );
+    executor.close();
+  });
 }
 
-test('columns that do not fit are named', async () => {
+test('a wrong number of columns is refused by name', async () => {
   await using session = await open({ device: 'reference' });
   await assert.rejects(
     session.step(batch(0, 4, 2)),
@@ -295,7 +290,7 @@ test('statistics of too few rows are refused by name, in micro-batches too, and 
   const message =
     /BatchNorm at norm: statistics need at least 2 elements a column in training, got float32\[1, 3\].*split/s;
   await assert.rejects(session.step(batch(0, 1)), { name: 'UserError', message });
-  await session.predict(batch(0, 1).x); // evaluation takes the running ones
+  await session.predict(batch(0, 1).x); // evaluation uses the running statistics
   await assert.rejects(parts.step(batch(0, 2)), /BatchNorm at norm: statistics need at least 2 elements/);
   const before = fingerprint(session);
   session.batching.split = 4;

@@ -1,4 +1,5 @@
-// Models in float64: every layer, loss and optimiser computes in it on every device, as the reference does, to 1e-12.
+// Models in float64: every layer, loss and optimiser computes in float64 on every device, and agrees with the
+// reference to 1e-12.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
@@ -36,7 +37,7 @@ const whole = (shape: readonly number[], below: number): HostTensor =>
     Array.from({ length: shape.reduce((n, d) => n * d, 1) }, (_, i) => Math.floor(stream.uniform(9, i) * below)),
   );
 
-/** Largest difference beside the largest number. */
+/** The largest difference divided by the largest absolute value. */
 function apart(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let worst = 0,
     scale = 1e-3;
@@ -54,7 +55,7 @@ interface Work {
   readonly optimizer: () => ReturnType<typeof optim.sgd>;
 }
 
-/** Losses and norms of some steps, then all states. */
+/** Losses and gradient norms of four steps, then all states, then the output for the batch. */
 async function trained(
   { model, batch, loss: lossOf, optimizer }: Work,
   device: 'native' | 'wasm' | 'reference',
@@ -185,8 +186,8 @@ const losses: Readonly<Record<string, readonly [(o: Tensor, y: Tensor) => Tensor
   meanAbsoluteError: [loss.meanAbsoluteError, y],
 };
 /**
- * Statistics of the batch, masks, groups of the optimiser. Without a bias before the norm: its gradient is rounding
- * errors only, which adamW makes as large as any.
+ * A model with batch statistics, dropout and optimiser groups. The convolution has no bias: before a norm, the
+ * gradient of a bias would be rounding errors only, which adamW scales up like any other gradient.
  */
 class Layers {
   readonly conv = new nn.Conv2d(3, 4, 3, { bias: false });
@@ -342,7 +343,7 @@ for (const [name, [make, input]] of Object.entries(layers)) {
   });
 }
 
-test('what does not fit is refused by name', async () => {
+test('mixed dtypes and a change of dtype after use are refused by name', async () => {
   const single = await compile(new nn.Linear(6, 2), { loss: loss.meanSquaredError, device: 'wasm', threads: 1 });
   await assert.rejects(
     single.predict(x),

@@ -1,4 +1,4 @@
-// Losses against numbers by hand, their gradients where they have a known form, and what is refused.
+// Losses: values computed by hand, gradients where a formula is known, and refused arguments.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ShapeError, UserError } from '../../src/base/errors.ts';
@@ -76,7 +76,7 @@ test('cross-entropy', async () => {
 });
 
 test('cross-entropy with smoothed labels', async () => {
-  // 0.3 of the target in thirds to all classes
+  // 0.3 of the target is divided equally among the three classes
   const even0 = -(Math.log(0.5) + 2 * Math.log(0.25)) / 3,
     even1 = -(Math.log(0.1) + Math.log(0.3) + Math.log(0.6)) / 3;
   await check(
@@ -197,7 +197,7 @@ test('hinge and cosine', async () => {
   );
 });
 
-test('what does not fit is named', () => {
+test('shapes and settings that do not fit are refused by name', () => {
   const b = new GraphBuilder(ops),
     x = b.input('input', 'x', { dtype: 'float32', shape: [4, 1] }),
     y = b.input('input', 'y', { dtype: 'float32', shape: [4] });

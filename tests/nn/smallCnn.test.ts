@@ -31,8 +31,8 @@ const SIDE = 8,
   CLASSES = 4;
 
 /**
- * Noise with a bar in it: across or upright, in one half or the other. Where in its half is drawn, so that position
- * alone says nothing.
+ * Images of noise with one bar, horizontal or vertical, in the first or the second half. The position within the half
+ * is random. The class is the orientation and the half.
  */
 function bars(count: number, name: string): { x: Batch['x']; y: Batch['y'] } {
   const stream = new Stream(11, name),
@@ -52,7 +52,7 @@ function bars(count: number, name: string): { x: Batch['x']; y: Batch['y'] } {
 
 const model = (): nn.SmallCNN => new nn.SmallCNN({ image: [SIDE, SIDE, 1], outputs: CLASSES, widths: [8, 8] });
 
-test('a small CNN learns which way bars in noise lie, and where', async () => {
+test('a small CNN learns the orientation and position of bars in noise', async () => {
   await using session = await compile(model(), { loss: crossEntropy, optimizer: adamW({ lr: 0.01 }), seed: 2 });
   const held = bars(400, 'held'),
     before = accuracy((await session.forward(held))['output'], held);
@@ -82,7 +82,7 @@ test('two epochs of 8,000 MNIST digits are enough for 97% of the other 2,000', {
   assert.ok(right >= 0.97, `${right}`);
 });
 
-test('its training has the same bits for any number of threads, native or wasm', async (t) => {
+test('training a small CNN has the same bits for any number of threads, native or wasm', async (t) => {
   await using session = await compile(model(), {
     loss: crossEntropy,
     optimizer: adamW({ lr: 0.01, clip: 1 }),
@@ -131,7 +131,7 @@ test('its training has the same bits for any number of threads, native or wasm',
   for (const threads of [1, 2, 3]) assert.deepEqual(await run(await NativeDevice.open(threads)), one);
 });
 
-test('as an expert it takes images that are counted at run time', async () => {
+test('a small CNN accepts a number of images that is counted at run time, as for an expert', async () => {
   const cnn = model(),
     named = nameParameters(cnn),
     held = bars(5, 'counted'),
@@ -166,7 +166,7 @@ test('as an expert it takes images that are counted at run time', async () => {
   executor.close();
 });
 
-test('shapes of layers; weights start as He et al. have it', () => {
+test('shapes of layers; initial weights have the deviation of He et al.', () => {
   const conv = new nn.Conv2d(16, 32, [3, 5], { padding: 'same', stride: 2 }),
     layers = new nn.Sequential(conv, relu, new nn.AvgPool2d(2), new nn.GlobalAvgPool2d());
   const named = nameParameters(layers),
@@ -194,7 +194,7 @@ test('shapes of layers; weights start as He et al. have it', () => {
   assert.ok(Math.abs(deviation / Math.sqrt(2 / (3 * 5 * 16)) - 1) < 0.03, `${deviation}`);
 });
 
-test('mistakes are named', () => {
+test('errors name the layer and what does not fit', () => {
   const conv =
     (shape: readonly number[], layer: { forward(x: never): unknown }): (() => unknown) =>
     () =>

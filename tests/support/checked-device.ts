@@ -67,7 +67,7 @@ export class CheckedDevice implements Device {
   }
 
   free(memory: Memory): void {
-    if (this.#live.get(memory.address) !== memory) this.#note(`free of ${memory.address}, which is not there`);
+    if (this.#live.get(memory.address) !== memory) this.#note(`free of ${memory.address}, which is not allocated`);
     if (this.#used?.some((a) => a >= memory.address && a < memory.address + memory.bytes))
       this.#note(`free of ${memory.address} while it is used`);
     this.#live.delete(memory.address);
@@ -93,7 +93,7 @@ export class CheckedDevice implements Device {
 
   async #run<T>(call: DeviceCall, addresses: readonly number[], work: () => Promise<T>): Promise<T> {
     this.#enter(call);
-    if (this.#used) this.#note(`${call} beside what is under way`);
+    if (this.#used) this.#note(`${call} while another call runs`);
     for (const a of addresses) if (!this.#memoryAt(a)) this.#note(`${call} on ${a}, where there is no memory`);
     this.#used = addresses;
     try {

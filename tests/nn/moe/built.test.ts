@@ -1,5 +1,5 @@
-// A knob keeps what was chosen when its layer was built: another topK changes how many experts a token gets, not how
-// their outputs are weighed.
+// Defaults that depend on topK follow the topK with which the layer was built. A later change of topK changes how many
+// experts a token gets, not how their outputs are weighted.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -27,7 +27,10 @@ const x = hostTensor(
   Float32Array.from({ length: T * D }, (_, i) => Math.sin(1.3 * i)),
 );
 
-/** All experts are the same, x -> relu(x W) V: what a token gets is the sum of its gate weights times that. */
+/**
+ * For each topK, the sums of the gate weights of the tokens. All experts compute the same function x -> relu(x W) V,
+ * so a token's output is the sum of its gate weights times that.
+ */
 async function sums(
   options: Partial<MoEOptions>,
   topKs: readonly number[],
@@ -80,7 +83,7 @@ const one = (v: number): boolean => Math.abs(v - 1) < 1e-5;
 const ROUTER = { dModel: D, experts: E };
 
 for (const device of (noCompiler ? ['wasm', 'reference'] : ['native', 'wasm', 'reference']) as readonly DeviceName[]) {
-  test(`${device}: topK changes, whether weights are divided by their sum does not`, async () => {
+  test(`${device}: a change of topK does not change whether weights are divided by their sum`, async () => {
     const cases: readonly (readonly [Partial<MoEOptions>, boolean])[] = [
       [{ topK: 2 }, true],
       [{ topK: 1 }, false],
@@ -104,7 +107,7 @@ for (const device of (noCompiler ? ['wasm', 'reference'] : ['native', 'wasm', 'r
           all(weights, normalised ? one : (v) => v > 0 && (i === 2 || v < 1.99) && !one(v)),
           `${name}, topK ${i + 1}: ${weights.map((v) => v.toFixed(4)).join(' ')}`,
         );
-      // Raw weights of more experts are those of fewer, and more.
+      // Without normalisation, the sum of weights grows with each further expert.
       if (!normalised)
         found[0].forEach((v, t) => {
           assert.ok(v < found[1][t] && found[1][t] < found[2][t], name);
@@ -113,20 +116,20 @@ for (const device of (noCompiler ? ['wasm', 'reference'] : ['native', 'wasm', 'r
   });
 }
 
-test('Sinkhorn weighs by sigmoid or by softmax as it was built, whatever topK is later', async () => {
+test('Sinkhorn weights by sigmoid or by softmax as it was built, for any later topK', async () => {
   const sigmoids = await sums({ topK: 1, router: new SinkhornRouter(ROUTER) }, [1, 2]),
     softmaxes = await sums({ topK: 2, router: new SinkhornRouter(ROUTER) }, [1, 2, 4]);
-  assert.ok(all(softmaxes[2], one), 'all of a softmax');
+  assert.ok(all(softmaxes[2], one), 'the weights of all experts sum to 1');
   assert.ok(all(softmaxes[0], (v) => v < 1) && all(softmaxes[1], (v) => v < 1));
   sigmoids[0].forEach((v, t) => {
-    assert.ok(v > softmaxes[0][t], 'a sigmoid of the largest logit lies above its share');
+    assert.ok(v > softmaxes[0][t], 'the sigmoid of the largest logit is above its softmax');
   });
   sigmoids[1].forEach((v, t) => {
     assert.ok(v > sigmoids[0][t]);
   });
 });
 
-test('a router of the user that does not ask what the layer was built with weighs as ever', async () => {
+test("a user's router that ignores `built` weights by the present topK", async () => {
   class Own extends TopKRouter {
     override choose(...[tokens, { k, ...rest }]: Parameters<TopKRouter['choose']>): ReturnType<TopKRouter['choose']> {
       const { built: _, ...others } = rest;
@@ -147,65 +150,61 @@ class Model {
   }
 }
 
-test(
-  'the weight of a second choice is told in the same measure with one choice and with two: sparsify does not go ' +
-    'to and fro',
-  async () => {
-    for (const options of [
-      { topK: 2 },
-      { topK: 1 },
-      { topK: 2, normalise: false },
-      { topK: 1, normalise: true },
-      { topK: 2, router: new SigmoidRouter({ ...ROUTER, scale: 2.5 }) },
-      { topK: 1, router: new SigmoidRouter(ROUTER) },
-      { topK: 2, router: new SinkhornRouter(ROUTER) },
-    ]) {
-      const model = new Model(options),
-        told: number[] = [];
-      await using session = await compile(model, {
-        loss: meanSquaredError,
-        optimizer: sgd({ lr: 0 }),
-        device: 'wasm',
-        threads: 1,
-        seed: 4,
-        observe: true,
-      });
-      for (const topK of [2, 1, 2]) {
-        model.moe.topK = topK;
-        told.push(Number((await session.step({ x, y: x })).stats['moe/secondGateWeight'].data[0]));
-      }
-      assert.ok(
-        Math.abs(told[0] - told[1]) < 1e-6 && told[0] === told[2],
-        `${JSON.stringify({ ...options, router: options.router?.constructor.name })}: ${told.join()}`,
-      );
-    }
-    // 64 experts of about the same probability: of two the second has half, of all 1/64.
-    const many = new MoE({ dModel: D, experts: 64, topK: 1, hidden: 4, balance: 0, zLoss: 0 }),
-      events: RecompileEvent[] = [];
-    await using session = await compile(many, {
+test('secondGateWeight is the same with topK 1 and 2, so that sparsify does not alternate between them', async () => {
+  for (const options of [
+    { topK: 2 },
+    { topK: 1 },
+    { topK: 2, normalise: false },
+    { topK: 1, normalise: true },
+    { topK: 2, router: new SigmoidRouter({ ...ROUTER, scale: 2.5 }) },
+    { topK: 1, router: new SigmoidRouter(ROUTER) },
+    { topK: 2, router: new SinkhornRouter(ROUTER) },
+  ]) {
+    const model = new Model(options),
+      told: number[] = [];
+    await using session = await compile(model, {
       loss: meanSquaredError,
       optimizer: sgd({ lr: 0 }),
       device: 'wasm',
       threads: 1,
       seed: 4,
-      events: (e) => {
-        events.push(e);
-      },
+      observe: true,
     });
-    await session.restore(0, [
-      { name: 'router.weight', value: hostTensor('float32', [D, 64], new Float32Array(D * 64)) },
-    ]);
-    session.recompile(sparsify({ cooldown: 16 }));
-    for (let i = 0; i < 120; i++) await session.step({ x, y: x });
-    assert.deepEqual(
-      events.map((e) => e.changes.map((c) => [c.from, c.to])),
-      [],
-      'a second choice would weigh 1/64, which is below 0.02, as it would be told then',
+    for (const topK of [2, 1, 2]) {
+      model.moe.topK = topK;
+      told.push(Number((await session.step({ x, y: x })).stats['moe/secondGateWeight'].data[0]));
+    }
+    assert.ok(
+      Math.abs(told[0] - told[1]) < 1e-6 && told[0] === told[2],
+      `${JSON.stringify({ ...options, router: options.router?.constructor.name })}: ${told.join()}`,
     );
-  },
-);
+  }
+  // 64 experts with equal probability: the second choice has 1/2 of the weight of two choices, and 1/64 of all.
+  const many = new MoE({ dModel: D, experts: 64, topK: 1, hidden: 4, balance: 0, zLoss: 0 }),
+    events: RecompileEvent[] = [];
+  await using session = await compile(many, {
+    loss: meanSquaredError,
+    optimizer: sgd({ lr: 0 }),
+    device: 'wasm',
+    threads: 1,
+    seed: 4,
+    events: (e) => {
+      events.push(e);
+    },
+  });
+  await session.restore(0, [
+    { name: 'router.weight', value: hostTensor('float32', [D, 64], new Float32Array(D * 64)) },
+  ]);
+  session.recompile(sparsify({ cooldown: 16 }));
+  for (let i = 0; i < 120; i++) await session.step({ x, y: x });
+  assert.deepEqual(
+    events.map((e) => e.changes.map((c) => [c.from, c.to])),
+    [],
+    'the second choice weighs 1/64, below the limit of 0.02, so sparsify does nothing',
+  );
+});
 
-test('a checkpoint saved with another topK: evaluation and generation weight choices as before', async () => {
+test('a checkpoint saved with another topK: evaluation and generation are those of the saved session', async () => {
   const make = (): TransformerLM =>
     new TransformerLM({
       vocab: 11,

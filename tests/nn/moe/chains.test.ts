@@ -1,5 +1,6 @@
-// A layer of many experts computed expert by expert: the bits of one product after the other, on every device, for any
-// number of threads, and where one expert has most of the rows; and what must not be computed so is not.
+// A layer of many experts that is computed expert by expert has the bits of one product after the other: on every
+// device, for any number of threads, and if one expert has most of the rows. Products that must not be computed in
+// this way are not.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { sizes } from '../../../src/base/shape.ts';
@@ -39,7 +40,7 @@ function compiled(changes: Partial<LayerWork> = {}): Compiled {
 const chained = ({ program }: Compiled): string[] =>
   program.steps.flatMap((s, i) => (s.runsGroupwiseAfterPrevious ? [`${program.steps[i - 1].ops[0]} ${s.ops[0]}`] : []));
 
-/** All states after two steps. `skewed`: nearly all tokens choose the same two experts. */
+/** All states after two steps, as bits. `skewed`: nearly all tokens choose the same two experts. */
 async function statesOf(
   device: NativeDevice | WasmDevice,
   { graph, program, kernels }: Compiled,
@@ -69,7 +70,7 @@ async function statesOf(
         step: Uint32Array.of(step),
         ...RATE,
       });
-      // The driver goes group by group where none has more than 1 / (8 threads) of the rows.
+      // The driver runs group by group if no group has more than 1 / (8 * threads) of the rows.
       const most = Math.max(...load.data) / (WORK.tokens * WORK.topK);
       assert.ok(skewed ? most > 1 / 8 : most <= 1 / 16, `${most}`);
     }
@@ -95,18 +96,19 @@ test('expert by expert: the bits of one product after the other', { skip: noComp
   }
 });
 
-test('what follows expert by expert', () => {
+test('which products run groupwise after the previous one', () => {
   assert.deepEqual(chained(compiled({ pass: 'forward' })), ['groupedMatmul groupedMatmul']);
-  // Both banks: their gradient to rows is followed by the update, which is fused into the product.
+  // In both banks, the gradient to the rows is followed by the gradient to the weights, which has the update fused
+  // into it.
   assert.deepEqual(
     chained(compiled()).filter((c) => c.endsWith('groupedOuter')),
     ['groupedMatmul groupedOuter', 'groupedMatmul groupedOuter'],
   );
-  // A router's product has no groups.
+  // The product of a dense layer has no groups.
   assert.ok(!chained(compiled({ experts: 0 })).length);
 });
 
-test('shares: a product that reads rows of other groups follows none that makes them', () => {
+test('a product that reads rows of other groups does not run groupwise after the product that makes them', () => {
   const { program, kernels } = compiled(),
     kernelOf = new Map(kernels.map((k) => [k.key, k.kernel]));
   const planned = program.steps.map((step) => ({ step, kernel: kernelOf.get(step.kernel) }));
@@ -124,7 +126,7 @@ test('shares: a product that reads rows of other groups follows none that makes 
     });
   }
   assert.equal(gathers, 2);
-  // The same steps, but with the second one's result planned over what the first one reads.
+  // The same two steps, but the result of the second one is planned over the result of the first one.
   const at = program.steps.findIndex((s) => s.runsGroupwiseAfterPrevious),
     [first, second] = [planned[at - 1], planned[at]];
   if (!first.kernel || !second.kernel) throw new Error('a kernel is missing');

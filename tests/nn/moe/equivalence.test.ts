@@ -1,5 +1,5 @@
-// Ways to compute one layer agree: ragged, padded and spill in every bit; masks, all experts on all tokens, experts in
-// another order, and modules in place of a bank to 1e-5; one expert is a dense network.
+// Several ways to compute one layer agree. Ragged, padded and spill: in every bit. Einsum, dense, experts in another
+// order, and modules instead of a bank: to 1e-5. A layer with one expert equals a dense network.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { reshape } from '../../../src/graph/ops/shape/reshape.ts';
@@ -49,7 +49,7 @@ for (const device of devices) {
   });
 }
 
-test('masks and all experts on all tokens agree with ragged', async () => {
+test('einsum and dense agree with ragged', async () => {
   for (const capacity of ['dropless', 0.6] as const) {
     for (const router of [undefined, new ExpertChoiceRouter({ dModel: 12, experts: 5 })]) {
       const own = { capacity, ...(router && { router }) };
@@ -71,7 +71,7 @@ test('compiled devices agree with the float64 reference', async () => {
   for (const device of devices) close(await runLayer(layer(options), X, { device }), expected);
 });
 
-/** Experts that share one width only outside. */
+/** An expert with its own hidden width. */
 class Mlp {
   readonly up: Linear;
   readonly down: Linear;
@@ -84,7 +84,7 @@ class Mlp {
   }
 }
 
-test('experts in another order give the same', async () => {
+test('a layer with its experts in another order gives the same results', async () => {
   const order = [3, 0, 4, 1, 2],
     bank = layer(),
     other = layer(),
@@ -130,7 +130,7 @@ test('modules of different widths: all dispatches agree, and devices with the re
     close(await runLayer(make({ dispatch }), X, { device: compiled }), expected);
 });
 
-test('one expert is a dense network', async () => {
+test('a layer with one expert equals a dense network', async () => {
   const moe = layer({ experts: 1, topK: 1, balance: 0, zLoss: 0 }),
     bank = layer({ experts: 1, topK: 1 }).experts;
   class Dense {

@@ -1,5 +1,5 @@
-// A layer in a session whose experts are changed between steps, for tests: what the engine does when a change takes
-// effect, without its notice.
+// For tests: changes the experts of a layer in a session between two steps, as the engine does when a change takes
+// effect, but at once and without an event.
 import { hostTensor, type Batch } from '../../../src/base/tensor.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import type { MoE } from '../../../src/nn/moe/moe.ts';
@@ -20,7 +20,7 @@ export const batch = (step: number, tokens = T): Batch => ({
   y: hostTensor('float32', [tokens, D], normals(`y${step}`, tokens * D)),
 });
 
-/** Four steps of training, so that there are moments. */
+/** A session after four training steps, so that it has moments. */
 export async function trained(
   moe: MoE,
   device: DeviceName,
@@ -31,7 +31,7 @@ export async function trained(
   return session;
 }
 
-/** Carries out what `alter` writes on a draft of the layer; gives what takes values and knobs back. */
+/** Applies what `alter` writes on a draft of the layer; returns a function that takes back values and knobs. */
 export function now(session: Session, alter: (moe: MoE) => void): () => void {
   const knobs = new Knobs(session.named),
     draft = draftOf(session.model as MoE);
@@ -40,7 +40,7 @@ export function now(session: Session, alter: (moe: MoE) => void): () => void {
     back = carry(session.executor, knobs.moves(changes)),
     set = (list: readonly Change[]): void => {
       knobs.apply(list);
-      knobs.keep(); // on the layer itself, for every session of it
+      knobs.keep(); // writes the settings on the layer itself, for all its sessions
     };
   set(changes);
   return () => {
@@ -52,7 +52,7 @@ export function now(session: Session, alter: (moe: MoE) => void): () => void {
 export const output = async (session: Session, step = 9): Promise<number[]> =>
   Array.from((await session.forward(batch(step))).output.data, Number);
 
-/** Part e of a state along an axis. */
+/** The values of a state at index e of an axis. */
 export function partOf(session: Session, name: string, e: number, axis = 0): number[] {
   const { data, shape } = session.executor.getState(name),
     inner = shape.slice(axis + 1).reduce((n, d) => n * d, 1);

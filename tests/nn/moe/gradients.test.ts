@@ -1,5 +1,5 @@
-// Router, gate, expert and input gradients of a whole layer against brute force: a layer written as plain loops in
-// float64, differentiated by finite differences. k from 1 to 4, with drops, for each priority.
+// Gradients of a whole layer to router, gate, experts and input, compared with brute force: the layer as plain loops
+// in float64, differentiated by finite differences. k from 1 to 4, with dropped choices, for each priority.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { TypedArray } from '../../../src/base/dtype.ts';
@@ -15,7 +15,7 @@ const T = 14,
   Z = 0.1;
 type Values = Record<string, Float64Array>;
 
-/** The choices that are kept: [token][choice] -> expert or -1, as the words of the documents say. */
+/** The choices that are kept under the capacity: [token][choice] -> expert, or -1. Written from the documentation. */
 function admitted(
   chosen: readonly (readonly number[])[],
   probs: readonly Float64Array[],
@@ -107,7 +107,7 @@ for (const k of [1, 2, 3, 4]) {
         on = await runLayer(layer, x, { values, device: compiled });
       assert.ok(
         got['stat:/dropped'].some((n) => n > 0),
-        'some are dropped',
+        'some choices are dropped',
       );
       const start = startOf(layer, layerGraph(layer, x), { values }),
         point: Values = Object.fromEntries(Object.entries(start).map(([n, v]) => [n, Float64Array.from(v)]));

@@ -1,4 +1,4 @@
-// Tensors of 16-bit checkpoints in upcycling: noise is added to numbers, not to their bits.
+// resizeExperts with tensors of 16-bit checkpoints: noise is added to the numbers, not to their bit patterns.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { convert, numbersOf } from '../../../src/base/convert.ts';
@@ -6,7 +6,7 @@ import { hostTensor } from '../../../src/base/tensor.ts';
 import { resizeExperts } from '../../../src/nn/moe/upcycle.ts';
 
 for (const dtype of ['bfloat16', 'float16', 'float64'] as const) {
-  test(`${dtype}: copies of experts get the noise that float32 would get, rounded`, () => {
+  test(`${dtype}: copies of experts get the noise of float32 copies, rounded`, () => {
     const weight = hostTensor('float32', [4, 2], [0.5, -1, 2, 0.25, -0.75, 1.5, 3, -2]),
       bank = hostTensor('float32', [2, 1, 1], [1, 2]);
     const of = (kind: typeof dtype | 'float32') =>

@@ -1,5 +1,5 @@
-// What is not kept for gradients but computed again, and banks in chunks: the same bits for every dispatch, capacity,
-// priority, kind of experts and optimiser, on every device; and fewer planned bytes.
+// `recompute` (values are computed again for gradients instead of kept) and `chunks` (a bank in parts) give the same
+// bits for every dispatch, capacity, priority, kind of experts and optimiser, on every device, and plan fewer bytes.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -43,7 +43,7 @@ const settings = fc.record({
 const ways = fc.constantFrom({ recompute: true }, { chunks: 2 }, { chunks: 3, recompute: true }, { chunks: 9 });
 
 for (const device of devices) {
-  test(`${device}: the bits of a layer that keeps everything`, async () => {
+  test(`${device}: recompute and chunks have the bits of a layer without them`, async () => {
     await fc.assert(
       fc.asyncProperty(settings, ways, async ({ tokens, shared, ...options }, how) => {
         const own = { ...options, ...(shared !== undefined && { shared }) };
@@ -66,7 +66,7 @@ const modules = (): MoEOptions['experts'] => [
 ];
 
 for (const device of all) {
-  test(`${device}: experts that are modules, and dispatch by masks`, async () => {
+  test(`${device}: recompute with modules as experts, and with every dispatch`, async () => {
     for (const dispatch of ['ragged', 'padded', 'einsum', 'dense'] as const)
       for (const experts of [5, modules()])
         for (const capacity of ['dropless', 0.8] as const) {
@@ -80,7 +80,10 @@ for (const device of all) {
   });
 }
 
-/** A part that is computed again within another, around a layer that is used twice, and a gradient in the loss. */
+/**
+ * A layer that is used twice. `outer`: both uses are within a recomputed part. `taken`: the output contains a
+ * gradient.
+ */
 class Nested implements Layer {
   readonly moe: MoE;
   readonly dropout = new Dropout(0.3);
@@ -106,7 +109,7 @@ const nested = [{}, { recompute: true }, { chunks: 3 }, { chunks: 2, capacity: 0
 const apart = (r: Numbers): Numbers => Object.fromEntries(Object.entries(r).filter(([n]) => !n.includes('spilled')));
 
 for (const device of all) {
-  test(`${device}: parts within parts, a layer that is used twice`, async () => {
+  test(`${device}: recomputed parts within recomputed parts, around a layer that is used twice`, async () => {
     const plain = await runLayer(new Nested(false, false, {}), [150, 6], { device });
     for (const outer of [false, true])
       for (const how of nested) {
@@ -119,8 +122,8 @@ for (const device of all) {
   });
 }
 
-// Values that are computed again have gradients of their own there, which meet in another order.
-test('gradients of gradients are the same but for rounding', async () => {
+// Recomputed values have gradients of their own, which are added in another order.
+test('gradients of gradients differ only by rounding', async () => {
   const plain = await runLayer(new Nested(false, true, {}), [60, 6]);
   for (const how of nested) {
     const got = await runLayer(new Nested(false, true, how), [60, 6]);
@@ -164,7 +167,7 @@ for (const device of devices)
     });
   }
 
-test('fewer bytes are planned', () => {
+test('chunks plan fewer bytes', () => {
   const arena = (options: Partial<MoEOptions>): number =>
     compileGraph(layerGraph(new MoE({ dModel: 128, experts: 8, topK: 2, hidden: 1024, ...options }), [4096, 128]))
       .program.slabs.arena;
@@ -179,7 +182,7 @@ test('fewer bytes are planned', () => {
   assert.ok(arena({ ...padded, chunks: 8 }) < 0.45 * arena(padded));
 });
 
-test('a model of many blocks keeps little of each', async () => {
+test('recompute plans fewer bytes for a model of many blocks', async () => {
   const arena = async (options: object, moe: Partial<MoEOptions> = {}): Promise<number> => {
     const model = new TransformerLM({
       vocab: 32,
@@ -208,7 +211,7 @@ test('a model of many blocks keeps little of each', async () => {
   );
 });
 
-test('settings are refused where they cannot be meant', () => {
+test('invalid settings are refused by name', () => {
   const moe = make();
   const bad: [() => void, RegExp][] = [
     [

@@ -1,5 +1,4 @@
-// What may be changed of a layer while it lives: setters check, a change of capacity compiles no kernel, frozen experts
-// keep every bit.
+// Knobs of a layer: setters check values, a change of capacity compiles no kernel, frozen experts keep every bit.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -21,7 +20,7 @@ import { anyMoE } from '../../support/moe.ts';
 const make = (options: Partial<MoEOptions> = {}): MoE =>
   anyMoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, ...options });
 
-test('setters refuse what cannot be meant, and leave the old value', () => {
+test('setters refuse invalid values and keep the old value', () => {
   const moe = make({ capacity: 1.5 });
   const bad: [() => void, RegExp][] = [
     [
@@ -110,7 +109,8 @@ for (const dispatch of ['ragged', 'padded'] as const) {
       const one = keys(1);
       for (const capacity of [0.01, 0.3, 1.25, 2, 4, 8, [0.1, 3, 1, 0.5]])
         assert.deepEqual(keys(capacity).keys, one.keys, `${String(capacity)}`);
-      if (dispatch === 'padded') assert.ok(keys(2).arena > one.arena, 'what changes is memory');
+      if (dispatch === 'padded')
+        assert.ok(keys(2).arena > one.arena, 'another capacity plans another amount of memory');
     });
   }
 }
@@ -121,7 +121,7 @@ const batch = (step: number) => ({
   y: hostTensor('float32', [32, 8], normals(`y${step}`, 256)),
 });
 
-test('frozen experts keep every bit of values and moments; the others learn', { skip }, async () => {
+test('frozen experts keep every bit of values and moments; the other experts learn', { skip }, async () => {
   const moe = make({ bias: true });
   moe.frozen = [false, true, false, true];
   await using session = await compile(moe, {
@@ -164,11 +164,13 @@ test('all experts frozen: only the router learns', { skip }, async () => {
 for (const experts of [4, 'modules'] as const)
   for (const accumulate of [1, 2]) {
     test(
-      `gradients of frozen experts count neither in the norm nor for clipping: ${experts}, accumulate ${accumulate}`,
+      `frozen experts do not count in the gradient norm and in clipping: ${experts}, accumulate ${accumulate}`,
       { skip },
       async () => {
         const frozen = [false, true, false, true];
-        /** The norm that a step told, and by how much each value fell, by parameter: with SGD at 1, its gradient. */
+        /**
+         * The gradient norm of a step, and by parameter how much each value fell: with SGD at rate 1, its gradient.
+         */
         const step = async (
           parts: boolean | boolean[],
           clip?: number,
@@ -211,7 +213,7 @@ for (const experts of [4, 'modules'] as const)
             0,
           ),
         );
-        assert.ok(norm < 0.99 * free.norm, 'what is frozen had gradients');
+        assert.ok(norm < 0.99 * free.norm, 'without freezing, the frozen experts have gradients');
         assert.ok(Math.abs(held.norm / norm - 1) < 1e-4, `${held.norm} against ${norm}`);
         const clipped = await step(frozen, norm / 2);
         for (const [name, g] of held.fell)
@@ -222,7 +224,7 @@ for (const experts of [4, 'modules'] as const)
     );
   }
 
-test('of an optimiser step with frozen experts nothing more is stored', () => {
+test('an optimiser step with frozen experts needs no more memory', () => {
   const arena = (parts: boolean[], mask: boolean): number => {
     const moe = make({ hidden: 512 }),
       named = nameParameters(moe),
@@ -239,7 +241,7 @@ test('of an optimiser step with frozen experts nothing more is stored', () => {
   assert.equal(arena([false, true, false, true], true), arena([], false));
 });
 
-test("a router's own state moves with the step, or not at all", { skip }, async () => {
+test("a failed step does not change a router's own state", { skip }, async () => {
   const moe = make({ router: new SigmoidRouter({ dModel: 8, experts: 4, biasRate: 0.5 }), topK: 1 });
   await using session = await compile(moe, { loss: meanSquaredError, optimizer: adamW({ lr: 0.01 }) });
   const bias = (): number[] => Array.from(session.executor.getState('router.bias').data);

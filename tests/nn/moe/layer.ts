@@ -1,5 +1,5 @@
-// Runs a layer on one device: output, gradients of a weighted sum of its output and its losses, statistics, states
-// after the step.
+// For tests: runs a layer on one device, and returns its output, the gradients of total (a weighted sum of its output,
+// plus its losses), its statistics, and states after the step.
 import type { TypedArray } from '../../../src/base/dtype.ts';
 import { hostArray } from '../../../src/base/dtype.ts';
 import { Stream } from '../../../src/base/random.ts';
@@ -34,7 +34,7 @@ export interface Options {
   readonly step?: number;
 }
 
-/** Device names that can run here. */
+/** Names of the compiled devices that can run here. */
 export const devices: readonly DeviceName[] = (await findToolchain()) ? ['native', 'wasm'] : ['wasm'];
 export const compiled: DeviceName = devices[0];
 
@@ -43,7 +43,10 @@ export const normals = (name: string, n: number, scale = 1): Float32Array => {
   return Float32Array.from({ length: n }, (_, i) => scale * s.normal(0, i));
 };
 
-/** x is a state, so that it has a gradient; outputs y, total, grad/NAME, aux:NAME, stat:NAME. */
+/**
+ * The graph of a layer for x, which is a state so that it has a gradient. Outputs: y, total, grad/NAME, aux:NAME,
+ * stat:NAME.
+ */
 export function layerGraph(layer: Layer, x: readonly number[], { training = true, ids }: Options = {}): Graph {
   const named = nameParameters(layer);
   const forward = traceGraph(named, training, (t) => {
@@ -69,7 +72,10 @@ export function layerGraph(layer: Layer, x: readonly number[], { training = true
   );
 }
 
-/** Values of all states before the step: x, parameters as they start, whatever else at 0; `values` in their place. */
+/**
+ * Values of all states before the step: random x, initial parameters, 0 for other states. `values` replaces them by
+ * name.
+ */
 export function startOf(layer: Layer, graph: Graph, { values = {} }: Options): Record<string, TypedArray> {
   const { parameters } = nameParameters(layer);
   return Object.fromEntries(
@@ -123,7 +129,7 @@ export async function runLayer(layer: Layer, x: readonly number[], options: Opti
   }
 }
 
-/** Largest difference over the largest element (at least 1e-3). */
+/** The largest difference divided by the largest absolute value of b (at least 1e-3). */
 export function difference(a: readonly number[], b: readonly number[]): number {
   if (a.length !== b.length || [...a, ...b].some((v) => !Number.isFinite(v))) return Infinity;
   return Math.max(0, ...a.map((v, i) => Math.abs(v - b[i]))) / Math.max(1e-3, ...b.map(Math.abs));

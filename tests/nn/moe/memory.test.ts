@@ -1,5 +1,5 @@
-// Choices remembered by samples' ids: what watched and cached layers compute, what they remember, what they tell, on
-// every device; and that they go on exactly after a stop.
+// Choices that a layer remembers by sample id: on every device, what watched and cached layers compute, remember and
+// report; and that a run continues exactly after a stop.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Batch } from '../../../src/base/tensor.ts';
@@ -61,7 +61,7 @@ const rowsOf = (data: Float32Array, ids: ArrayLike<number>): Float32Array =>
     { length: ids.length * TOKENS * WIDTH },
     (_, n) => data[ids[Math.floor(n / (TOKENS * WIDTH))] * TOKENS * WIDTH + (n % (TOKENS * WIDTH))],
   );
-/** The samples of these numbers, under these ids. */
+/** A batch of these samples with these ids. */
 function batchOf(samples: ArrayLike<number>, ids: ArrayLike<number> | null = samples): Batch {
   const shape = [samples.length, TOKENS, WIDTH];
   return {
@@ -70,7 +70,7 @@ function batchOf(samples: ArrayLike<number>, ids: ArrayLike<number> | null = sam
     ...(ids && { ids: Int32Array.from(ids) }),
   };
 }
-/** Batch number `step` of epochs in an order that changes from epoch to epoch. */
+/** The batch of this step. The order of samples changes from epoch to epoch. */
 const at = (step: number): Batch => {
   const per = SAMPLES / SIZE,
     epoch = Math.floor(step / per),
@@ -136,10 +136,10 @@ for (const [name, options] of Object.entries(ROUTERS)) {
   });
 
   test(
-    `${name}: cached has the bits of live where every choice is the remembered one`,
-    { skip: name === 'noisy' && 'its choices are of chance' },
+    `${name}: cached has the bits of live if every choice is the remembered one`,
+    { skip: name === 'noisy' && 'its choices are random' },
     async () => {
-      // Nothing moves, the bias of the sigmoid router neither.
+      // Nothing is trained, and the bias of the sigmoid router does not change either.
       const still = (): Partial<MoEOptions> =>
         name === 'sigmoid'
           ? { router: new SigmoidRouter({ dModel: WIDTH, experts: EXPERTS, biasRate: 0 }), losses: { balance: 0.01 } }
@@ -156,7 +156,7 @@ for (const [name, options] of Object.entries(ROUTERS)) {
   );
 }
 
-test('the same with eager updates, without hidden values, in chunks, with modules as experts', async () => {
+test('watched and cached with eager updates, recompute, chunks, modules as experts, and einsum', async () => {
   const modules = (): MoEOptions['experts'] => Array.from({ length: EXPERTS }, () => new Linear(WIDTH, WIDTH));
   for (const [options, eager] of [
     [() => ({}), true],
@@ -180,7 +180,7 @@ test('the same with eager updates, without hidden values, in chunks, with module
   }
 });
 
-test('every device gives the same choices, losses and agreement; native and wasm the same bits', async () => {
+test('all devices give the same choices, losses and agreement; native and wasm give the same bits', async () => {
   for (const routing of ['watched', 'cached'] as const) {
     const all = await Promise.all(
       [...devices, 'reference' as const].map(async (device) => {
@@ -208,13 +208,13 @@ test('every device gives the same choices, losses and agreement; native and wasm
   }
 });
 
-test('another capacity in the graph that is there: the same as traced anew', async () => {
+test('a capacity changed by resizing the graph gives the results of a newly traced graph', async () => {
   const all: { losses: number[]; loads: number[][] }[] = [];
   for (const device of ['wasm', 'reference'] as const) {
     const model = new Model({ routing: 'cached', capacity: 1, dispatch: 'padded' }),
       losses: number[] = [],
       loads: number[][] = [];
-    await using session = await open(model, { device }); // the reference traces, and resizes nothing
+    await using session = await open(model, { device }); // the reference traces again instead of resizing
     for (const capacity of [1, 1.5, 0.5, [1, 2, 0.5, 1, 1, 1]]) {
       model.moe.capacity = capacity;
       for (let i = 0; i < 4; i++) {
@@ -229,7 +229,7 @@ test('another capacity in the graph that is there: the same as traced anew', asy
   assert.ok(all[1].losses.every((v, i) => Math.abs(v - all[0].losses[i]) < 1e-4));
 });
 
-/** Live choices of all samples, worked out from the router's weight: the two best of x W for each token. */
+/** The live choices of all samples, computed from the router's weight W: the two largest of x W for each token. */
 function liveChoices(session: Session): number[][] {
   const weight = parametersOf(session)['moe.router.weight'];
   return Array.from({ length: SAMPLES }, (_, id) =>
@@ -271,14 +271,14 @@ test('watched: agreement ignores the order of choices; the memory holds the live
     const { stats } = await session.step(batch);
     assert.deepEqual(Array.from(stats['moe/agreement'].data), [agreed, compared], `step ${i}`);
   }
-  assert.ok(changed > 0, 'nothing changed: the test shows nothing');
+  assert.ok(changed > 0, 'no choice changed, so this test shows nothing');
   const known = await session.assignments('moe');
   assert.ok(known);
   assert.deepEqual([known.experts, known.tokens, known.k], [EXPERTS, TOKENS, 2]);
   for (const [id, choices] of remembered) assert.deepEqual(Array.from(known.of(id) ?? []), choices);
 });
 
-test('cached: loads follow from what is remembered; one sample in four is audited and remembered anew', async () => {
+test('cached: loads follow from remembered choices; one sample in four is audited and stored again', async () => {
   await using session = await open(new Model({ routing: 'cached' }));
   await run(session, SAMPLES / SIZE);
   let refreshed = 0;
@@ -298,10 +298,10 @@ test('cached: loads follow from what is remembered; one sample in four is audite
     for (const id of other) assert.deepEqual(Array.from(after?.of(id) ?? []), live[id]);
     refreshed += other.length;
   }
-  assert.ok(refreshed > 0, 'nothing was refreshed: the test shows nothing');
+  assert.ok(refreshed > 0, 'no remembered choice changed, so this test shows nothing');
 });
 
-test('cached: a sample that is not remembered has its live choices, and is remembered from then on', async () => {
+test('cached: a sample that is not remembered uses its live choices, which are then remembered', async () => {
   await using session = await open(new Model({ routing: 'cached', audit: 1000 }));
   await run(session, 1, () => batchOf([0, 1, 2, 3, 4, 5, 6, 7]));
   const before = await session.assignments('moe'),
@@ -339,7 +339,7 @@ test('cached: a pruned expert gets no token; only samples that remembered this e
     );
     const remembered = ids.filter((id) => before?.of(id)?.includes(2));
     assert.ok(remembered.length > 0 && remembered.length < ids.length);
-    // A copy scores as much as what it is a copy of at first, or another: of the two a token has the better.
+    // After a split, a token uses either the original or the copy, whichever has the higher score.
     if (split) {
       assert.ok(load[EXPERTS - 1] + load[2] > 0);
       continue;
@@ -356,22 +356,23 @@ test('cached: a pruned expert gets no token; only samples that remembered this e
   }
 });
 
-test('fewer slots than samples: who comes later takes the slot, and the one before is not taken for him', async () => {
+test('fewer slots than samples: a later sample takes the slot, without the choices of the earlier one', async () => {
   await using session = await open(new Model({ routing: 'cached', remember: 5 }));
-  // In a batch the last one keeps the slot: 1, 6 and 11 share one.
+  // Ids 1, 6 and 11 share a slot. Within a batch, the last one keeps it.
   const { agreement } = await run(session, 3, (step) =>
     batchOf([1, 6, 11, 3], step === 1 ? [1, 6, 11, 3].map((id) => id + 5) : [1, 6, 11, 3]),
   );
   const known = await session.assignments('moe');
   assert.deepEqual(Array.from(known?.ids ?? []), [3, 11]);
   assert.deepEqual([known?.of(1), known?.of(6), known?.of(8)], [null, null, null]);
-  // In the second batch 11 is known (as sample 6's id), in the third nobody: 16 and 8 have the slots.
+  // In the second batch only id 11 is known (it is the id of sample 6). In the third batch none is known, since 16 and
+  // 8 have the slots.
   assert.ok(agreement[1][1] <= TOKENS * 2 && agreement[0][1] === 0 && agreement[2][1] === 0, JSON.stringify(agreement));
 });
 
 test('the gate learns from the weights of remembered choices: gradients against finite differences', () => {
   for (const [router, options] of Object.entries(ROUTERS)) {
-    if (router === 'spilling') continue; // its gradients are those of a dropless layer
+    if (router === 'spilling') continue; // spill.test.ts compares its gradients with those of a dropless layer
     const model = new Model({ ...options(), routing: 'cached', audit: 1 }),
       named = nameParameters(model),
       ids = [0, 1, 2];
@@ -392,7 +393,8 @@ test('the gate learns from the weights of remembered choices: gradients against 
     assert.ok(memory);
     const [, words] = graph.types[memory.value].shape.map(Number),
       table = new Float64Array(SAMPLES * words);
-    // Choices that are not the live ones: experts 5 and 3 for all, four bits each, so that no difference changes them.
+    // All samples have the remembered choices 5 and 3 (four bits each), whatever the live ones are, so the finite
+    // differences do not change choices.
     for (const id of ids) {
       table[id * words] = id + 1;
       for (let c = 0; c < TOKENS * k; c++) table[id * words + 1] += (c % k === 0 ? 5 : 3) * 2 ** (4 * c);
@@ -434,7 +436,7 @@ test('the gate learns from the weights of remembered choices: gradients against 
   }
 });
 
-test('saved and loaded in the middle it goes on with the same bits; a failed step remembers nothing', async () => {
+test('a run that was saved and loaded continues with the same bits; a failed step remembers nothing', async () => {
   for (const routing of ['watched', 'cached'] as const) {
     await using first = await open(new Model({ routing }));
     await run(first, 5);
@@ -453,7 +455,7 @@ test('saved and loaded in the middle it goes on with the same bits; a failed ste
   assert.deepEqual(Array.from((await session.assignments('moe'))?.ids ?? []), [0, 1]);
 });
 
-test('micro-batches remember their own samples', async () => {
+test('each micro-batch remembers its own samples', async () => {
   await using whole = await open(new Model({ routing: 'watched', balance: 0, zLoss: 0 }), { lr: 0 });
   await using parts = await open(new Model({ routing: 'watched', balance: 0, zLoss: 0 }), { lr: 0, accumulate: 2 });
   const [a, b] = [await run(whole, 6), await run(parts, 6)],
@@ -520,7 +522,8 @@ test('a plan that writes a memory before its last reader is refused', () => {
     to = Math.min(place('recall'), place('recalls')),
     early = { ...program.steps[from], barrier: true };
   assert.ok(from > to && to >= 0);
-  // Beside what it reads, all that it needs is there: what is wrong is its place alone.
+  // `remember` is moved directly before a reader of the memory. All its inputs exist there, so only the order is
+  // wrong.
   const reader = program.steps[to];
   const steps = [
     ...program.steps.slice(0, from),
@@ -535,7 +538,7 @@ test('a plan that writes a memory before its last reader is refused', () => {
   verifyProgram(program);
 });
 
-test('many experts are remembered too', async () => {
+test('choices among more than 256 experts are remembered', async () => {
   await using session = await open(new Model({ experts: 300, hidden: 4, routing: 'watched', balance: 0 }), { lr: 0 });
   const { agreement } = await run(session, 6),
     known = await session.assignments('moe');
@@ -547,7 +550,7 @@ test('many experts are remembered too', async () => {
   );
 });
 
-test('evaluation has the live gate and leaves the memory alone; a batch without ids is not remembered', async () => {
+test('evaluation uses the live gate and keeps the memory; a batch without ids is not remembered', async () => {
   await using cached = await open(new Model({ routing: 'cached' }), { seed: 1 });
   await run(cached, 12);
   await using live = await open(new Model(), { seed: 1 });
@@ -569,7 +572,7 @@ test('evaluation has the live gate and leaves the memory alone; a batch without 
   await assert.rejects(live.assignments('nowhere'), UserError);
 });
 
-test('a frozen gate keeps its values', async () => {
+test('gateFrozen keeps the values of the gate', async () => {
   const model = new Model({ routing: 'cached' });
   await using session = await open(model);
   await run(session, 3);
@@ -584,7 +587,7 @@ test('a frozen gate keeps its values', async () => {
   assert.notDeepEqual(parametersOf(session)['moe.router.weight'], before['moe.router.weight']);
 });
 
-test('what cannot be remembered is refused by name', async () => {
+test('routers, settings and batches whose choices cannot be remembered are refused by name', async () => {
   const of = { dModel: WIDTH, experts: EXPERTS };
   const routers: readonly Router[] = [
     new ExpertChoiceRouter(of),

@@ -1,4 +1,5 @@
-// The paper's operators over experts that the caller builds, and functions on named tensors.
+// The paper's operators (groupBy, aggregate, cache) over experts that the caller builds, and the functions upcycle and
+// resizeExperts on named tensors.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type HostTensor } from '../../../src/base/tensor.ts';
@@ -31,7 +32,7 @@ import { noCompiler, toyBatch } from '../../support/toy.ts';
 const D = 6,
   T = 18;
 
-/** By hand what MoE does, with experts of different shapes. */
+/** What MoE does, written with groupBy and aggregate, over experts of different shapes. */
 class ByHand {
   readonly router = { weight: new Parameter([D, 3], { kind: 'normal', std: 1 }) };
   readonly experts = [new MLP([D, 4, 5]), new MLP([D, 5]), new MLP([D, 7, 7, 5])];
@@ -52,7 +53,7 @@ class ByHand {
   }
 }
 
-test('groupBy and aggregate give what the layer gives, for every k', async () => {
+test('groupBy and aggregate give the results of the layer, for every k', async () => {
   for (const k of [1, 2, 3])
     for (const capacity of [0.5, 3]) {
       const hand = new ByHand(k, capacity),
@@ -63,14 +64,14 @@ test('groupBy and aggregate give what the layer gives, for every k', async () =>
         );
       for (const device of ['reference', compiled] as const) {
         const got = await runLayer(hand, [T, D], { device, values: { 'router.weight': normals('r', 3 * D) } });
-        // The total is a sum of hundreds of numbers of either sign.
+        // The total is a sum of hundreds of positive and negative numbers, so its relative error is larger.
         for (const name of Object.keys(got))
           assert.ok(difference(got[name], expected[name]) < (name === 'total' ? 1e-4 : 1e-5), `${name}, top-${k}`);
       }
     }
 });
 
-/** Experts x + p_e, target 0, squared error: everything can be worked out by hand. */
+/** Experts x + p_e, target 2 x, squared error: all results can be computed by hand. */
 class Special {
   readonly gate = new Parameter([T, 3], { kind: 'normal', std: 1 });
   readonly shift = [0, 1, 2].map((e) => new Parameter([D], { kind: 'constant', value: e - 0.5 }));
@@ -135,11 +136,11 @@ test('aggregateSpec: each expert learns from its own error, the gate from softma
     });
     assert.ok(
       run['grad/gate'].every((g) => g === 0),
-      "experts' errors do not move the gate",
+      'the loss of the experts has no gradient to the gate',
     );
     assert.ok(
       [0, 1, 2].every((e) => gate[`grad/shift.${e}`].every((g) => g === 0)),
-      'the gate does not move experts',
+      'the loss of the gate has no gradient to the experts',
     );
     assert.ok(gate['grad/gate'].some((g) => Math.abs(g) > 1e-3));
     const on = await runLayer(new Special(capacity, true), [T, D], { device: compiled });
@@ -147,7 +148,7 @@ test('aggregateSpec: each expert learns from its own error, the gate from softma
   }
 });
 
-/** Remembers which inputs are positive. */
+/** Caches which of the two inputs of each row is the larger one. */
 class Remembering {
   readonly weight = new Parameter([1], { kind: 'constant', value: 0 });
   readonly #use: boolean;
@@ -203,7 +204,8 @@ for (const device of ['reference', ...(noCompiler ? [] : (['native'] as const))]
       }
       return { values, scores };
     };
-    // Batches 0 and 1 are new; 2 is seen again, half of it changed; 3 is as before; 4 is against batch 2's own.
+    // Two batches are cached. Steps 0 and 1 store them. Step 2 compares with step 0: one of two rows changed. Step 3
+    // compares with step 1: equal. Step 4 compares with step 2.
     assert.deepEqual(await run(false), {
       values: [
         [0, 1],
@@ -244,7 +246,7 @@ const lm = (moe?: object): TransformerLM =>
 const open = (model: TransformerLM): Promise<Session> =>
   compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }) });
 
-test('upcycling: the mixture computes what the dense model did, and learns on', { skip }, async () => {
+test('upcycling: the mixture computes what the dense model computed, and can be trained', { skip }, async () => {
   await using dense = await open(lm());
   await stepsOf(dense, 5);
   const tensors = upcycle(named(dense), { from: 'blocks.0.mlp', to: 'blocks.0.moe', experts: 4 });
@@ -264,7 +266,7 @@ test('upcycling: the mixture computes what the dense model did, and learns on', 
   );
 });
 
-test('another number of experts: parameters, moments and router vectors go with each', { skip }, async () => {
+test('resizeExperts moves parameters, moments and router columns of each expert', { skip }, async () => {
   await using small = await open(lm({ bias: true }));
   await stepsOf(small, 4);
   const tensors = named(small),
@@ -274,7 +276,7 @@ test('another number of experts: parameters, moments and router vectors go with 
     4,
     [...grown].map(([name, value]) => ({ name, value })),
   );
-  // Experts in another order are the same model, moments included: it learns alike.
+  // With its experts and their moments in another order, the model is the same, so it has the same losses.
   const [a, b] = [await stepsOf(small, 4), await stepsOf(other, 4)];
   assert.ok(difference(b, a) < 1e-4, `${a.join()} and ${b.join()}`);
   const doubled = resizeExperts(tensors, { moe: 'blocks.0.moe', from: [0, 1, 2, 3, 0, 1, 2, 3], noise: 0.1 });
@@ -300,7 +302,7 @@ test('another number of experts: parameters, moments and router vectors go with 
   assert.throws(() => resizeExperts(tensors, { moe: 'blocks.0.moe', from: [0, 4] }), /from must name experts 0 to 3/);
 });
 
-test('a Linear is an expert too', async () => {
+test('a Linear layer can be an expert', async () => {
   const layer = new MoE({ dModel: D, experts: [new Linear(D, 2), new Linear(D, 2)], topK: 1 });
   assert.equal((await runLayer(layer, [T, D]))['y'].length, T * 2);
 });

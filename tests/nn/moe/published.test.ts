@@ -1,5 +1,5 @@
-// Numbers that other projects publish (shared/reference): who is kept under a capacity, balance and z losses, and the
-// losses of Tutel.
+// Numbers that other projects publish (shared/reference): which choices are kept under a capacity, balance and z
+// losses, and the training losses of Tutel's layer.
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -36,7 +36,7 @@ interface Routing {
   readonly router_z_loss: { readonly logits: number[][][]; readonly loss: number };
 }
 
-/** Values of tensors that are built from constants. */
+/** The values of tensors that `build` makes from constants. */
 function valuesOf(
   build: (t: Trace, constant: (rows: readonly (readonly number[])[]) => Tensor) => readonly Tensor[],
 ): number[][] {
@@ -112,14 +112,14 @@ const unit = (next: () => number): number => (next() & 0xffffff) / 0x1000000;
 const draw = (next: () => number, n: number, bound: number): Float32Array =>
   Float32Array.from({ length: n }, () => (2 * unit(next) - 1) * bound);
 
-/** [rows, columns] turned. */
+/** The transpose of a [rows, columns] matrix. */
 function turned(w: Float32Array, rows: number, columns: number): Float32Array {
   const out = new Float32Array(w.length);
   for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[c * rows + r] = w[r * columns + c];
   return out;
 }
 
-/** Normals in blocks of 16, as torch draws them. */
+/** Normal random numbers as torch draws them: in blocks of 16. */
 function torchNormals(n: number): Float32Array {
   const next = mersenne(0),
     out = new Float32Array(n),
@@ -146,7 +146,7 @@ const D = 2048,
 class TutelModel {
   readonly moe: MoE;
   constructor(experts: number, k: number) {
-    // Tutel's capacity: k * floor(ceil(tokens / experts)) rows; first choices before second ones.
+    // Tutel's capacity is k * ceil(tokens / experts) rows, and first choices come before second ones.
     this.moe = new MoE({
       dModel: D,
       experts,
@@ -164,8 +164,8 @@ class TutelModel {
   }
 }
 
-// A hundred are published; PUBLISHED_LOSSES=100 npm run unit -- tests/nn/moe/published.test.ts looks at all of them
-// (some minutes) and says how far they are. A step of these layers takes seconds: `npm test` looks at two.
+// Tutel publishes 100 losses. PUBLISHED_LOSSES=100 npm run unit -- tests/nn/moe/published.test.ts compares all of them
+// (it takes minutes) and prints the errors. A step of these layers takes seconds, so `npm test` compares two.
 const steps = Number(process.env['PUBLISHED_LOSSES'] ?? (process.env['DYNAMOE_FULL'] === '1' ? 5 : 2));
 
 for (const [experts, k] of [

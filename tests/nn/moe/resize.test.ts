@@ -1,5 +1,5 @@
-// Another capacity by changing sizes in a compiled graph is what tracing the model anew gives: the same graph, the same
-// kernels with the same integers, and a plan of memory that is as good.
+// Changing a capacity by resizing a compiled graph gives what tracing the model again gives: the same graph, the same
+// kernels with the same integers, and a memory plan of about the same size.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -37,7 +37,9 @@ class Two {
 const make = (options: Partial<MoEOptions>): MoE =>
   anyMoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, capacity: 1, ...options });
 
-/** What of a compilation matters: ids, sizes, kernels, memory. */
+/**
+ * The parts of a compilation that must be equal: graph, sizes of slabs (without the arena), constants, kernel calls.
+ */
 const essence = ({ graph, program, lowered }: Compiled): unknown => ({
   types: graph.types,
   inputs: graph.inputs,
@@ -63,10 +65,10 @@ const settings = fc.record({
 });
 
 for (const kind of ['a bank', 'modules'] as const)
-  test(`random layers of ${kind}: sizes changed in place, and traced anew`, async () => {
+  test(`random layers of ${kind}: resizing gives what tracing again gives`, async () => {
     await fc.assert(
       fc.asyncProperty(settings, async ({ from, to, chosen, ...options }) => {
-        // Modules of two widths, of which two are alike.
+        // Modules of two widths; two of each are equal.
         const experts = kind === 'modules' && { experts: [12, 8, 12, 8].map((width) => new MLP([8, width, 8])) };
         const moe = make({
             ...options,
@@ -86,22 +88,22 @@ for (const kind of ['a bank', 'modules'] as const)
           was = knobs.all();
         moe.capacity = to;
         const edits = knobs.edits(before.graph, was);
-        assert.ok(edits, 'no tracing is needed');
+        assert.ok(edits, 'the graph can be resized without tracing');
         const got = recompileGraph(before, edits, memo),
           want = compileGraph(session.trainGraph(batch));
         assert.deepEqual(essence(got), essence(want));
-        // Kernels keep their order, which follows from sizes too: it may take a little more memory than the best.
+        // Resizing keeps the order of kernels. A new trace may find an order that needs a little less memory.
         assert.ok(
           got.program.slabs.arena <= 1.1 * want.program.slabs.arena,
           `${got.program.slabs.arena} against ${want.program.slabs.arena}`,
         );
-        assert.deepEqual(kernels(got), kernels(before), 'no compiler has anything to do');
+        assert.deepEqual(kernels(got), kernels(before), 'no new kernel is compiled');
       }),
       { numRuns: 60, seed: 5 },
     );
   });
 
-test('where something else changes, the model is traced', async () => {
+test('if more than sizes changes, the model is traced again', async () => {
   const change = async (model: MoE, alter: (moe: MoE) => void): Promise<unknown> => {
     await using session = await compile(model, {
       loss: meanSquaredError,
@@ -147,7 +149,7 @@ test('where something else changes, the model is traced', async () => {
   );
 });
 
-test('a node that names the old size, and edits that do not fit, are refused', async () => {
+test('an attribute that holds the old size, and edits of other attributes, are refused', async () => {
   const moe = make({ dispatch: 'padded' });
   await using session = await compile(moe, {
     loss: meanSquaredError,

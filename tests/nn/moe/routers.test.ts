@@ -1,4 +1,5 @@
-// Routers: any number of experts, any k, any batch; what each promises; losses by name against plain formulas.
+// Routers with any number of experts, any k and any batch; the properties of each router; losses compared with plain
+// formulas.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -28,7 +29,7 @@ const ROUTERS: Readonly<Record<string, (experts: number) => Router>> = {
   hash: (experts) => new HashRouter({ experts }),
 };
 
-/** Shows what a router gives: x plus statistics. */
+/** Makes what a router returns visible as statistics; the output is x. */
 class Shown {
   readonly router: Router;
   readonly #k: number;
@@ -95,7 +96,7 @@ for (const [name, make] of Object.entries(ROUTERS)) {
   });
 }
 
-test('top-k, all kept: weights are the probabilities, raw or divided by their sum', async () => {
+test('top-k: weights are the probabilities, either raw or divided by their sum', async () => {
   const raw = await show(new TopKRouter({ dModel: D, experts: 5, normalise: false }), 2, 4),
     probs = rows(raw['stat:/probs'], 5);
   const indices = rows(raw['stat:/indices'], 2),
@@ -111,12 +112,12 @@ test('top-k, all kept: weights are the probabilities, raw or divided by their su
         got['stat:/weights'],
         expected.flatMap(([a, b]) => [a / (a + b), b / (a + b)]),
       ) < 1e-9,
-      'a softmax over the best is the softmax over all, normalised',
+      'a softmax over the chosen experts equals the normalised softmax over all',
     );
   }
 });
 
-test('noise and jitter: another at each step, none when not training', async () => {
+test('noise and jitter differ from step to step, and are absent outside training', async () => {
   for (const make of [
     () => new NoisyTopKRouter({ dModel: D, experts: 7 }),
     () => new TopKRouter({ dModel: D, experts: 7, jitter: 0.3 }),
@@ -134,11 +135,12 @@ test('noise and jitter: another at each step, none when not training', async () 
   }
 });
 
-test('noisy: the noise is normal, and load is the chance to be chosen', async () => {
+test('noisy: the noise is normally distributed, and load is the expected number of choices', async () => {
   const tokens = 20_000,
     shown = await show(new NoisyTopKRouter({ dModel: D, experts: 8 }), 2, tokens),
     [probs, logits] = [shown['stat:/probs'], shown['stat:/logits']];
-  // log p = H - log sum exp H; differences between experts are differences of H.
+  // log p = H - log sum exp H, where H are the noisy logits: differences of log p between experts are differences of
+  // H.
   const spread = Math.log(2) + 0.01,
     noise: number[] = [];
   for (let t = 0; t < tokens; t++)
@@ -158,7 +160,7 @@ test('noisy: the noise is normal, and load is the chance to be chosen', async ()
   );
 });
 
-test('sigmoid: the bias chooses, but weighs nothing, and moves against the load error', async () => {
+test('sigmoid: the bias affects the choice but not the weights, and is updated against the load error', async () => {
   const make = (): Router => new SigmoidRouter({ dModel: D, experts: 4, biasRate: 0.01, scale: 2.5 });
   const bias = Float32Array.of(10, 0, 0, 0),
     plain = await show(make(), 2, 30),
@@ -180,7 +182,7 @@ test('sigmoid: the bias chooses, but weighs nothing, and moves against the load 
   );
 });
 
-test('groups: experts of the best groups only', async () => {
+test('groups: only experts of the best groups are chosen', async () => {
   for (const by of ['max', 'top2'] as const) {
     const shown = await show(new TopKRouter({ dModel: D, experts: 12, groups: { groups: 4, limit: 2, by } }), 3, 25),
       probs = rows(shown['stat:/probs'], 12);
@@ -212,10 +214,10 @@ test('groups: experts of the best groups only', async () => {
   );
 });
 
-test('sinkhorn: a skewed router is balanced while training', async () => {
+test('sinkhorn: the loads of a skewed router are balanced in training', async () => {
   const weight = normals('skewed', D * 4, 0.3),
     values = { 'router.weight': weight, x: normals('x', 200 * D).map((v, i) => (i % D === 0 ? 3 : v)) };
-  for (let d = 0; d < 4; d++) weight[d] = d === 0 ? 1 : -1; // the first input, always 3, is for expert 0
+  for (let d = 0; d < 4; d++) weight[d] = d === 0 ? 1 : -1; // the first input of each token is 3 and favours expert 0
   const load = async (training: boolean): Promise<number[]> => {
     const shown = await runLayer(new Shown(new SinkhornRouter({ dModel: D, experts: 4, rounds: 20 }), 1), [200, D], {
       training,
@@ -228,7 +230,7 @@ test('sinkhorn: a skewed router is balanced while training', async () => {
   assert.ok(Math.max(...(await load(true))) < 75);
 });
 
-test('expert choice: every expert takes its best tokens, as many as its capacity', async () => {
+test('expert choice: every expert takes its best tokens, up to its capacity', async () => {
   const layer = (options: Partial<MoEOptions> = {}): MoE =>
     anyMoE({
       dModel: D,
@@ -245,7 +247,7 @@ test('expert choice: every expert takes its best tokens, as many as its capacity
       .sort((a, b) => probs[4 * b + e] - probs[4 * a + e])
       .slice(0, 12),
   );
-  // A token that nobody takes gets nothing.
+  // The output of a token that no expert takes is 0.
   const nobody = Array.from({ length: 24 }, (_, t) => t).filter((t) => taken.every((list) => !list.includes(t)));
   rows(run['y'], D).forEach((y, t) => {
     assert.equal(
@@ -256,7 +258,7 @@ test('expert choice: every expert takes its best tokens, as many as its capacity
   assert.ok(!('stat:/dropped' in run));
 });
 
-test('hash: by ids the same experts for the same id; without ids an error that says so', async () => {
+test('hash with vocab: equal token ids get equal experts; without ids an error says so', async () => {
   const router = (): HashRouter => new HashRouter({ experts: 16, vocab: 9 }),
     ids = Int32Array.from({ length: 30 }, (_, i) => (i * 7) % 9);
   const indices = rows((await show(router(), 3, 30, { ids }))['stat:/indices'], 3);
@@ -267,7 +269,7 @@ test('hash: by ids the same experts for the same id; without ids an error that s
   await assert.rejects(show(router(), 3, 30), /goes by token ids/);
 });
 
-test("hash without vocab: by a token's place in the batch; with accumulate or split in its part", async () => {
+test("hash without vocab: experts follow from a token's position in the batch, or in its micro-batch", async () => {
   const T = 12,
     { 'stat:/indices': whole } = await show(new HashRouter({ experts: 16 }), 2, T),
     { 'stat:/indices': part } = await show(new HashRouter({ experts: 16 }), 2, T / 2);
@@ -295,7 +297,7 @@ test("hash without vocab: by a token's place in the batch; with accumulate or sp
   }
 });
 
-test('losses by name against plain formulas', async () => {
+test('losses agree with plain formulas', async () => {
   const E = 5,
     T = 30,
     k = 2,

@@ -1,5 +1,5 @@
-// Properties of routing over random loads: no row is lost or doubled, counts stay within capacities and bounds, drops
-// are counted exactly, kept rows lie in token order, the preferred are kept.
+// Properties of routing under random loads: no row is lost or doubled, counts stay within capacities and bounds, drops
+// are counted exactly, kept rows are in token order, and the priority decides which rows are kept.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -28,7 +28,7 @@ test('rows are neither lost nor doubled, and counts are exact', () => {
       const k = Math.min(rest.k, experts);
       let state = (seed % 2147483646) + 1;
       const random = (): number => (state = (state * 48271) % 2147483647) / 2147483647;
-      // Each token's k best of randomly weighted experts, the first ones favoured.
+      // Each token chooses k experts by random scores, which favour the first experts (more with larger `skew`).
       const chosen = Array.from({ length: tokens }, () =>
         Array.from({ length: experts }, (_, e) => ({ e, s: random() * (1 + e) ** -skew }))
           .sort((a, b) => b.s - a.s)
@@ -78,7 +78,7 @@ test('rows are neither lost nor doubled, and counts are exact', () => {
         assert.deepEqual(
           real,
           [...real].sort((a, b) => a - b),
-          'token order',
+          'rows are in token order',
         );
         assert.equal(
           real.length,
@@ -86,7 +86,7 @@ test('rows are neither lost nor doubled, and counts are exact', () => {
         );
         assert.ok(
           rows.length <= Math.max(r.bounds[e], 0) && (!padded || rows.length >= caps[e]),
-          'within bounds, and as many as the capacity where padded',
+          'rows are within the bound, and at least as many as the capacity if padded',
         );
         real.forEach((c, i) => {
           assert.equal(inverse[c], offsets[e] + i);
@@ -101,7 +101,7 @@ test('rows are neither lost nor doubled, and counts are exact', () => {
         assert.deepEqual(
           real,
           best.sort((a, b) => a - b),
-          'the preferred are kept',
+          'the rows with the highest priority are kept',
         );
       }
     }),
@@ -109,7 +109,7 @@ test('rows are neither lost nor doubled, and counts are exact', () => {
   );
 });
 
-test('a bucket holds what it is for, and little more', () => {
+test('a bucket is at least as large as its number of rows, and little larger', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 10_000_000 }), (n) => {
       const b = bucket(n);

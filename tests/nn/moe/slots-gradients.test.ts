@@ -1,5 +1,5 @@
-// A layer with free slots and copies against brute force: written as plain loops in float64, differentiated by finite
-// differences. And the ways to compute it against each other.
+// A layer with free slots and copies, compared with brute force: the layer as plain loops in float64, differentiated
+// by finite differences. And the ways to compute such a layer, compared with each other.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { TypedArray } from '../../../src/base/dtype.ts';
@@ -25,7 +25,8 @@ type Values = Record<string, Float64Array>;
 type Kind = 'normalised' | 'raw' | 'after' | 'sigmoid';
 
 /**
- * Which slots token t may choose: of each family the best, the first of them for even tokens and the last for odd ones.
+ * The slots that token t may choose: of each family the slot with the best score. Of equal scores, even tokens get the
+ * first slot and odd tokens the last.
  */
 function open(score: Float64Array, t: number): boolean[] {
   return families.map((family, e) => {
@@ -122,7 +123,10 @@ const layer = (options: Partial<MoEOptions>): MoE => {
   return moe;
 };
 
-/** Expert 3 is a copy of 1 that has just been made: their scores are the same, and high where that of 6 is low. */
+/**
+ * Initial values where slot 3 is a fresh copy of expert 1: their scores are equal, and high where the score of 6 is
+ * low.
+ */
 function copied(layerOf: MoE): Record<string, TypedArray> {
   const start = startOf(layerOf, layerGraph(layerOf, [T, D]), {}),
     w = start['router.weight'].slice();
@@ -136,55 +140,53 @@ function copied(layerOf: MoE): Record<string, TypedArray> {
 for (const kind of ['normalised', 'raw', 'after', 'sigmoid'] as const) {
   for (const k of [1, 2, 3]) {
     for (const factor of k === 2 ? [null, 0.75] : [null]) {
-      test(
-        `${kind}, top-${k}, ${factor === null ? 'dropless' : `capacity ${factor}`}: value and gradients against ` +
-          `brute force`,
-        async () => {
-          const moe = layer({ topK: k, router: routers[kind](), capacity: factor ?? 'dropless' }),
-            values = copied(moe),
-            x = [T, D];
-          const got = await runLayer(moe, x, { values }),
-            on = k === 2 ? await runLayer(moe, x, { values, device: compiled }) : got,
-            start = startOf(moe, layerGraph(moe, x), { values });
-          const point: Values = Object.fromEntries(Object.entries(start).map(([n, v]) => [n, Float64Array.from(v)])),
-            part = Float64Array.from(normals('part', T * D));
-          const f = (): number => bruteForce(point, part, k, kind, factor);
-          assert.ok(Math.abs(f() - got['total'][0]) < 1e-9 * Math.abs(f()) + 1e-9, `${f()} and ${got['total'][0]}`);
+      const room = factor === null ? 'dropless' : `capacity ${factor}`;
+      test(`${kind}, top-${k}, ${room}: results and gradients against brute force`, async () => {
+        const moe = layer({ topK: k, router: routers[kind](), capacity: factor ?? 'dropless' }),
+          values = copied(moe),
+          x = [T, D];
+        const got = await runLayer(moe, x, { values }),
+          on = k === 2 ? await runLayer(moe, x, { values, device: compiled }) : got,
+          start = startOf(moe, layerGraph(moe, x), { values });
+        const point: Values = Object.fromEntries(Object.entries(start).map(([n, v]) => [n, Float64Array.from(v)])),
+          part = Float64Array.from(normals('part', T * D));
+        const f = (): number => bruteForce(point, part, k, kind, factor);
+        assert.ok(Math.abs(f() - got['total'][0]) < 1e-9 * Math.abs(f()) + 1e-9, `${f()} and ${got['total'][0]}`);
+        assert.ok(
+          got['stat:/load'][1] > 0 && got['stat:/load'][3] > 0 && got['stat:/load'][2] === 0,
+          got['stat:/load'].join(),
+        );
+        if (factor !== null)
           assert.ok(
-            got['stat:/load'][1] > 0 && got['stat:/load'][3] > 0 && got['stat:/load'][2] === 0,
-            got['stat:/load'].join(),
+            got['stat:/dropped'].some((n) => n > 0),
+            'some choices are dropped',
           );
-          if (factor !== null)
-            assert.ok(
-              got['stat:/dropped'].some((n) => n > 0),
-              'some are dropped',
-            );
-          for (const name of ['x', 'router.weight', 'experts.w1', 'experts.w2']) {
-            const expected = Array.from(point[name], (old, i) => {
-              const at = (h: number): number => {
-                point[name][i] = old + h;
-                return f();
-              };
-              const d = (8 * (at(1e-5) - at(-1e-5)) - (at(2e-5) - at(-2e-5))) / 12e-5;
-              point[name][i] = old;
-              return d;
-            });
-            // A small change of one of two rows that are equal turns every tie: for those see the next test.
-            const smooth = (list: readonly number[]): number[] =>
-              name === 'router.weight' ? list.filter((_, i) => i % E !== 1 && i % E !== 3) : [...list];
-            assert.ok(
-              difference(smooth(got[`grad/${name}`]), smooth(expected)) < 1e-6,
-              `${name}: ${difference(smooth(got[`grad/${name}`]), smooth(expected))}`,
-            );
-            assert.ok(difference(on[`grad/${name}`], got[`grad/${name}`]) < 1e-4, `${name} on ${compiled}`);
-          }
-        },
-      );
+        for (const name of ['x', 'router.weight', 'experts.w1', 'experts.w2']) {
+          const expected = Array.from(point[name], (old, i) => {
+            const at = (h: number): number => {
+              point[name][i] = old + h;
+              return f();
+            };
+            const d = (8 * (at(1e-5) - at(-1e-5)) - (at(2e-5) - at(-2e-5))) / 12e-5;
+            point[name][i] = old;
+            return d;
+          });
+          // Columns 1 and 3 of the router are equal, so a small change of one of them changes the decision of every
+          // tie. The next test covers these columns.
+          const smooth = (list: readonly number[]): number[] =>
+            name === 'router.weight' ? list.filter((_, i) => i % E !== 1 && i % E !== 3) : [...list];
+          assert.ok(
+            difference(smooth(got[`grad/${name}`]), smooth(expected)) < 1e-6,
+            `${name}: ${difference(smooth(got[`grad/${name}`]), smooth(expected))}`,
+          );
+          assert.ok(difference(on[`grad/${name}`], got[`grad/${name}`]) < 1e-4, `${name} on ${compiled}`);
+        }
+      });
     }
   }
 }
 
-test('gradients to rows of the router that are no copies of the moment', async () => {
+test('gradients to all columns of the router, without equal columns', async () => {
   for (const kind of ['normalised', 'raw', 'after', 'sigmoid'] as const) {
     const moe = layer({ topK: 2, router: routers[kind]() }),
       x = [T, D],
@@ -210,43 +212,39 @@ test('gradients to rows of the router that are no copies of the moment', async (
 });
 
 for (const device of devices) {
-  test(
-    `${device}: ragged and padded give the same bits with free slots and copies, spill those of dropless; einsum ` +
-      `and dense agree`,
-    async () => {
-      const x = [T, D],
-        run = async (options: Partial<MoEOptions>) => {
-          const moe = layer(options);
-          return runLayer(moe, x, { values: copied(moe), device });
-        };
-      const bits = (a: Record<string, number[]>, b: Record<string, number[]>): void => {
-        for (const key of Object.keys(a)) if (!key.endsWith('spilled')) assert.deepEqual(b[key], a[key], key);
+  test(`${device}: with free slots and copies, all dispatches and spill agree`, async () => {
+    const x = [T, D],
+      run = async (options: Partial<MoEOptions>) => {
+        const moe = layer(options);
+        return runLayer(moe, x, { values: copied(moe), device });
       };
-      const dropless = await run({});
-      bits(dropless, await run({ dispatch: 'padded' }));
-      bits(dropless, await run({ recompute: true, chunks: 2 }));
-      for (const dispatch of ['ragged', 'padded'] as const) {
-        const spilled = await run({ dispatch, capacity: 0.5, overflow: 'spill' });
-        assert.ok(spilled['stat:/spilled'].some((n) => n > 0) && spilled['stat:/spilled'][2] === 0);
-        bits(dropless, spilled);
+    const bits = (a: Record<string, number[]>, b: Record<string, number[]>): void => {
+      for (const key of Object.keys(a)) if (!key.endsWith('spilled')) assert.deepEqual(b[key], a[key], key);
+    };
+    const dropless = await run({});
+    bits(dropless, await run({ dispatch: 'padded' }));
+    bits(dropless, await run({ recompute: true, chunks: 2 }));
+    for (const dispatch of ['ragged', 'padded'] as const) {
+      const spilled = await run({ dispatch, capacity: 0.5, overflow: 'spill' });
+      assert.ok(spilled['stat:/spilled'].some((n) => n > 0) && spilled['stat:/spilled'][2] === 0);
+      bits(dropless, spilled);
+    }
+    const drops = await run({ capacity: 0.75 });
+    bits(drops, await run({ capacity: 0.75, dispatch: 'padded' }));
+    for (const [options, want] of [
+      [{}, dropless],
+      [{ capacity: 0.75 }, drops],
+    ] as const) {
+      for (const dispatch of ['einsum', 'dense'] as const) {
+        const got = await run({ ...options, dispatch });
+        for (const key of Object.keys(want).filter((n) => n === 'y' || n.startsWith('grad/')))
+          assert.ok(difference(got[key], want[key]) < 1e-4, `${dispatch} ${key}`);
       }
-      const drops = await run({ capacity: 0.75 });
-      bits(drops, await run({ capacity: 0.75, dispatch: 'padded' }));
-      for (const [options, want] of [
-        [{}, dropless],
-        [{ capacity: 0.75 }, drops],
-      ] as const) {
-        for (const dispatch of ['einsum', 'dense'] as const) {
-          const got = await run({ ...options, dispatch });
-          for (const key of Object.keys(want).filter((n) => n === 'y' || n.startsWith('grad/')))
-            assert.ok(difference(got[key], want[key]) < 1e-4, `${dispatch} ${key}`);
-        }
-      }
-    },
-  );
+    }
+  });
 }
 
-test('experts that are modules, within and beyond capacity', async () => {
+test('free slots and copies with modules as experts, within and beyond capacity', async () => {
   const run = async (options: Partial<MoEOptions>) => {
     const moe = new MoE({
       dModel: D,

@@ -1,5 +1,5 @@
-// Which experts a layer has: the knob's value, splits that leave outputs alone, merges that are means, prunes that are
-// as if the expert had never been.
+// Adding and removing experts: the value of the knob `slots`; a split changes no output, a merge gives means, a prune
+// gives what a layer without the expert gives.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { TypedArray } from '../../../src/base/dtype.ts';
@@ -33,16 +33,24 @@ const routers: Readonly<Record<string, (experts: number) => Router>> = {
   sigmoid: (experts) => new SigmoidRouter({ dModel: D, experts, biasRate: 0.05 }),
 };
 
-test('the value says what slots hold, and what the last change did', () => {
+test('the value of the knob says what the slots hold and what the last change did', () => {
   const start: SlotsValue = ['on', 'on', 'off', 'off'];
   let value = changeSlots(start, start, { does: 'split', expert: 1, into: 2 });
   assert.deepEqual(value, ['on', 'on', 'off', 'off', 1, 'split 1 into 2']);
   assert.deepEqual(readSlots(value).families, [0, 1, 1, null]);
   value = changeSlots(start, value, { does: 'merge', expert: 0, into: 1, share: 0.25 });
-  assert.deepEqual(value, ['on', 'on', 'off', 'off', 1, 'split 1 into 2', 'merge 0 into 1 by 0.25'], 'one decision');
+  assert.deepEqual(
+    value,
+    ['on', 'on', 'off', 'off', 1, 'split 1 into 2', 'merge 0 into 1 by 0.25'],
+    'changes of one decision are appended',
+  );
   const next = changeSlots(value, value, { does: 'prune', expert: 1 });
-  assert.deepEqual(next, ['off', 'on', 'like 1', 'off', 2, 'prune 1'], 'the next one begins where it ended');
-  assert.deepEqual(readSlots(next).families, [null, null, 2, null], 'a family is named by its first slot');
+  assert.deepEqual(
+    next,
+    ['off', 'on', 'like 1', 'off', 2, 'prune 1'],
+    'the next decision starts from the result of the last one',
+  );
+  assert.deepEqual(readSlots(next).families, [null, null, 2, null], 'a family has the number of its first slot');
   for (const [bad, message] of [
     [['on', 'on', 'off'], /the 4 slots/],
     [['on', 'on', 'off', 'maybe'], /slot 3 is 'on', 'off' or 'like'/],
@@ -63,7 +71,7 @@ test('the value says what slots hold, and what the last change did', () => {
     assert.throws(() => readSlots(bad, 4), { name: 'UserError', message }, String(bad));
 });
 
-test('what cannot be is refused by name, and leaves the layer as it was', () => {
+test('invalid changes are refused by name and do not change the layer', () => {
   assert.throws(() => layer({ active: 7 }), /active must be from 1 to the number of experts \(6\), got 7/);
   assert.throws(() => layer({ active: 1 }), /topK 2 needs as many experts to choose from, and there are 1/);
   const moe = layer({ active: 3 });
@@ -114,7 +122,7 @@ test('what cannot be is refused by name, and leaves the layer as it was', () => 
   }
 });
 
-test('knobs are restored in whatever order they allow', () => {
+test('knobs whose setters depend on each other are restored in a valid order', () => {
   const small = layer({ topK: 1, active: 1 }),
     large = layer({ topK: 3 }),
     [less, more] = [small, large].map((moe) => new Knobs(nameParameters(moe)));
@@ -129,25 +137,33 @@ test('knobs are restored in whatever order they allow', () => {
       [1, true, false, false, false, false, false],
     ],
   );
-  assert.deepEqual([small.topK, small.active.length, large.topK], [1, 6, 3], 'the layers are as their user made them');
+  assert.deepEqual(
+    [small.topK, small.active.length, large.topK],
+    [1, 6, 3],
+    'the layers keep the values of their user',
+  );
   assert.throws(() => {
     more.restore({ '': { dispatch: 'padded', topK: 2, slots: a[''].slots } });
   }, /topK 2 needs/);
-  assert.equal(more.settings('')['dispatch'], 'ragged', 'all or none');
+  assert.equal(more.settings('')['dispatch'], 'ragged', 'a refused restore changes nothing');
   const changes = [
     { path: '', knob: 'topK', from: 3, to: 1 },
     { path: '', knob: 'slots', from: b[''].slots, to: a[''].slots },
   ];
   less.apply(changes);
   less.apply(changes.map((c) => ({ ...c, from: c.to, to: c.from })));
-  assert.deepEqual(inForce(less, small), [3, ...new Array<boolean>(6).fill(true)], 'back in the same order');
+  assert.deepEqual(
+    inForce(less, small),
+    [3, ...new Array<boolean>(6).fill(true)],
+    'the changes are taken back in the same order',
+  );
   less.keep();
-  assert.deepEqual([small.topK, small.active.includes(false)], [3, false], 'also on the layer itself');
+  assert.deepEqual([small.topK, small.active.includes(false)], [3, false], '`keep` writes the settings on the layer');
 });
 
 for (const device of ['reference', ...devices] as const) {
   for (const [name, router] of Object.entries(routers)) {
-    test(`${device}, ${name}: a split leaves the outputs alone, moments go along, and the copies part`, async () => {
+    test(`${device}, ${name}: a split copies moments and keeps outputs; training makes the copies differ`, async () => {
       for (const topK of [1, 2, 3]) {
         await using session = await trained(
           layer({ active: 4, topK, router: router(6), losses: { balance: 0.1, z: 0.01 } }),
@@ -171,7 +187,7 @@ for (const device of ['reference', ...devices] as const) {
           axis = (n: string): number => (n.endsWith('router.weight') ? 1 : 0);
         assert.ok(names.length >= 15 && names.some((n) => n.startsWith('optim/v/')));
         for (const n of names) assert.deepEqual(partOf(session, n, 4, axis(n)), partOf(session, n, 1, axis(n)), n);
-        // The copy of an expert that has one: of three a token chooses one.
+        // Another copy of the same expert: a token chooses at most one of the three.
         now(session, (m) => {
           splitExpert(m, 4, 5);
         });
@@ -189,8 +205,8 @@ for (const device of ['reference', ...devices] as const) {
   }
 }
 
-test('a token chooses one of a family at most, and ties go by its number', async () => {
-  // Nothing is learned, so that copies stay equal.
+test("a token chooses at most one slot of a family; the token's number decides ties", async () => {
+  // The rate is 0, so that copies stay equal.
   await using session = await trained(layer({ active: 4, topK: 3 }), 'reference', sgd({ lr: 0 }));
   const count = async (): Promise<number[]> => Array.from((await session.step(batch(9))).stats['/load'].data, Number),
     own = await count();
@@ -203,7 +219,7 @@ test('a token chooses one of a family at most, and ties go by its number', async
   assert.deepEqual(shared.slice(1, 4), own.slice(1, 4));
   assert.ok(
     shared[0] > own[0] / 4 && shared[5] > own[0] / 4 && shared[4] === 0,
-    `even tokens to the first, odd ones to the last: ${shared.join()}`,
+    `even tokens choose the first slot, odd tokens the last: ${shared.join()}`,
   );
 });
 
@@ -220,7 +236,7 @@ for (const device of ['reference', ...devices] as const) {
       const [[a, b], got] = [before.get(n) ?? [], partOf(session, n, 2, axis(n))],
         mean = a.map((v, i) => 0.75 * v + 0.25 * b[i]);
       assert.ok(difference(got, mean) < (device === 'reference' ? 1e-15 : 1e-7), n);
-      assert.deepEqual(partOf(session, n, 5, axis(n)), b, 'what is free keeps its values');
+      assert.deepEqual(partOf(session, n, 5, axis(n)), b, 'a free slot keeps its values');
     }
     back();
     const was = await output(session),
@@ -245,7 +261,7 @@ for (const device of ['reference', ...devices] as const) {
   });
 }
 
-/** Values of a layer of `of` experts, without one of them. */
+/** Initial values of a layer, without the expert `without`. */
 function valuesOf(moe: MoE, without: number | null): Record<string, TypedArray> {
   return Object.fromEntries(
     [...nameParameters(moe).parameters].map(([name, p]) => {
@@ -260,49 +276,45 @@ function valuesOf(moe: MoE, without: number | null): Record<string, TypedArray> 
 
 for (const [name, router] of Object.entries(routers)) {
   for (const topK of [1, 2]) {
-    test(
-      `${name}, top-${topK}: a layer with a free slot is a layer without that expert: outputs, losses, ` +
-        `gradients, statistics`,
-      async () => {
-        const gone = 2,
-          losses = { balance: 0.3, gshard: 0.2, importance: 0.1, z: 0.05 },
-          options = { topK, losses, capacity: 0.75 };
-        const moe = layer({ ...options, router: router(6) }),
-          fewer = layer({ ...options, experts: 5, router: router(5) }),
-          values = valuesOf(moe, null),
-          ids = { values: valuesOf(moe, gone) };
-        moe.slots = ['on', 'on', 'off', 'on', 'on', 'on'];
-        const [got, want] = [await runLayer(moe, [T, D], { values }), await runLayer(fewer, [T, D], ids)];
+    test(`${name}, top-${topK}: a layer with a free slot equals a layer without that expert`, async () => {
+      const gone = 2,
+        losses = { balance: 0.3, gshard: 0.2, importance: 0.1, z: 0.05 },
+        options = { topK, losses, capacity: 0.75 };
+      const moe = layer({ ...options, router: router(6) }),
+        fewer = layer({ ...options, experts: 5, router: router(5) }),
+        values = valuesOf(moe, null),
+        ids = { values: valuesOf(moe, gone) };
+      moe.slots = ['on', 'on', 'off', 'on', 'on', 'on'];
+      const [got, want] = [await runLayer(moe, [T, D], { values }), await runLayer(fewer, [T, D], ids)];
+      assert.ok(
+        want['stat:/dropped'].some((n) => n > 0),
+        'some choices are dropped',
+      );
+      for (const [key, expected] of Object.entries(want)) {
+        const n = got[key].length,
+          axis = key.endsWith('router.weight') ? 1 : 0,
+          inner = key.startsWith('grad/') || key.startsWith('after:') ? n / 6 / (axis === 1 ? D : 1) : 1;
+        const per = got[key].length !== expected.length,
+          part = (of: (e: number) => boolean): number[] => got[key].filter((_, i) => of(Math.floor(i / inner) % 6));
         assert.ok(
-          want['stat:/dropped'].some((n) => n > 0),
-          'some are dropped',
+          difference(per ? part((e) => e !== gone) : got[key], expected) < 1e-12,
+          `${key}: ${difference(per ? part((e) => e !== gone) : got[key], expected)}`,
         );
-        for (const [key, expected] of Object.entries(want)) {
-          const n = got[key].length,
-            axis = key.endsWith('router.weight') ? 1 : 0,
-            inner = key.startsWith('grad/') || key.startsWith('after:') ? n / 6 / (axis === 1 ? D : 1) : 1;
-          const per = got[key].length !== expected.length,
-            part = (of: (e: number) => boolean): number[] => got[key].filter((_, i) => of(Math.floor(i / inner) % 6));
+        if (per)
           assert.ok(
-            difference(per ? part((e) => e !== gone) : got[key], expected) < 1e-12,
-            `${key}: ${difference(per ? part((e) => e !== gone) : got[key], expected)}`,
+            part((e) => e === gone).every((v) => v === (key.startsWith('after:') ? values[key.slice(6)][gone] : 0)),
+            `${key} of the free slot`,
           );
-          if (per)
-            assert.ok(
-              part((e) => e === gone).every((v) => v === (key.startsWith('after:') ? values[key.slice(6)][gone] : 0)),
-              `${key} of the free slot`,
-            );
-        }
-        for (const device of devices) {
-          const on = await runLayer(moe, [T, D], { values, device });
-          for (const key of Object.keys(want)) assert.ok(difference(on[key], got[key]) < 1e-4, `${key} on ${device}`);
-        }
-      },
-    );
+      }
+      for (const device of devices) {
+        const on = await runLayer(moe, [T, D], { values, device });
+        for (const key of Object.keys(want)) assert.ok(difference(on[key], got[key]) < 1e-4, `${key} on ${device}`);
+      }
+    });
   }
 }
 
-test('experts that are modules: copies where shapes agree, else refused by name', async () => {
+test('modules as experts: a copy needs equal shapes, otherwise an error names them', async () => {
   const experts = [new MLP([D, 8, D]), new MLP([D, 8, D]), new Linear(D, D), new MLP([D, 9, D])];
   await using session = await trained(new MoE({ dModel: D, experts, topK: 2, active: 4, balance: 0.1 }), 'reference');
   now(session, (m) => {
@@ -332,7 +344,7 @@ test('experts that are modules: copies where shapes agree, else refused by name'
   await session.step(batch(5));
 });
 
-test('a checkpoint without the free slots computes the same', async () => {
+test('compactExperts: a checkpoint without the free slots computes the same', async () => {
   await using session = await trained(
     layer({ active: 5, router: new SigmoidRouter({ dModel: D, experts: 6, biasRate: 0.05 }) }),
     'reference',
@@ -340,7 +352,7 @@ test('a checkpoint without the free slots computes the same', async () => {
   now(session, (m) => {
     pruneExpert(m, 1);
   });
-  // The layer is the whole model here, and has no path: it gets one for the checkpoint.
+  // The layer is the whole model, so its path is empty. compactExperts needs a path: `moe` is added to the names.
   const moe = session.model as MoE,
     tensors = new Map(
       session
@@ -374,7 +386,7 @@ test('a checkpoint without the free slots computes the same', async () => {
   );
 });
 
-test('which slots hold an expert is data: other ones run the same kernels', () => {
+test('which slots hold an expert is data: other slots run the same kernels', () => {
   for (const router of Object.values(routers)) {
     const moe = layer({
       capacity: 1.5,
@@ -395,7 +407,7 @@ test('which slots hold an expert is data: other ones run the same kernels', () =
   }
 });
 
-test('optimisers that update at once leave a free slot alone too', async () => {
+test('eager optimisers do not change a free slot either', async () => {
   const plain = await trained(layer({ active: 4 }), 'reference', sgd({ lr: 0.05, momentum: 0.9, weightDecay: 0.1 })),
     eager = await trained(
       layer({ active: 4 }),
@@ -409,7 +421,7 @@ test('optimisers that update at once leave a free slot alone too', async () => {
     assert.ok(p);
     const inner = axis === 1 ? 1 : p.size / 6,
       start = Array.from(initialValue(p, name, 1)).filter((_, i) => Math.floor(i / inner) % 6 === 5);
-    assert.deepEqual(partOf(plain, name, 5, axis), start, `${name} as it began`);
+    assert.deepEqual(partOf(plain, name, 5, axis), start, `${name} has its initial values`);
   }
   await plain.close();
   await eager.close();

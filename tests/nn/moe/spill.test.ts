@@ -1,5 +1,6 @@
-// Spill in tiles: the bits of a dropless layer under any load, with memory for the capacities; and what holds it up:
-// kernels that do not depend on capacities, counts, threads, uses of one layer, gradients of gradients.
+// Spilled rows, computed in rounds, give the bits of a dropless layer under any load, with memory for the capacities.
+// Also tested: kernels do not depend on capacities, counts are exact, any number of threads, a layer that is used
+// twice, gradients of gradients.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -41,8 +42,8 @@ const without = (r: Numbers): Numbers =>
   Object.fromEntries(Object.entries(r).filter(([name]) => name !== 'stat:/spilled'));
 
 /**
- * Tokens and router weights by which expert e gets a share that falls with `skew` (about e^(-skew) of the one before);
- * 1: all choose the same.
+ * Tokens and router weights that give expert e about e^(-skew) times the share of expert e - 1. With a large skew, all
+ * tokens choose the same expert.
  */
 function skewed(tokens: number, width: number, experts: number, skew: number): Record<string, Float32Array> {
   const x = normals('x', tokens * width),
@@ -66,7 +67,7 @@ const settings = fc.record({
 });
 
 for (const device of devices) {
-  test(`${device}: any capacities, any loads: the bits of dropless, counted exactly`, async () => {
+  test(`${device}: random capacities and loads: the bits of dropless, and exact counts`, async () => {
     await fc.assert(
       fc.asyncProperty(settings, async ({ tokens, experts, topK, dispatch, activation, bias, skew, factors }) => {
         const own = { experts, topK, activation, bias } as const,
@@ -89,7 +90,7 @@ for (const device of devices) {
     );
   });
 
-  test(`${device}: all choose the same expert, in training and without`, async () => {
+  test(`${device}: all tokens choose the same expert, in training and in evaluation`, async () => {
     for (const capacity of [0, 0.3, 1] as const)
       for (const training of [true, false]) {
         const options = { device, training, values: skewed(700, 6, 8, 5) },
@@ -106,7 +107,7 @@ for (const device of devices) {
   });
 }
 
-test('the reference agrees', async () => {
+test('devices agree with the reference', async () => {
   const own = { bias: true, activation: 'swiglu', capacity: [0.1, 0, 1, 0.5, 2], overflow: 'spill' } as const,
     options = { values: skewed(90, 6, 5, 0.2) };
   const expected = await runLayer(make(own), [90, 6], options),
@@ -118,7 +119,7 @@ test('the reference agrees', async () => {
   for (const name of Object.keys(dropless)) assert.ok(difference(expected[name], dropless[name]) < 1e-12, name);
 });
 
-test('memory is planned for the capacities', () => {
+test('memory is planned for the capacities, not for all rows', () => {
   for (const experts of [8, 64]) {
     const arena = (options: Partial<MoEOptions>): number =>
       compileGraph(layerGraph(new MoE({ dModel: 256, experts, topK: 2, hidden: 1024, ...options }), [2048, 256]))
@@ -129,7 +130,7 @@ test('memory is planned for the capacities', () => {
         arena({ dispatch, capacity, overflow: 'spill' });
     assert.ok(
       spill('padded', 1) < 1.25 * arena({ dispatch: 'padded', capacity: 1 }),
-      'little more than if they were dropped',
+      'spilling plans little more memory than dropping',
     );
     assert.ok(spill('padded', 1) < padded / (experts / 2.6));
     assert.ok(spill('ragged', 1) < 1.25 * ragged);
@@ -138,7 +139,7 @@ test('memory is planned for the capacities', () => {
   }
 });
 
-test('of the rounds of a training step only one has hidden values at a time', () => {
+test('in a training step only one round at a time has hidden values', () => {
   const moe = new MoE({ dModel: 256, experts: 64, topK: 2, hidden: 1024, capacity: 0.5, overflow: 'spill' }),
     size = (2 * 2048) / 8;
   const forward = traceGraph(nameParameters(moe), true, (t) => {
@@ -159,7 +160,7 @@ test('of the rounds of a training step only one has hidden values at a time', ()
   assert.ok(hidden.length >= 16 && most <= 3, `${most} of ${hidden.length}`);
 });
 
-test('another capacity runs the same kernels', () => {
+test('spill: another capacity runs the same kernels', () => {
   for (const dispatch of ['ragged', 'padded'] as const) {
     const moe = make({ dispatch, overflow: 'spill', bias: true, activation: 'swiglu' });
     const keys = (capacity: number | number[]): string[] => {
@@ -174,7 +175,7 @@ test('another capacity runs the same kernels', () => {
   }
 });
 
-/** One layer used twice: its gradients are sums over both. */
+/** A layer that is used twice: its gradients are sums over both uses. */
 class Twice implements Layer {
   readonly moe: MoE;
   constructor(options: Partial<MoEOptions>) {
@@ -185,7 +186,7 @@ class Twice implements Layer {
   }
 }
 
-/** A layer whose output depends on a gradient through it. */
+/** A layer whose output contains a gradient through the layer. */
 class Penalised implements Layer {
   readonly moe: MoE;
   constructor(options: Partial<MoEOptions>) {
@@ -218,7 +219,7 @@ test('a layer that is used twice; gradients of gradients', async () => {
     assert.ok(difference(e[name], c[name]) < 1e-4, name);
 });
 
-test('training steps have the bits of dropless, for any number of threads, however updates are made', async () => {
+test('training has the bits of dropless, for any number of threads, eager or with accumulation', async () => {
   const batch = (step: number) => ({
     x: hostTensor('float32', [150, 6], normals(`x${step}`, 900)),
     y: hostTensor('float32', [150, 6], normals(`y${step}`, 900)),
@@ -258,7 +259,7 @@ test('training steps have the bits of dropless, for any number of threads, howev
 });
 
 test(
-  'a capacity that changes while a model trains: the same bits, and it is known before',
+  'a capacity that changes during training keeps every bit, and its class is known before the change',
   { timeout: 120_000 },
   async () => {
     const batch = (step: number) => ({
@@ -296,7 +297,7 @@ test(
   },
 );
 
-test('a plan in which a round goes on with memory that was overwritten is noticed', () => {
+test('the verifier refuses a plan in which a round continues a value that nothing has written', () => {
   const { program } = compileGraph(layerGraph(make({ capacity: 0.5, overflow: 'spill' }), [200, 6]));
   const at = program.steps.findIndex((s) => s.readsDestination && s.ops.includes('placeRows')),
     [placed] = program.steps[at].buffers.filter((_, i) => program.steps[at].writes[i]);
