@@ -14,7 +14,7 @@ import { ops } from '../../src/graph/ops/index.ts';
 import { all } from './cases/index.ts';
 import { DEVICES, drawsFromEnv, type DeviceEntry } from './devices.ts';
 import { title } from './draws.ts';
-import { buildCase, checkSame, checkTogether, type Case, type InputSpec } from './harness.ts';
+import { buildCase, compareDevices, compareWithReference, type Case, type InputSpec } from './harness.ts';
 import type { Family } from './shapes.ts';
 
 const { seed, times } = drawsFromEnv();
@@ -86,7 +86,7 @@ function retyped(
  * The inputs that must be finite. Devices multiply the zeros of a convolution's padding by the weights, and the
  * reference skips them, so an infinite weight would give different results.
  */
-const factors = ({ op }: Family, c: Case): string[] =>
+const mustBeFinite = ({ op }: Family, c: Case): string[] =>
   /conv2d|depthwise/.test(op)
     ? c.inputs
         .filter((i) => (i.dtype ?? 'float32') === 'float32')
@@ -109,11 +109,11 @@ const samples = (f: Family, count: number): Case[] => fc.sample(f.cases, { seed,
 const hasFloats = (c: Case): boolean => c.inputs.some((i) => (i.dtype ?? 'float32') === 'float32');
 
 /** Ops whose results are float32 for any dtype of their inputs. */
-const SINGLE = new Set(['uniform']);
+const ALWAYS_FLOAT32 = new Set(['uniform']);
 
 test('ops that accept float32 accept float64', () => {
   for (const f of all) {
-    if (SINGLE.has(f.op)) continue;
+    if (ALWAYS_FLOAT32.has(f.op)) continue;
     for (const c of samples(f, 3).filter(hasFloats))
       assert.ok(accepted(retyped(c, 'float64', 'plain', null)), title(f));
   }
@@ -143,7 +143,7 @@ async function deviceOf(entry: DeviceEntry): Promise<Device> {
 }
 
 /** The number of cases that are compiled into one program. */
-const SHARE = 12;
+const CASES_PER_PROGRAM = 12;
 
 test('float32 at its extremes: the same bits on all devices', async (t) => {
   const devices = await Promise.all(
@@ -164,8 +164,8 @@ test('float32 at its extremes: the same bits on all devices', async (t) => {
         .map((c) => ({ name: title(f), c: retyped(c, 'float32', 'extreme', null, [], true) })),
     )
     .filter(({ c }) => accepted(c));
-  for (let at = 0; at < cases.length; at += SHARE)
-    await checkSame(cases.slice(at, at + SHARE), seed + at, wasm, native);
+  for (let at = 0; at < cases.length; at += CASES_PER_PROGRAM)
+    await compareDevices(cases.slice(at, at + CASES_PER_PROGRAM), seed + at, wasm, native);
 });
 
 for (const dtype of DTYPES) {
@@ -183,7 +183,7 @@ for (const dtype of DTYPES) {
                 const rows = draw === 'plain' || !counted ? [null] : [0, 1, Infinity];
                 return rows.map((n) => ({
                   name: title(f),
-                  c: retyped(c, dtype, draw, n, factors(f, c), elementwise(f)),
+                  c: retyped(c, dtype, draw, n, mustBeFinite(f, c), elementwise(f)),
                 }));
               }),
           )
@@ -197,9 +197,9 @@ for (const dtype of DTYPES) {
             continue;
           }
           const device = await deviceOf(entry);
-          for (let at = 0; at < cases.length; at += SHARE) {
-            await checkTogether(
-              cases.slice(at, at + SHARE),
+          for (let at = 0; at < cases.length; at += CASES_PER_PROGRAM) {
+            await compareWithReference(
+              cases.slice(at, at + CASES_PER_PROGRAM),
               seed + at,
               device,
               isFloat(dtype) && !isHalf(dtype) ? 1e-11 : 0,

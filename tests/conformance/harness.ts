@@ -58,7 +58,7 @@ export interface Case {
    */
   kink?(values: readonly Float64Array[]): number;
   /** Indices of outputs whose gradient is not checked, such as decisions and statistics. */
-  readonly plain?: readonly number[];
+  readonly withoutGradient?: readonly number[];
 }
 
 const STEP = 2e-4; // of the finite differences; two steps must stay below MARGIN
@@ -100,9 +100,9 @@ export function buildCase(c: Case, order: 1 | 2 = 1): Built {
   const specs = [...c.inputs],
     wanted = tensors.filter((t, i) => isFloat(t.dtype) && c.inputs[i].grad !== false);
   const parts = outputs
-    .filter((o, i) => isFloat(o.dtype) && !c.plain?.includes(i))
+    .filter((o, i) => isFloat(o.dtype) && !c.withoutGradient?.includes(i))
     .map((o, i) => {
-      const { part, weight } = weighted(b, order === 1 ? o : add(o, mul(o, o)), `weight/${i}`);
+      const { part, weight } = weightedSum(b, order === 1 ? o : add(o, mul(o, o)), `weight/${i}`);
       specs.push(weight);
       return part;
     });
@@ -112,7 +112,7 @@ export function buildCase(c: Case, order: 1 | 2 = 1): Built {
   if (order === 2) {
     const products = gradients(b, loss, wanted).flatMap((g, i) => {
       if (!g) return [];
-      const { part, weight } = weighted(b, g, `second/${i}`);
+      const { part, weight } = weightedSum(b, g, `second/${i}`);
       specs.push(weight);
       return [part];
     });
@@ -130,13 +130,13 @@ export function buildCase(c: Case, order: 1 | 2 = 1): Built {
  * The sum of the elements of o, each multiplied by a weight. If the rows of o are counted by a value that the graph
  * computes, there is one weight for each column, and squares are added, so that the rows differ.
  */
-function weighted(b: GraphBuilder, o: Tensor, name: string): { part: Tensor; weight: InputSpec } {
-  const given = o.shape.every(
+function weightedSum(b: GraphBuilder, o: Tensor, name: string): { part: Tensor; weight: InputSpec } {
+  const sizesAreInputs = o.shape.every(
     (d) => typeof d === 'number' || b.inputs.some((i) => i.value === (d.kind === 'bounded' ? d.count : d.offsets)),
   );
-  const shape = given ? o.shape : o.shape.slice(1);
+  const shape = sizesAreInputs ? o.shape : o.shape.slice(1);
   const w = b.input('input', name, { dtype: o.dtype, shape });
-  const part = given ? mul(o, w) : mul(add(o, mul(o, o)), expand(w, o, [0]));
+  const part = sizesAreInputs ? mul(o, w) : mul(add(o, mul(o, o)), expand(w, o, [0]));
   return { part: sum(part), weight: { name, dtype: o.dtype, shape: sizes(shape), grad: false } };
 }
 
@@ -314,14 +314,14 @@ async function runCase(
 }
 
 /**
- * Compares results and gradients on each device with the reference. The devices in `alike` must also have equal bits,
- * except that any NaN equals any NaN.
+ * Compares results and gradients on each device with the reference. The devices in `sameBits` must also have equal
+ * bits, except that any NaN equals any NaN.
  */
 export async function checkDevices(
   c: Case,
   seed: number,
   devices: ReadonlyMap<string, Device>,
-  alike: ReadonlySet<string> = new Set(),
+  sameBits: ReadonlySet<string> = new Set(),
 ): Promise<void> {
   const built = buildCase(c),
     inputs = drawInputs(c, built, seed),
@@ -339,7 +339,7 @@ export async function checkDevices(
           `${show(got)}\n  expected ${show(expected)}\n${printGraph(graph)}`,
       );
     }
-    if (!alike.has(device)) continue;
+    if (!sameBits.has(device)) continue;
     first ??= { device, results };
     const { results: wanted, device: other } = first;
     results.forEach(({ graph, name, got }, i) => {
@@ -378,15 +378,20 @@ const feedsOf = (cases: readonly Named[], seed: number): Feed[] =>
  * Compares several cases on a device with the reference: results, and gradients if there are any. They run in one
  * program, which saves compilations.
  */
-export const checkTogether = (
+export const compareWithReference = (
   cases: readonly Named[],
   seed: number,
   device: Device,
   tolerance: number,
-): Promise<void> => checkGraphs(feedsOf(cases, seed), device, () => tolerance);
+): Promise<void> => compareGraphsWithReference(feedsOf(cases, seed), device, () => tolerance);
 
 /** Compares several cases on two devices: the bits must be equal, except that any NaN equals any NaN. */
-export async function checkSame(cases: readonly Named[], seed: number, first: Device, second: Device): Promise<void> {
+export async function compareDevices(
+  cases: readonly Named[],
+  seed: number,
+  first: Device,
+  second: Device,
+): Promise<void> {
   const feeds = feedsOf(cases, seed),
     results = [await runGraphs(feeds, first), await runGraphs(feeds, second)];
   feeds.forEach(({ name, graph, data }, i) => {
@@ -410,7 +415,7 @@ export async function checkSame(cases: readonly Named[], seed: number, first: De
  * Compares graphs, which run in one program on a device, with the reference. With tolerance 0, and for integers and
  * bools, values must be equal.
  */
-export async function checkGraphs(
+export async function compareGraphsWithReference(
   feeds: readonly Feed[],
   device: Device,
   tolerance: (dtype: DType) => number,
@@ -438,7 +443,7 @@ export async function checkGraphs(
 }
 
 async function runGraphs(feeds: readonly Feed[], device: Device): Promise<Record<string, HostTensor>> {
-  const program = compileGraph(joined(feeds.map((f) => f.graph)));
+  const program = compileGraph(joinGraphs(feeds.map((f) => f.graph)));
   await device.compile(program.kernels);
   const executor = new ProgramExecutor(new PoisonedDevice(device));
   try {
@@ -458,7 +463,7 @@ async function runGraphs(feeds: readonly Feed[], device: Device): Promise<Record
  * Joins graphs into one. Values are renumbered, and names of inputs and outputs get the index of their graph as a
  * prefix.
  */
-function joined(graphs: readonly Graph[]): Graph {
+function joinGraphs(graphs: readonly Graph[]): Graph {
   const types: TensorType[] = [],
     inputs: Graph['inputs'][number][] = [],
     nodes: Graph['nodes'][number][] = [],

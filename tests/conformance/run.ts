@@ -26,14 +26,14 @@ export function runFamilies(families: readonly Family[]): void {
   const open = (): Promise<Opened> => (opened ??= openAll());
   for (const { name } of SAME_BITS) {
     test(`the device ${name} is tested`, async (t) => {
-      const why = (await open()).without.get(name);
+      const why = (await open()).unusable.get(name);
       if (why !== undefined) t.skip(why);
     });
   }
   for (const f of families) {
     test(`${title(f)}: devices agree with the reference, and with each other in every bit`, async () => {
-      const { devices, alike } = await open();
-      await checkDraws(f, draws, (c, s) => checkDevices(c, s, devices, alike));
+      const { devices, sameBits } = await open();
+      await checkDraws(f, draws, (c, s) => checkDevices(c, s, devices, sameBits));
     });
   }
   after(async () => {
@@ -44,23 +44,23 @@ export function runFamilies(families: readonly Family[]): void {
 interface Opened {
   readonly devices: ReadonlyMap<string, Device>;
   /** Names of the devices whose results must have equal bits. */
-  readonly alike: ReadonlySet<string>;
+  readonly sameBits: ReadonlySet<string>;
   /** By the name of a device: why it cannot run here, or why its bits cannot be compared. */
-  readonly without: ReadonlyMap<string, string>;
+  readonly unusable: ReadonlyMap<string, string>;
 }
 
 async function openAll(): Promise<Opened> {
   const devices = new Map<string, Device>(),
-    without = new Map<string, string>();
+    unusable = new Map<string, string>();
   for (const { name, skip, open } of SAME_BITS) {
     const reason = await skip();
     if (reason === null) devices.set(name, await open());
-    else without.set(name, reason);
+    else unusable.set(name, reason);
   }
-  const alike = new Set(devices.keys()),
+  const sameBits = new Set(devices.keys()),
     wasm = devices.get('wasm');
-  if (wasm instanceof WasmDevice && !wasm.fused && alike.delete('native')) {
-    without.set('native', 'its bits are not compared: this engine rounds products before it adds');
+  if (wasm instanceof WasmDevice && !wasm.fused && sameBits.delete('native')) {
+    unusable.set('native', 'its bits are not compared: this engine rounds products before it adds');
   }
-  return { devices, alike, without };
+  return { devices, sameBits, unusable };
 }

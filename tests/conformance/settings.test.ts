@@ -24,11 +24,11 @@ import type { Tensor } from '../../src/graph/tensor.ts';
 import { evaluate } from '../../src/run/reference.ts';
 import { all } from './cases/index.ts';
 import { DEVICES, drawsFromEnv } from './devices.ts';
-import { buildCase, checkGraphs, drawInputs, type Feed } from './harness.ts';
+import { buildCase, compareGraphsWithReference, drawInputs, type Feed } from './harness.ts';
 
 const { seed, times } = drawsFromEnv();
 const TRIES = 8 * times; // for each op
-const TOGETHER = 24; // graphs that are compiled into one program
+const GRAPHS_PER_PROGRAM = 24; // graphs that are compiled into one program
 
 /**
  * Ops that trust row numbers, positions or expert numbers made by other ops. A changed setting can make such numbers
@@ -52,7 +52,7 @@ function callsOf(op: string): Call[] {
     .slice(0, 2)
     .flatMap((f) =>
       fc.sample(f.cases, { seed, numRuns: 2 }).flatMap((c, i) => {
-        const built = buildCase({ ...c, plain: [] }),
+        const built = buildCase({ ...c, withoutGradient: [] }),
           inputs = drawInputs(c, built, seed + i),
           { graph } = built;
         const values = evaluate(graph, ops, ({ name }) => inputs[built.specs.findIndex((s) => s.name === name)]);
@@ -116,7 +116,7 @@ function change(call: Call, random: Stream, trial: number): Change {
 }
 
 /** A graph of the changed call alone; its operands are inputs. Throws if making the graph throws. */
-function alone(call: Call, { attrs, type }: Change, name: string): Feed {
+function graphOfCall(call: Call, { attrs, type }: Change, name: string): Feed {
   const b = new GraphBuilder(ops),
     made = new Map<ValueId, Tensor>(),
     data: Record<string, Float64Array> = {};
@@ -149,7 +149,7 @@ function alone(call: Call, { attrs, type }: Change, name: string): Feed {
 
 test('a node that cannot be computed is refused by name; all others give the results of the reference', async (t) => {
   const random = new Stream(seed, 'settings'),
-    taken: Feed[] = [];
+    computable: Feed[] = [];
   let refused = 0,
     trial = 0;
   for (const op of ops.keys()) {
@@ -159,13 +159,13 @@ test('a node that cannot be computed is refused by name; all others give the res
         other = change(call, random, trial++),
         what = `${op}${attrsText(other.attrs(call.node.attrs))}`;
       try {
-        const feed = alone(call, other, what);
+        const feed = graphOfCall(call, other, what);
         for (const { shape } of feed.graph.types)
           assert.ok(
             shape.every((d) => Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0),
             `${what} has a size that is not a whole number of at least 0`,
           );
-        if (!TRUSTING.test(op)) taken.push(feed);
+        if (!TRUSTING.test(op)) computable.push(feed);
       } catch (error) {
         assert.ok(
           error instanceof UserError && (!(error instanceof ShapeError) || error.message.includes(op)),
@@ -175,7 +175,7 @@ test('a node that cannot be computed is refused by name; all others give the res
       }
     }
   }
-  t.diagnostic(`${refused} of ${trial} refused, ${taken.length} computed, seed ${seed}`);
+  t.diagnostic(`${refused} of ${trial} refused, ${computable.length} computed, seed ${seed}`);
   for (const entry of DEVICES) {
     const reason = await entry.skip();
     if (reason !== null) {
@@ -185,8 +185,12 @@ test('a node that cannot be computed is refused by name; all others give the res
     const device = await entry.open();
     try {
       const near: Partial<Record<DType, number>> = { float32: 1e-4, float64: 1e-11 };
-      for (let at = 0; at < taken.length; at += TOGETHER)
-        await checkGraphs(taken.slice(at, at + TOGETHER), device, (dtype) => near[dtype] ?? 0);
+      for (let at = 0; at < computable.length; at += GRAPHS_PER_PROGRAM)
+        await compareGraphsWithReference(
+          computable.slice(at, at + GRAPHS_PER_PROGRAM),
+          device,
+          (dtype) => near[dtype] ?? 0,
+        );
     } finally {
       device.close();
     }

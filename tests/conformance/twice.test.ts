@@ -1,6 +1,7 @@
 // Gradients of gradients. For every op whose gradient rule consists of differentiable ops, the gradient of a weighted
-// sum of gradients (a Hessian-vector product) is compared with finite differences in float64. The table ONCE names the
-// ops that can be differentiated once only; to differentiate them again is an error that names the op.
+// sum of gradients (a Hessian-vector product) is compared with finite differences in float64. The table
+// DIFFERENTIABLE_ONCE names the ops that can be differentiated once only; to differentiate them again is an error that
+// names the op.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -10,19 +11,19 @@ import { all } from './cases/index.ts';
 import { buildCase, checkGradients } from './harness.ts';
 
 /** For each op that can be differentiated once only: the message, which names the gradient op without a rule. */
-const ONCE: Readonly<Record<string, RegExp>> = {
+const DIFFERENTIABLE_ONCE: Readonly<Record<string, RegExp>> = {
   // The gradients of attention compute the scores again, tile by tile. Their own gradients would have to do the same.
   attention: /attentionGrad(Q|KV)?\b.*matmul, softmax, matmul/,
 };
 
 /** Ops with float results and without a gradient rule. */
-const NEVER: readonly string[] = ['attentionGrad', 'attentionGradKV', 'attentionGradQ'];
+const WITHOUT_RULE: readonly string[] = ['attentionGrad', 'attentionGradKV', 'attentionGradQ'];
 
 const RUNS = 6; // cases drawn from each family
 
 for (const f of all) {
   const op = ops.get(f.op),
-    once = ONCE[f.op];
+    once = DIFFERENTIABLE_ONCE[f.op];
   const title = f.name ? `${f.op}, ${f.name}` : f.op;
   if (!op?.grad) continue;
   if (once) {
@@ -48,9 +49,9 @@ for (const f of all) {
   }
 }
 
-test('an op without a gradient rule has no float result that depends on a float input, or is in NEVER', () => {
+test('an op without a gradient rule has no float result that depends on a float input, or is in WITHOUT_RULE', () => {
   const silent: readonly string[] = [...ops.values()]
-    .filter((op) => !op.grad && !NEVER.includes(op.name))
+    .filter((op) => !op.grad && !WITHOUT_RULE.includes(op.name))
     .map((op) => op.name);
   for (const f of all.filter((x) => silent.includes(x.op))) {
     // buildCase differentiates, which is an error if a float result depends on a float input.

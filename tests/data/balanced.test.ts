@@ -14,7 +14,10 @@ import type { Assignments } from '../../src/nn/moe/memory.ts';
  * Random choices of samples: `tokens` tokens with two experts each. Each class of samples prefers two experts, the
  * more the larger `skew` is.
  */
-function chosen(count: number, { experts = 8, tokens = 1, skew = 0.9, missing = 0, seed = 1 } = {}): Assignments {
+function randomChoices(
+  count: number,
+  { experts = 8, tokens = 1, skew = 0.9, missing = 0, seed = 1 } = {},
+): Assignments {
   const random = new Stream(seed, 'chosen'),
     rows = Array.from({ length: count }, (_, id) =>
       Int32Array.from({ length: tokens * 2 }, (_, c) => {
@@ -58,7 +61,7 @@ test('each epoch contains every sample once; equal epochs have equal orders, oth
       fc.nat(5),
       fc.constantFrom(0, 0.3, 1),
       (count, size, epoch, missing) => {
-        const known = chosen(count, { missing }),
+        const known = randomChoices(count, { missing }),
           order = balancedOrder(known, { size }),
           once = Array.from(order(epoch, count));
         assert.deepEqual(
@@ -80,7 +83,7 @@ test('loads of batches are nearly even', (t) => {
     [{ tokens: 32, skew: 0.7 }, 16, 1.2],
     [{ missing: 0.2 }, 64, 1.2],
   ] as const) {
-    const known = chosen(4096, options),
+    const known = randomChoices(4096, options),
       shuffled = unevenness(shuffledOrder(0, 4096), size, known),
       balanced = unevenness(balancedOrder(known, { size })(0, 4096), size, known);
     t.diagnostic(
@@ -95,7 +98,7 @@ test('loads of batches are nearly even', (t) => {
 });
 
 test('the loads of several layers are balanced together', () => {
-  const layers = [chosen(2048), chosen(2048, { seed: 2 })],
+  const layers = [randomChoices(2048), randomChoices(2048, { seed: 2 })],
     both = balancedOrder(layers, { size: 64 })(0, 2048);
   for (const layer of layers)
     assert.ok(unevenness(both, 64, layer) - 1 < 0.5 * (unevenness(shuffledOrder(0, 2048), 64, layer) - 1));
@@ -112,7 +115,7 @@ test('batches take their samples in the given order, also if a batch spans two e
       ),
       y: hostTensor('int32', [count], new Int32Array(count)),
     };
-  const order = balancedOrder(chosen(count), { size }),
+  const order = balancedOrder(randomChoices(count), { size }),
     wanted = [0, 1, 2].flatMap((epoch) => Array.from(order(epoch, count))),
     got: number[] = [];
   for await (const batch of arrays(rows).batches({ size, order, limit: 18 })) {
@@ -140,5 +143,5 @@ test('an order that is not a permutation is refused by name; the default order i
     );
   }
   assert.deepEqual((await data.batches({ size: 4 }).at(0)).ids, Int32Array.from(shuffledOrder(0, 4)));
-  assert.throws(() => balancedOrder(chosen(4), { size: 0 }), /size must be a whole number/);
+  assert.throws(() => balancedOrder(randomChoices(4), { size: 0 }), /size must be a whole number/);
 });

@@ -8,7 +8,7 @@ import { ArrayDataset } from '../../src/data/arrays.ts';
 import { shuffled, type Samples } from '../../src/data/batches.ts';
 
 /** Samples that count how often they are gathered; gathering fails from call `failAt` on. */
-function noted(count: number, failAt = Infinity): { samples: Samples; gathered: () => number } {
+function countedSamples(count: number, failAt = Infinity): { samples: Samples; gathered: () => number } {
   let n = 0;
   const gather = (ids: Int32Array): Batch => {
     if (n++ >= failAt) throw new Error('the disk is gone');
@@ -19,7 +19,7 @@ function noted(count: number, failAt = Infinity): { samples: Samples; gathered: 
 }
 
 test('only the next batch is made while the caller works', async () => {
-  const { samples, gathered } = noted(10);
+  const { samples, gathered } = countedSamples(10);
   const batches = shuffled(() => Promise.resolve(samples), { size: 2 });
   const iterator = batches[Symbol.asyncIterator]();
   assert.equal(gathered(), 0);
@@ -36,20 +36,20 @@ test('only the next batch is made while the caller works', async () => {
 test('an error is thrown at the batch that failed, and not at all if the caller stops before it', async () => {
   const read = async (limit: number): Promise<number> => {
     let n = 0;
-    for await (const _ of shuffled(() => Promise.resolve(noted(10, 2).samples), { size: 2, limit })) {
+    for await (const _ of shuffled(() => Promise.resolve(countedSamples(10, 2).samples), { size: 2, limit })) {
       await turn();
       n++;
     }
     return n;
   };
   assert.equal(await read(2), 2);
-  const failing = noted(10, 2);
+  const failing = countedSamples(10, 2);
   const seen: unknown[] = [];
   await assert.rejects(async () => {
     for await (const batch of shuffled(() => Promise.resolve(failing.samples), { size: 2 })) seen.push(batch);
   }, /the disk is gone/);
   assert.equal(seen.length, 2);
-  for await (const _ of shuffled(() => Promise.resolve(noted(10, 1).samples), { size: 2 })) {
+  for await (const _ of shuffled(() => Promise.resolve(countedSamples(10, 1).samples), { size: 2 })) {
     for (let i = 0; i < 5; i++) await turn(); // the second batch has failed by now
     break;
   }

@@ -31,22 +31,22 @@ const { recipe } = fc.letrec<{ recipe: Recipe }>((tie) => ({
 }));
 
 /** The largest value of a recipe: `flip` counts down from it. */
-function top(r: Recipe): number {
+function largest(r: Recipe): number {
   switch (r.op) {
     case 'var':
       return EXTENTS[r.at] - 1;
     case 'const':
       return r.value;
     case 'add':
-      return top(r.a) + top(r.b);
+      return largest(r.a) + largest(r.b);
     case 'scale':
-      return top(r.a) * r.by;
+      return largest(r.a) * r.by;
     case 'div':
-      return Math.floor(top(r.a) / r.by);
+      return Math.floor(largest(r.a) / r.by);
     case 'mod':
-      return Math.min(top(r.a), r.by - 1);
+      return Math.min(largest(r.a), r.by - 1);
     case 'flip':
-      return top(r.a) + r.by;
+      return largest(r.a) + r.by;
   }
 }
 
@@ -65,7 +65,7 @@ function build(e: Exprs, vars: readonly Var[], r: Recipe): Expr {
     case 'mod':
       return e.mod(build(e, vars, r.a), r.by);
     case 'flip':
-      return e.linear(top(r.a) + r.by, [[-1, build(e, vars, r.a)]]);
+      return e.linear(largest(r.a) + r.by, [[-1, build(e, vars, r.a)]]);
   }
 }
 
@@ -84,7 +84,7 @@ function expected(r: Recipe, at: readonly number[]): number {
     case 'mod':
       return expected(r.a, at) % r.by;
     case 'flip':
-      return top(r.a) + r.by - expected(r.a, at);
+      return largest(r.a) + r.by - expected(r.a, at);
   }
 }
 

@@ -30,7 +30,7 @@ const normal = (shape: readonly number[], step = 0): HostTensor =>
     shape,
     Float64Array.from({ length: shape.reduce((n, d) => n * d, 1) }, (_, i) => stream.normal(step, i)),
   );
-const whole = (shape: readonly number[], below: number): HostTensor =>
+const wholeNumbers = (shape: readonly number[], below: number): HostTensor =>
   hostTensor(
     'int32',
     shape,
@@ -38,7 +38,7 @@ const whole = (shape: readonly number[], below: number): HostTensor =>
   );
 
 /** The largest difference divided by the largest absolute value. */
-function apart(a: ArrayLike<number>, b: ArrayLike<number>): number {
+function relativeDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let worst = 0,
     scale = 1e-3;
   for (let i = 0; i < b.length; i++) {
@@ -69,10 +69,10 @@ async function trained(
     seed: 1,
     accumulate,
   });
-  const told: number[] = [];
+  const reported: number[] = [];
   for (let i = 0; i < 4; i++) {
     const r = await session.step(batch);
-    told.push(r.loss, r.gradNorm, ...Object.values(r.aux));
+    reported.push(r.loss, r.gradNorm, ...Object.values(r.aux));
   }
   const states = session
     .states()
@@ -82,13 +82,13 @@ async function trained(
   await session.deserialize(bytes);
   const output = await session.predict(batch.x);
   await session.close();
-  return { told, states, output };
+  return { told: reported, states, output };
 }
 
 const x = normal([12, 6]),
   y = normal([12, 3], 1),
-  classes = whole([12], 3),
-  tokens = whole([3, 8], 11);
+  classes = wholeNumbers([12], 3),
+  tokens = wholeNumbers([3, 8], 11);
 const works: Readonly<Record<string, Work>> = {
   'MLP, adamW with clipping': {
     model: () => new nn.MLP([6, 8, 3]),
@@ -137,7 +137,7 @@ const works: Readonly<Record<string, Work>> = {
         context: 8,
         moe: { experts: 3, topK: 2, hidden: 6 },
       }),
-    batch: { x: tokens, y: whole([3, 8], 7) },
+    batch: { x: tokens, y: wholeNumbers([3, 8], 7) },
     loss: loss.crossEntropy,
     optimizer: () => optim.adamW({ lr: 0.01, clip: 1 }),
   },
@@ -150,16 +150,16 @@ for (const [name, work] of Object.entries(works)) {
       for (const device of DEVICES) {
         const got = await trained(work, device, accumulate);
         assert.ok(
-          apart(got.told, wanted.told) < 1e-12,
+          relativeDifference(got.told, wanted.told) < 1e-12,
           `${device}: ${got.told.join(' ')} are not ${wanted.told.join(' ')}`,
         );
         for (const { name: state, dtype, data } of got.states) {
           assert.equal(dtype, 'float64', state);
           const other = wanted.states.find((s) => s.name === state);
-          assert.ok(other && apart(data, other.data) < 1e-11, `${device}: ${state}`);
+          assert.ok(other && relativeDifference(data, other.data) < 1e-11, `${device}: ${state}`);
         }
         assert.equal(got.output.dtype, 'float64');
-        assert.ok(apart(got.output.data, wanted.output.data) < 1e-11, device);
+        assert.ok(relativeDifference(got.output.data, wanted.output.data) < 1e-11, device);
       }
     });
   }
@@ -241,11 +241,15 @@ for (const [name, work] of Object.entries(more)) {
     for (const device of DEVICES) {
       const got = await trained(work, device, 1);
       assert.ok(
-        apart(got.told, wanted.told) < 1e-12 && apart(got.output.data, wanted.output.data) < 1e-11,
+        relativeDifference(got.told, wanted.told) < 1e-12 &&
+          relativeDifference(got.output.data, wanted.output.data) < 1e-11,
         `${device}: ${got.told.join(' ')} are not ${wanted.told.join(' ')}`,
       );
       for (const { name: state, data } of got.states)
-        assert.ok(apart(data, wanted.states.find((s) => s.name === state)?.data ?? []) < 1e-11, `${device}: ${state}`);
+        assert.ok(
+          relativeDifference(data, wanted.states.find((s) => s.name === state)?.data ?? []) < 1e-11,
+          `${device}: ${state}`,
+        );
     }
   });
 }
@@ -336,7 +340,7 @@ for (const [name, [make, input]] of Object.entries(layers)) {
     for (const got of others) {
       assert.equal(got.dtype, 'float64');
       assert.ok(
-        apart(got.data, wanted.data) < 1e-12,
+        relativeDifference(got.data, wanted.data) < 1e-12,
         `${got.data.slice(0, 4).join(' ')} is not ${wanted.data.slice(0, 4).join(' ')}`,
       );
     }

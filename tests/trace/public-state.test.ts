@@ -434,9 +434,9 @@ function graphOf(name: string, module: object): Graph {
 }
 
 /** Changes every value in an options object, also in the lists and objects within. */
-function scramble(options: object): void {
+function changeAllValues(options: object): void {
   for (const [key, value] of Object.entries(options) as [string, unknown][]) {
-    if (typeof value === 'object' && value !== null) scramble(value);
+    if (typeof value === 'object' && value !== null) changeAllValues(value);
     else
       (options as Open)[key] = typeof value === 'number' ? value * 2 + 1 : typeof value === 'boolean' ? !value : 'else';
   }
@@ -446,7 +446,7 @@ for (const [name, make] of Object.entries(EXAMPLES)) {
   test(`${name}: writing to its options object after construction changes nothing`, () => {
     const { module, options } = make(),
       before = graphOf(name, module);
-    scramble(options);
+    changeAllValues(options);
     assert.ok(sameData(graphOf(name, module), before));
   });
 

@@ -88,11 +88,11 @@ const layer = (
 
 const x = (r: Limited): InputSpec => ({ name: 'x', shape: [r.t.dim, r.width] });
 const weights = (r: Limited): InputSpec => ({ name: 'w', shape: [r.t.dim, r.k] });
-const sent = (x: Tensor, a: Admission, r: Limited): Tensor =>
+const dispatched = (x: Tensor, a: Admission, r: Limited): Tensor =>
   dispatch(x, a.order, a.offsets, a.inverse, { k: r.k, gaps: true });
 const gaps = { gaps: true };
-const plain = (c: Case): Case => ({ ...c, inputs: c.inputs.map((i) => ({ ...i, grad: false })) });
-const own = (rows: Tensor, a: Admission, r: Limited): Tensor[] => {
+const withoutGradients = (c: Case): Case => ({ ...c, inputs: c.inputs.map((i) => ({ ...i, grad: false })) });
+const rowsPerExpert = (rows: Tensor, a: Admission, r: Limited): Tensor[] => {
   const bounds = Array.from({ length: r.experts }, () => Math.max(r.rows, 1));
   return splitSegments(rows, segmentCounts(a.offsets, bounds), bounds);
 };
@@ -141,7 +141,7 @@ const windows = (
   });
 
 /** All capacities are 0, or there are 0 rows in total: ops must not read the row of a choice that has none. */
-const nobody = fc.constantFrom(0, 7).map((rows): Case => ({
+const noneAdmitted = fc.constantFrom(0, 7).map((rows): Case => ({
   inputs: [
     { name: 'indices', dtype: 'int32', shape: [5, 2], value: ({ uniform }) => Math.floor(uniform * 3) },
     { name: 'capacity', dtype: 'int32', shape: [3], data: [0, 0, 0] },
@@ -165,7 +165,7 @@ const nobody = fc.constantFrom(0, 7).map((rows): Case => ({
 }));
 
 export const families: readonly Family[] = [
-  { op: 'admit', name: 'nobody', cases: nobody, runs: 4 },
+  { op: 'admit', name: 'nobody', cases: noneAdmitted, runs: 4 },
   {
     op: 'segmentRank',
     runs: 16,
@@ -192,7 +192,7 @@ export const families: readonly Family[] = [
     cases: layer(
       (r) => [x(r), { name: 'b', shape: [r.experts, r.width] }],
       (a, [x, b], r) => {
-        const y = sent(x, a, r);
+        const y = dispatched(x, a, r);
         return add(y, segmentExpand(b, a.expert, y));
       },
     ),
@@ -203,7 +203,7 @@ export const families: readonly Family[] = [
     runs: 16,
     cases: layer(
       (r) => [x(r)],
-      (a, [x], r) => [sent(mul(x, x), a, r), sent(x, a, r)],
+      (a, [x], r) => [dispatched(mul(x, x), a, r), dispatched(x, a, r)],
     ),
   },
   {
@@ -213,7 +213,7 @@ export const families: readonly Family[] = [
     cases: layer(
       (r) => [x(r)],
       (a, [x], r) => {
-        const y = sent(x, a, r);
+        const y = dispatched(x, a, r);
         return collect(mul(y, y), a.inverse, a.order, x, { k: r.k, gaps: true });
       },
     ),
@@ -225,7 +225,7 @@ export const families: readonly Family[] = [
     cases: layer(
       (r) => [x(r), weights(r)],
       (a, [x, w], r) => {
-        const y = sent(x, a, r);
+        const y = dispatched(x, a, r);
         return combine(mul(y, y), a.inverse, a.order, w, gaps);
       },
     ),
@@ -236,7 +236,7 @@ export const families: readonly Family[] = [
     cases: layer(
       (r) => [x(r), weights(r)],
       (a, [x, w], r) => {
-        const y = sent(x, a, r);
+        const y = dispatched(x, a, r);
         return combineMany(mul(y, y), a.inverse, a.order, w);
       },
     ),
@@ -247,22 +247,22 @@ export const families: readonly Family[] = [
     cases: layer(
       (r) => [x(r), weights(r)],
       (a, [x, w]) => emit1('combineGradRows', [x, w, a.order, a.offsets], gaps),
-    ).map(plain),
+    ).map(withoutGradients),
   },
   {
     op: 'combineGradWeights',
     name: 'gaps',
     cases: layer(
       (r) => [x(r), weights(r)],
-      (a, [x, w], r) => emit1('combineGradWeights', [x, sent(mul(x, 2), a, r), a.inverse, w], gaps),
-    ).map(plain),
+      (a, [x, w], r) => emit1('combineGradWeights', [x, dispatched(mul(x, 2), a, r), a.inverse, w], gaps),
+    ).map(withoutGradients),
   },
   {
     op: 'groupedMatmul',
     name: 'gaps',
     cases: layer(
       (r) => [x(r), { name: 'w', shape: [r.experts, r.width, 5] }],
-      (a, [x, w], r) => groupedMatmul(sent(x, a, r), w),
+      (a, [x, w], r) => groupedMatmul(dispatched(x, a, r), w),
     ),
   },
   {
@@ -398,7 +398,7 @@ export const families: readonly Family[] = [
     op: 'splitSegments',
     cases: layer(
       (r) => [x(r)],
-      (a, [x], r) => own(sent(mul(x, x), a, r), a, r).map((y) => mul(y, y)),
+      (a, [x], r) => rowsPerExpert(dispatched(mul(x, x), a, r), a, r).map((y) => mul(y, y)),
       8,
     ),
   },
@@ -407,7 +407,7 @@ export const families: readonly Family[] = [
     name: 'some unread',
     cases: layer(
       (r) => [x(r)],
-      (a, [x], r) => own(sent(mul(x, x), a, r), a, r).slice(0, 2),
+      (a, [x], r) => rowsPerExpert(dispatched(mul(x, x), a, r), a, r).slice(0, 2),
       8,
     ),
   },
@@ -416,7 +416,7 @@ export const families: readonly Family[] = [
     cases: layer(
       (r) => [x(r)],
       (a, [x], r) => {
-        const parts = own(sent(x, a, r), a, r).map((y, i) => mul(add(y, i), y));
+        const parts = rowsPerExpert(dispatched(x, a, r), a, r).map((y, i) => mul(add(y, i), y));
         return joinSegments(parts, a.offsets, { rows: r.rows, usual: r.t.bound * r.k });
       },
       8,

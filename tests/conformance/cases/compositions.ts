@@ -170,7 +170,7 @@ export const families: readonly Family[] = [
       )
       .map(([shape, widths, value]) => ({
         inputs: [{ name: 'x', shape }],
-        ...(Number.isFinite(value) ? {} : { plain: [0] }),
+        ...(Number.isFinite(value) ? {} : { withoutGradient: [0] }),
         build: ([x]) => f.padAll(x, widths.slice(0, shape.length), value),
       })),
   },

@@ -85,11 +85,12 @@ const layer = (
   }));
 
 const x = (r: Routed, width = r.width): InputSpec => ({ name: 'x', shape: [r.t.dim, width] });
-const sent = (x: Tensor, p: Permutation, r: Routed): Tensor => dispatch(x, p.order, p.offsets, p.inverse, { k: r.k });
+const dispatched = (x: Tensor, p: Permutation, r: Routed): Tensor =>
+  dispatch(x, p.order, p.offsets, p.inverse, { k: r.k });
 
 const banks = layer(
   (r) => [x(r), { name: 'w', shape: [r.experts, r.width, 5] }],
-  (p, [x, w], r) => groupedMatmul(sent(x, p, r), w),
+  (p, [x, w], r) => groupedMatmul(dispatched(x, p, r), w),
 );
 
 /** Cases of topK over rows of scores; `value` draws a score. */
@@ -145,7 +146,7 @@ export const families: readonly Family[] = [
     op: 'dispatch',
     cases: layer(
       (r) => [x(r)],
-      (p, [x], r) => [sent(mul(x, x), p, r), sent(x, p, r)],
+      (p, [x], r) => [dispatched(mul(x, x), p, r), dispatched(x, p, r)],
     ),
   },
   {
@@ -153,7 +154,7 @@ export const families: readonly Family[] = [
     cases: layer(
       (r) => [x(r)],
       (p, [x], r) => {
-        const y = sent(x, p, r);
+        const y = dispatched(x, p, r);
         return collect(mul(y, y), p.inverse, p.order, x, { k: r.k });
       },
     ),
@@ -163,7 +164,7 @@ export const families: readonly Family[] = [
     cases: layer(
       (r) => [x(r), { name: 'w', shape: [r.t.dim, r.k] }],
       (p, [x, w], r) => {
-        const y = sent(x, p, r);
+        const y = dispatched(x, p, r);
         return combine(mul(y, y), p.inverse, p.order, w);
       },
     ),
@@ -179,7 +180,7 @@ export const families: readonly Family[] = [
     op: 'combineGradWeights',
     cases: layer(
       (r) => [x(r), { name: 'w', shape: [r.t.dim, r.k] }],
-      (p, [x, w], r) => emit1('combineGradWeights', [x, sent(mul(x, 2), p, r), p.inverse, w, p.order]),
+      (p, [x, w], r) => emit1('combineGradWeights', [x, dispatched(mul(x, 2), p, r), p.inverse, w, p.order]),
     ),
   },
   { op: 'groupedMatmul', runs: 16, cases: banks },
@@ -188,14 +189,14 @@ export const families: readonly Family[] = [
     name: 'transposed',
     cases: layer(
       (r) => [x(r), { name: 'w', shape: [r.experts, 5, r.width] }],
-      (p, [x, w], r) => groupedMatmul(sent(x, p, r), w, { transB: true }),
+      (p, [x, w], r) => groupedMatmul(dispatched(x, p, r), w, { transB: true }),
     ),
   },
   {
     op: 'groupedOuter',
     cases: layer(
       (r) => [x(r), { name: 'y', shape: [r.t.dim, 3] }],
-      (p, [x, y], r) => groupedOuter(sent(x, p, r), sent(y, p, r)),
+      (p, [x, y], r) => groupedOuter(dispatched(x, p, r), dispatched(y, p, r)),
     ),
   },
   {
@@ -203,7 +204,7 @@ export const families: readonly Family[] = [
     cases: layer(
       (r) => [x(r), { name: 'b', shape: [r.experts, r.width] }],
       (p, [x, b], r) => {
-        const y = sent(x, p, r);
+        const y = dispatched(x, p, r);
         return add(y, segmentExpand(b, p.expert, y));
       },
     ),
@@ -212,7 +213,7 @@ export const families: readonly Family[] = [
     op: 'segmentSum',
     cases: layer(
       (r) => [x(r)],
-      (p, [x], r) => segmentSum(sent(mul(x, x), p, r), p.expert, p.offsets),
+      (p, [x], r) => segmentSum(dispatched(mul(x, x), p, r), p.expert, p.offsets),
     ),
   },
   {

@@ -17,7 +17,7 @@ import { unary } from './shaping.ts';
 type Value = NonNullable<InputSpec['value']>;
 
 /** Values with ties, NaN, infinities and -0. */
-const odd: Value = ({ uniform, normal }) =>
+const withNonFinite: Value = ({ uniform, normal }) =>
   uniform < 0.1
     ? NaN
     : uniform < 0.15
@@ -57,8 +57,8 @@ export const families: readonly Family[] = [
     name: 'descending',
     cases: rows((x) => sort(x, { descending: true }).values, distinct, { grad: true }),
   },
-  { op: 'sort', name: 'ties, NaN and infinities', cases: rows(sorted(false), odd) },
-  { op: 'sort', name: 'ties, NaN and infinities, descending', cases: rows(sorted(true), odd) },
+  { op: 'sort', name: 'ties, NaN and infinities', cases: rows(sorted(false), withNonFinite) },
+  { op: 'sort', name: 'ties, NaN and infinities, descending', cases: rows(sorted(true), withNonFinite) },
   { op: 'sort', name: 'integers', cases: rows(sorted(false), whole(-3, 3), { dtype: 'int32' }) },
   {
     op: 'sort',
@@ -66,7 +66,10 @@ export const families: readonly Family[] = [
     runs: 4,
     cases: fc
       .constantFrom([1, 4097], [3, 1000], [1024], [1025])
-      .map((shape) => ({ inputs: [{ name: 'x', shape, value: odd, grad: false }], build: ([x]) => sorted(true)(x) })),
+      .map((shape) => ({
+        inputs: [{ name: 'x', shape, value: withNonFinite, grad: false }],
+        build: ([x]) => sorted(true)(x),
+      })),
   },
   {
     op: 'sort',
@@ -78,7 +81,7 @@ export const families: readonly Family[] = [
       })),
     ),
   },
-  { op: 'argMax', cases: rows((x) => [argMax(x), argMin(x)], odd) },
+  { op: 'argMax', cases: rows((x) => [argMax(x), argMin(x)], withNonFinite) },
   {
     op: 'argMax',
     name: 'integers',
@@ -96,7 +99,7 @@ export const families: readonly Family[] = [
       .map((shape) => unary({ shape, counts: [] }, (x) => argMax(mul(x, x), 0))),
   },
   { op: 'cumulativeMax', cases: rows((x) => cumulativeMax(mul(x, 2)).values, distinct, { grad: true }) },
-  { op: 'cumulativeMax', name: 'ties, NaN and infinities', cases: rows(running, odd) },
+  { op: 'cumulativeMax', name: 'ties, NaN and infinities', cases: rows(running, withNonFinite) },
   { op: 'cumulativeMax', name: 'integers', cases: rows(running, whole(-3, 3), { dtype: 'int32' }) },
   {
     op: 'cumulativeSum',

@@ -31,7 +31,7 @@ const x = hostTensor(
  * For each topK, the sums of the gate weights of the tokens. All experts compute the same function x -> relu(x W) V,
  * so a token's output is the sum of its gate weights times that.
  */
-async function sums(
+async function weightSums(
   options: Partial<MoEOptions>,
   topKs: readonly number[],
   device: DeviceName = 'wasm',
@@ -100,7 +100,7 @@ for (const device of (noCompiler ? ['wasm', 'reference'] : ['native', 'wasm', 'r
       [{ topK: 2, router: new HashRouter({ experts: E }) }, true],
     ];
     for (const [options, normalised] of cases) {
-      const found = await sums(options, [1, 2, 3], device),
+      const found = await weightSums(options, [1, 2, 3], device),
         name = `${options.router?.constructor.name ?? 'default'} ${JSON.stringify({ ...options, router: undefined })}`;
       for (const [i, weights] of found.entries())
         assert.ok(
@@ -117,8 +117,8 @@ for (const device of (noCompiler ? ['wasm', 'reference'] : ['native', 'wasm', 'r
 }
 
 test('Sinkhorn weights by sigmoid or by softmax as it was built, for any later topK', async () => {
-  const sigmoids = await sums({ topK: 1, router: new SinkhornRouter(ROUTER) }, [1, 2]),
-    softmaxes = await sums({ topK: 2, router: new SinkhornRouter(ROUTER) }, [1, 2, 4]);
+  const sigmoids = await weightSums({ topK: 1, router: new SinkhornRouter(ROUTER) }, [1, 2]),
+    softmaxes = await weightSums({ topK: 2, router: new SinkhornRouter(ROUTER) }, [1, 2, 4]);
   assert.ok(all(softmaxes[2], one), 'the weights of all experts sum to 1');
   assert.ok(all(softmaxes[0], (v) => v < 1) && all(softmaxes[1], (v) => v < 1));
   sigmoids[0].forEach((v, t) => {
@@ -136,7 +136,7 @@ test("a user's router that ignores `built` weights by the present topK", async (
       return super.choose(tokens, { k, ...others });
     }
   }
-  const found = await sums({ topK: 2, router: new Own(ROUTER) }, [1, 2]);
+  const found = await weightSums({ topK: 2, router: new Own(ROUTER) }, [1, 2]);
   assert.ok(all(found[0], (v) => !one(v)) && all(found[1], one));
 });
 

@@ -83,13 +83,13 @@ async function statesOf(
 test('expert by expert: the bits of one product after the other', { skip: noCompiler }, async () => {
   const all = compiled(),
     { program } = all,
-    apart = {
+    unchained = {
       ...all,
       program: { ...program, steps: program.steps.map(({ runsGroupwiseAfterPrevious: _, ...s }) => s) },
     };
   assert.ok(chained(all).length >= 3, chained(all).join(', '));
   for (const skewed of [false, true]) {
-    const expected = await statesOf(await NativeDevice.open(2), apart, skewed);
+    const expected = await statesOf(await NativeDevice.open(2), unchained, skewed);
     for (const threads of [1, 2, 3])
       assert.deepEqual(await statesOf(await NativeDevice.open(threads), all, skewed), expected, `${threads} threads`);
     assert.deepEqual(await statesOf(await WasmDevice.open(1), all, skewed), expected, 'wasm');

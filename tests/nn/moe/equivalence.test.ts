@@ -10,13 +10,13 @@ import { Linear } from '../../../src/nn/linear.ts';
 import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { Parameter } from '../../../src/trace/parameter.ts';
 import { call } from '../../../src/trace/trace.ts';
-import { compiled, devices, difference, runLayer, type Numbers } from './layer.ts';
+import { compiledDevice, devices, difference, runLayer, type Numbers } from './layer.ts';
 import { anyMoE } from '../../support/moe.ts';
 
 const X = [40, 12] as const;
 const layer = (options: Partial<MoEOptions> = {}): MoE =>
   anyMoE({ dModel: 12, experts: 5, topK: 2, hidden: 20, bias: true, activation: 'swiglu', ...options });
-const without = (r: Numbers): Numbers =>
+const withoutCounts = (r: Numbers): Numbers =>
   Object.fromEntries(
     Object.entries(r).filter(([name]) => !name.startsWith('stat:/dropped') && !name.startsWith('stat:/spilled')),
   );
@@ -26,7 +26,7 @@ const close = (a: Numbers, b: Numbers, names: readonly string[] = Object.keys(b)
 
 for (const device of devices) {
   test(`${device}: without drops, padded and spill have the bits of ragged`, async () => {
-    const ragged = without(await runLayer(layer(), X, { device }));
+    const ragged = withoutCounts(await runLayer(layer(), X, { device }));
     for (const options of [
       { dispatch: 'padded' },
       { dispatch: 'padded', capacity: 5 },
@@ -35,7 +35,7 @@ for (const device of devices) {
       { dispatch: 'padded', capacity: [0.1, 0, 2, 0.5, 1], overflow: 'spill' },
       { dispatch: 'padded', capacity: 0.7, overflow: 'spill', priority: 'probs' },
     ] as const) {
-      assert.deepEqual(without(await runLayer(layer(options), X, { device })), ragged, JSON.stringify(options));
+      assert.deepEqual(withoutCounts(await runLayer(layer(options), X, { device })), ragged, JSON.stringify(options));
     }
   });
 
@@ -53,9 +53,9 @@ test('einsum and dense agree with ragged', async () => {
   for (const capacity of ['dropless', 0.6] as const) {
     for (const router of [undefined, new ExpertChoiceRouter({ dModel: 12, experts: 5 })]) {
       const own = { capacity, ...(router && { router }) };
-      const ragged = await runLayer(layer(own), X, { device: compiled });
+      const ragged = await runLayer(layer(own), X, { device: compiledDevice });
       for (const dispatch of ['einsum', 'dense', 'padded'] as const)
-        close(await runLayer(layer({ ...own, dispatch }), X, { device: compiled }), ragged);
+        close(await runLayer(layer({ ...own, dispatch }), X, { device: compiledDevice }), ragged);
     }
   }
 });
@@ -88,7 +88,7 @@ test('a layer with its experts in another order gives the same results', async (
   const order = [3, 0, 4, 1, 2],
     bank = layer(),
     other = layer(),
-    plain = await runLayer(bank, X, { device: compiled });
+    plain = await runLayer(bank, X, { device: compiledDevice });
   const start = (name: string, p: Parameter): Float32Array =>
     Float32Array.from({ length: p.size }, (_, i) => Math.sin(i * 0.7 + name.length));
   const parameters = {
@@ -109,8 +109,8 @@ test('a layer with its experts in another order gives the same results', async (
         : v.map((_, i) => v[order[Math.floor(i / size)] * size + (i % size)]);
   }
   const [a, b] = [
-    await runLayer(bank, X, { device: compiled, values }),
-    await runLayer(other, X, { device: compiled, values: moved }),
+    await runLayer(bank, X, { device: compiledDevice, values }),
+    await runLayer(other, X, { device: compiledDevice, values: moved }),
   ];
   close(b, a, ['y', 'total', 'grad/x']);
   assert.deepEqual(
@@ -127,7 +127,7 @@ test('modules of different widths: all dispatches agree, and devices with the re
   assert.ok(expected['stat:/dropped'].some((n) => n > 0));
   for (const device of devices) close(await runLayer(make({}), X, { device }), expected);
   for (const dispatch of ['padded', 'einsum', 'dense'] as const)
-    close(await runLayer(make({ dispatch }), X, { device: compiled }), expected);
+    close(await runLayer(make({ dispatch }), X, { device: compiledDevice }), expected);
 });
 
 test('a layer with one expert equals a dense network', async () => {
@@ -139,7 +139,10 @@ test('a layer with one expert equals a dense network', async () => {
       return 'batched' in this.experts ? reshape(this.experts.batched(reshape(x, [1, ...X])), [...X]) : x;
     }
   }
-  const [a, b] = [await runLayer(moe, X, { device: compiled }), await runLayer(new Dense(), X, { device: compiled })];
+  const [a, b] = [
+    await runLayer(moe, X, { device: compiledDevice }),
+    await runLayer(new Dense(), X, { device: compiledDevice }),
+  ];
   for (const name of ['y', 'grad/x', 'grad/experts.w1', 'grad/experts.w2', 'grad/experts.b1', 'grad/experts.b2'])
     assert.deepEqual(a[name], b[name], name);
 });

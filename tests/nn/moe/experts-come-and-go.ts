@@ -21,7 +21,7 @@ export const batch = (step: number, tokens = T): Batch => ({
 });
 
 /** A session after four training steps, so that it has moments. */
-export async function trained(
+export async function trainedSession(
   moe: MoE,
   device: DeviceName,
   optimizer: Optimizer = adamW({ lr: 0.02 }),
@@ -32,7 +32,7 @@ export async function trained(
 }
 
 /** Applies what `alter` writes on a draft of the layer; returns a function that takes back values and knobs. */
-export function now(session: Session, alter: (moe: MoE) => void): () => void {
+export function changeNow(session: Session, alter: (moe: MoE) => void): () => void {
   const knobs = new Knobs(session.named),
     draft = draftOf(session.model as MoE);
   alter(draft.model);
@@ -53,7 +53,7 @@ export const output = async (session: Session, step = 9): Promise<number[]> =>
   Array.from((await session.forward(batch(step))).output.data, Number);
 
 /** The values of a state at index e of an axis. */
-export function partOf(session: Session, name: string, e: number, axis = 0): number[] {
+export function valuesAt(session: Session, name: string, e: number, axis = 0): number[] {
   const { data, shape } = session.executor.getState(name),
     inner = shape.slice(axis + 1).reduce((n, d) => n * d, 1);
   return Array.from(data, Number).filter((_, i) => Math.floor(i / inner) % shape[axis] === e);

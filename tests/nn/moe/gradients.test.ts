@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import type { TypedArray } from '../../../src/base/dtype.ts';
 import { MoE } from '../../../src/nn/moe/moe.ts';
 import type { Priority } from '../../../src/nn/moe/routing.ts';
-import { compiled, difference, layerGraph, normals, runLayer, startOf } from './layer.ts';
+import { compiledDevice, difference, layerGraph, normals, runLayer, initialStates } from './layer.ts';
 
 const T = 14,
   D = 5,
@@ -104,12 +104,12 @@ for (const k of [1, 2, 3, 4]) {
       };
       const x = [T, D],
         got = await runLayer(layer, x, { values }),
-        on = await runLayer(layer, x, { values, device: compiled });
+        on = await runLayer(layer, x, { values, device: compiledDevice });
       assert.ok(
         got['stat:/dropped'].some((n) => n > 0),
         'some choices are dropped',
       );
-      const start = startOf(layer, layerGraph(layer, x), { values }),
+      const start = initialStates(layer, layerGraph(layer, x), { values }),
         point: Values = Object.fromEntries(Object.entries(start).map(([n, v]) => [n, Float64Array.from(v)]));
       const part = Float64Array.from(normals('part', T * D)),
         f = (): number => bruteForce(point, part, k, Math.ceil((0.75 * T * k) / E), priority);
@@ -128,7 +128,7 @@ for (const k of [1, 2, 3, 4]) {
           difference(got[`grad/${name}`], expected) < 1e-6,
           `${name}: ${difference(got[`grad/${name}`], expected)}`,
         );
-        assert.ok(difference(on[`grad/${name}`], expected) < 1e-4, `${name} on ${compiled}`);
+        assert.ok(difference(on[`grad/${name}`], expected) < 1e-4, `${name} on ${compiledDevice}`);
       }
     });
   }

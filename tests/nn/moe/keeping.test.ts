@@ -81,32 +81,33 @@ for (const device of all) {
 }
 
 /**
- * A layer that is used twice. `outer`: both uses are within a recomputed part. `taken`: the output contains a
+ * A layer that is used twice. `outer`: both uses are within a recomputed part. `withGradient`: the output contains a
  * gradient.
  */
 class Nested implements Layer {
   readonly moe: MoE;
   readonly dropout = new Dropout(0.3);
   readonly outer: boolean;
-  readonly taken: boolean;
-  constructor(outer: boolean, taken: boolean, options: Partial<MoEOptions>) {
+  readonly withGradient: boolean;
+  constructor(outer: boolean, withGradient: boolean, options: Partial<MoEOptions>) {
     this.moe = make({ bias: true, ...options });
     this.outer = outer;
-    this.taken = taken;
+    this.withGradient = withGradient;
   }
   #twice(x: Tensor): Tensor {
     return call(this.moe, call(this.dropout, add(call(this.moe, x), x)));
   }
   forward(x: Tensor): Tensor {
     const y = this.outer ? traceOf(x).recomputed(() => this.#twice(x)) : this.#twice(x);
-    if (!this.taken || !(this.moe.experts instanceof ExpertBank)) return y;
+    if (!this.withGradient || !(this.moe.experts instanceof ExpertBank)) return y;
     const [d] = grad(sum(mul(y, y)), [use(x, this.moe.experts.w2)]);
     return add(y, sum(mul(d, d)));
   }
 }
 
 const nested = [{}, { recompute: true }, { chunks: 3 }, { chunks: 2, capacity: 0.5, overflow: 'spill' }] as const;
-const apart = (r: Numbers): Numbers => Object.fromEntries(Object.entries(r).filter(([n]) => !n.includes('spilled')));
+const withoutSpilled = (r: Numbers): Numbers =>
+  Object.fromEntries(Object.entries(r).filter(([n]) => !n.includes('spilled')));
 
 for (const device of all) {
   test(`${device}: recomputed parts within recomputed parts, around a layer that is used twice`, async () => {
@@ -114,7 +115,7 @@ for (const device of all) {
     for (const outer of [false, true])
       for (const how of nested) {
         assert.deepEqual(
-          apart(await runLayer(new Nested(outer, false, how), [150, 6], { device })),
+          withoutSpilled(await runLayer(new Nested(outer, false, how), [150, 6], { device })),
           plain,
           JSON.stringify({ outer, how }),
         );

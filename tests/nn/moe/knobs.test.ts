@@ -13,7 +13,7 @@ import { compile } from '../../../src/session/node.ts';
 import { NonFiniteError } from '../../../src/session/step.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { call } from '../../../src/trace/trace.ts';
-import { compiled, layerGraph, normals } from './layer.ts';
+import { compiledDevice, layerGraph, normals } from './layer.ts';
 import { fingerprint, noCompiler } from '../../support/toy.ts';
 import { anyMoE } from '../../support/moe.ts';
 
@@ -115,7 +115,7 @@ for (const dispatch of ['ragged', 'padded'] as const) {
   }
 }
 
-const skip = compiled !== 'native' && noCompiler;
+const skip = compiledDevice !== 'native' && noCompiler;
 const batch = (step: number) => ({
   x: hostTensor('float32', [32, 8], normals(`x${step}`, 256)),
   y: hostTensor('float32', [32, 8], normals(`y${step}`, 256)),

@@ -36,7 +36,7 @@ export interface Options {
 
 /** Names of the compiled devices that can run here. */
 export const devices: readonly DeviceName[] = (await findToolchain()) ? ['native', 'wasm'] : ['wasm'];
-export const compiled: DeviceName = devices[0];
+export const compiledDevice: DeviceName = devices[0];
 
 export const normals = (name: string, n: number, scale = 1): Float32Array => {
   const s = new Stream(5, name);
@@ -76,7 +76,7 @@ export function layerGraph(layer: Layer, x: readonly number[], { training = true
  * Values of all states before the step: random x, initial parameters, 0 for other states. `values` replaces them by
  * name.
  */
-export function startOf(layer: Layer, graph: Graph, { values = {} }: Options): Record<string, TypedArray> {
+export function initialStates(layer: Layer, graph: Graph, { values = {} }: Options): Record<string, TypedArray> {
   const { parameters } = nameParameters(layer);
   return Object.fromEntries(
     graph.inputs
@@ -102,7 +102,7 @@ export async function runLayer(layer: Layer, x: readonly number[], options: Opti
   const { device = 'reference', step = 0 } = options,
     graph = layerGraph(layer, x, options);
   const inputs = { seed: Uint32Array.of(11), step: Uint32Array.of(step) },
-    start = startOf(layer, graph, options);
+    start = initialStates(layer, graph, options);
   const numbers = (found: Record<string, { data: TypedArray }>, states: (name: string) => TypedArray): Numbers => ({
     ...Object.fromEntries(Object.entries(found).map(([name, t]) => [name, Array.from(t.data)])),
     ...Object.fromEntries(

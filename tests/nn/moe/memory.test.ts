@@ -71,7 +71,7 @@ function batchOf(samples: ArrayLike<number>, ids: ArrayLike<number> | null = sam
   };
 }
 /** The batch of this step. The order of samples changes from epoch to epoch. */
-const at = (step: number): Batch => {
+const batchAt = (step: number): Batch => {
   const per = SAMPLES / SIZE,
     epoch = Math.floor(step / per),
     turn = [1, 5, 7, 11, 13][epoch % 5];
@@ -91,12 +91,12 @@ const open = (
     say: () => undefined,
     ...options,
   });
-interface Told {
+interface Reported {
   readonly losses: number[];
   readonly agreement: (readonly [agreed: number, compared: number])[];
 }
-async function run(session: Session, steps: number, batch = at): Promise<Told> {
-  const told: Told = { losses: [], agreement: [] };
+async function run(session: Session, steps: number, batch = batchAt): Promise<Reported> {
+  const told: Reported = { losses: [], agreement: [] };
   for (let i = 0; i < steps; i++) {
     const { loss, gradNorm, stats } = await session.step(batch(session.steps)),
       counts = stats['moe/agreement']?.data;
@@ -218,7 +218,7 @@ test('a capacity changed by resizing the graph gives the results of a newly trac
     for (const capacity of [1, 1.5, 0.5, [1, 2, 0.5, 1, 1, 1]]) {
       model.moe.capacity = capacity;
       for (let i = 0; i < 4; i++) {
-        const { loss, stats } = await session.step(at(session.steps));
+        const { loss, stats } = await session.step(batchAt(session.steps));
         losses.push(loss);
         loads.push(['load', 'dropped', 'agreement'].flatMap((name) => Array.from(stats[`moe/${name}`].data, Number)));
       }
@@ -253,7 +253,7 @@ test('watched: agreement ignores the order of choices; the memory holds the live
   const remembered = new Map<number, number[]>();
   let changed = 0;
   for (let i = 0; i < 12; i++) {
-    const batch = at(i),
+    const batch = batchAt(i),
       live = liveChoices(session),
       ids = [...(batch.ids ?? [])];
     let agreed = 0,
@@ -283,7 +283,7 @@ test('cached: loads follow from remembered choices; one sample in four is audite
   await run(session, SAMPLES / SIZE);
   let refreshed = 0;
   for (let i = SAMPLES / SIZE; i < 18; i++) {
-    const batch = at(i),
+    const batch = batchAt(i),
       ids = [...(batch.ids ?? [])],
       before = await session.assignments('moe'),
       live = liveChoices(session),
@@ -328,7 +328,7 @@ test('cached: a pruned expert gets no token; only samples that remembered this e
       base,
       split ? { does: 'split', expert: 2, into: EXPERTS - 1 } : { does: 'prune', expert: 2 },
     );
-    const batch = at(SAMPLES / SIZE),
+    const batch = batchAt(SAMPLES / SIZE),
       ids = [...(batch.ids ?? [])],
       { stats } = await session.step(batch),
       load = Array.from(stats['moe/load'].data, Number),
@@ -562,7 +562,7 @@ test('evaluation uses the live gate and keeps the memory; a batch without ids is
       .map(({ name, read }) => ({ name, value: read() })),
   );
   const before = await cached.assignments('moe');
-  assert.deepEqual((await cached.forward(at(1)))['loss'].data, (await live.forward(at(1)))['loss'].data);
+  assert.deepEqual((await cached.forward(batchAt(1)))['loss'].data, (await live.forward(batchAt(1)))['loss'].data);
   const { stats } = await cached.step(batchOf([0, 1, 2, 3, 4, 5, 6, 7], null)),
     plain = await live.step(batchOf([0, 1, 2, 3, 4, 5, 6, 7], null));
   assert.equal(stats['moe/agreement'], undefined);
@@ -610,7 +610,7 @@ test('routers, settings and batches whose choices cannot be remembered are refus
     }
   }
   await using deaf = await open(new Model({ router: new Deaf(of), routing: 'watched' }));
-  await assert.rejects(deaf.step(at(0)), /its router chose experts without calling `pick`/);
+  await assert.rejects(deaf.step(batchAt(0)), /its router chose experts without calling `pick`/);
   class Twice {
     readonly moe = new Model({ routing: 'watched' }).moe;
     forward(x: Tensor): Tensor {
@@ -624,7 +624,7 @@ test('routers, settings and batches whose choices cannot be remembered are refus
     threads: 1,
     memory: 256e6,
   });
-  await assert.rejects(twice.step(at(0)), /moe: the layer is called twice in a step/);
+  await assert.rejects(twice.step(batchAt(0)), /moe: the layer is called twice in a step/);
   await using session = await open(new Model({ routing: 'watched' }));
   for (const ids of [Int32Array.of(1), Int32Array.of(0, -1), [0, 1] as never])
     await assert.rejects(session.step({ ...batchOf([0, 1]), ids }), /the batch's ids must be/);

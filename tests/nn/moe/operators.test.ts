@@ -26,7 +26,7 @@ import { type Session } from '../../../src/session/session.ts';
 import { crossEntropy, meanSquaredError } from '../../../src/nn/loss.ts';
 import { adamW } from '../../../src/optim/adam.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
-import { compiled, difference, normals, runLayer } from './layer.ts';
+import { compiledDevice, difference, normals, runLayer } from './layer.ts';
 import { noCompiler, toyBatch } from '../../support/toy.ts';
 
 const D = 6,
@@ -62,7 +62,7 @@ test('groupBy and aggregate give the results of the layer, for every k', async (
           [T, D],
           { values: { 'router.weight': normals('r', 3 * D) } },
         );
-      for (const device of ['reference', compiled] as const) {
+      for (const device of ['reference', compiledDevice] as const) {
         const got = await runLayer(hand, [T, D], { device, values: { 'router.weight': normals('r', 3 * D) } });
         // The total is a sum of hundreds of positive and negative numbers, so its relative error is larger.
         for (const name of Object.keys(got))
@@ -143,7 +143,7 @@ test('aggregateSpec: each expert learns from its own error, the gate from softma
       'the loss of the gate has no gradient to the experts',
     );
     assert.ok(gate['grad/gate'].some((g) => Math.abs(g) > 1e-3));
-    const on = await runLayer(new Special(capacity, true), [T, D], { device: compiled });
+    const on = await runLayer(new Special(capacity, true), [T, D], { device: compiledDevice });
     assert.ok(difference(on['grad/gate'], gate['grad/gate']) < 1e-4);
   }
 });

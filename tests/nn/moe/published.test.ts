@@ -113,7 +113,7 @@ const draw = (next: () => number, n: number, bound: number): Float32Array =>
   Float32Array.from({ length: n }, () => (2 * unit(next) - 1) * bound);
 
 /** The transpose of a [rows, columns] matrix. */
-function turned(w: Float32Array, rows: number, columns: number): Float32Array {
+function transposed(w: Float32Array, rows: number, columns: number): Float32Array {
   const out = new Float32Array(w.length);
   for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[c * rows + r] = w[r * columns + c];
   return out;
@@ -191,9 +191,9 @@ for (const [experts, k] of [
         bound = 1 / Math.sqrt(D),
         parts: Record<string, Float32Array[]> = { w1: [], b1: [], w2: [], b2: [] };
       for (let e = 0; e < experts; e++) {
-        parts['w1'].push(turned(draw(next, D * D, bound), D, D));
+        parts['w1'].push(transposed(draw(next, D * D, bound), D, D));
         parts['b1'].push(draw(next, D, bound));
-        parts['w2'].push(turned(draw(next, D * D, bound), D, D));
+        parts['w2'].push(transposed(draw(next, D * D, bound), D, D));
         parts['b2'].push(draw(next, D, bound));
       }
       const joined = (list: readonly Float32Array[]): Float32Array => {
@@ -203,7 +203,7 @@ for (const [experts, k] of [
         });
         return all;
       };
-      const gate = turned(draw(mersenne(1), experts * D, bound), experts, D);
+      const gate = transposed(draw(mersenne(1), experts * D, bound), experts, D);
       const start = (name: string, shape: number[], data: Float32Array) => ({
         name: `moe.${name}`,
         value: hostTensor('float32', shape, data),

@@ -14,7 +14,7 @@ import { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter } from '../.
 import { sgd } from '../../../src/optim/sgd.ts';
 import { compile } from '../../../src/session/node.ts';
 import { traceOf } from '../../../src/trace/trace.ts';
-import { compiled, difference, normals, runLayer, type Numbers, type Options } from './layer.ts';
+import { compiledDevice, difference, normals, runLayer, type Numbers, type Options } from './layer.ts';
 import { anyMoE } from '../../support/moe.ts';
 
 const D = 6;
@@ -53,7 +53,7 @@ const rows = (flat: readonly number[], width: number): number[][] =>
   Array.from({ length: flat.length / width }, (_, i) => flat.slice(i * width, (i + 1) * width));
 
 for (const [name, make] of Object.entries(ROUTERS)) {
-  test(`${name}: 1, 2, 7, 64 and 512 experts, k up to 4, in the reference and on ${compiled}`, async () => {
+  test(`${name}: 1, 2, 7, 64 and 512 experts, k up to 4, in the reference and on ${compiledDevice}`, async () => {
     for (const [experts, k, tokens] of [
       [1, 1, 1],
       [2, 2, 5],
@@ -71,7 +71,7 @@ for (const [name, make] of Object.entries(ROUTERS)) {
           capacity: name === 'expert choice' ? 1 : 'dropless',
         });
       const expected = await runLayer(layer(), [tokens, D]),
-        got = await runLayer(layer(), [tokens, D], { device: compiled });
+        got = await runLayer(layer(), [tokens, D], { device: compiledDevice });
       for (const key of Object.keys(expected))
         assert.ok(
           difference(got[key], expected[key]) < 1e-4,

@@ -8,7 +8,7 @@ import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import type { Router } from '../../../src/nn/moe/router.ts';
 import { SigmoidRouter, TopKRouter } from '../../../src/nn/moe/routers.ts';
 import { readSlots, type SlotsValue } from '../../../src/nn/moe/slots.ts';
-import { compiled, devices, difference, layerGraph, normals, runLayer, startOf } from './layer.ts';
+import { compiledDevice, devices, difference, layerGraph, normals, runLayer, initialStates } from './layer.ts';
 
 const T = 14,
   D = 5,
@@ -28,7 +28,7 @@ type Kind = 'normalised' | 'raw' | 'after' | 'sigmoid';
  * The slots that token t may choose: of each family the slot with the best score. Of equal scores, even tokens get the
  * first slot and odd tokens the last.
  */
-function open(score: Float64Array, t: number): boolean[] {
+function eligible(score: Float64Array, t: number): boolean[] {
   return families.map((family, e) => {
     if (family === null) return false;
     const own = [...families.keys()].filter((i) => families[i] === family),
@@ -64,7 +64,7 @@ function bruteForce(v: Values, part: Float64Array, k: number, kind: Kind, factor
     const logits = Float64Array.from({ length: E }, (_, e) => product(x, t, D, v['router.weight'], e, E)),
       sigmoids = logits.map((l) => 1 / (1 + Math.exp(-l)));
     const score = kind === 'sigmoid' ? sigmoids.map((s, e) => s + v['router.bias'][e]) : logits,
-      may = open(score, t);
+      may = eligible(score, t);
     const lse = Math.log(logits.reduce((s, l, e) => s + (may[e] ? Math.exp(l) : 0), 0)),
       all = sigmoids.reduce((s, p, e) => s + (may[e] ? p : 0), 0);
     const gate = kind === 'sigmoid' ? sigmoids : logits.map((l) => Math.exp(l - lse)),
@@ -127,8 +127,8 @@ const layer = (options: Partial<MoEOptions>): MoE => {
  * Initial values where slot 3 is a fresh copy of expert 1: their scores are equal, and high where the score of 6 is
  * low.
  */
-function copied(layerOf: MoE): Record<string, TypedArray> {
-  const start = startOf(layerOf, layerGraph(layerOf, [T, D]), {}),
+function withFreshCopy(layerOf: MoE): Record<string, TypedArray> {
+  const start = initialStates(layerOf, layerGraph(layerOf, [T, D]), {}),
     w = start['router.weight'].slice();
   for (let d = 0; d < D; d++) w[d * E + 3] = w[d * E + 1] = -1.5 * Number(w[d * E + 6]);
   return {
@@ -143,11 +143,11 @@ for (const kind of ['normalised', 'raw', 'after', 'sigmoid'] as const) {
       const room = factor === null ? 'dropless' : `capacity ${factor}`;
       test(`${kind}, top-${k}, ${room}: results and gradients against brute force`, async () => {
         const moe = layer({ topK: k, router: routers[kind](), capacity: factor ?? 'dropless' }),
-          values = copied(moe),
+          values = withFreshCopy(moe),
           x = [T, D];
         const got = await runLayer(moe, x, { values }),
-          on = k === 2 ? await runLayer(moe, x, { values, device: compiled }) : got,
-          start = startOf(moe, layerGraph(moe, x), { values });
+          on = k === 2 ? await runLayer(moe, x, { values, device: compiledDevice }) : got,
+          start = initialStates(moe, layerGraph(moe, x), { values });
         const point: Values = Object.fromEntries(Object.entries(start).map(([n, v]) => [n, Float64Array.from(v)])),
           part = Float64Array.from(normals('part', T * D));
         const f = (): number => bruteForce(point, part, k, kind, factor);
@@ -179,7 +179,7 @@ for (const kind of ['normalised', 'raw', 'after', 'sigmoid'] as const) {
             difference(smooth(got[`grad/${name}`]), smooth(expected)) < 1e-6,
             `${name}: ${difference(smooth(got[`grad/${name}`]), smooth(expected))}`,
           );
-          assert.ok(difference(on[`grad/${name}`], got[`grad/${name}`]) < 1e-4, `${name} on ${compiled}`);
+          assert.ok(difference(on[`grad/${name}`], got[`grad/${name}`]) < 1e-4, `${name} on ${compiledDevice}`);
         }
       });
     }
@@ -191,7 +191,7 @@ test('gradients to all columns of the router, without equal columns', async () =
     const moe = layer({ topK: 2, router: routers[kind]() }),
       x = [T, D],
       got = await runLayer(moe, x),
-      start = startOf(moe, layerGraph(moe, x), {});
+      start = initialStates(moe, layerGraph(moe, x), {});
     const point: Values = Object.fromEntries(Object.entries(start).map(([n, v]) => [n, Float64Array.from(v)])),
       part = Float64Array.from(normals('part', T * D)),
       w = point['router.weight'];
@@ -216,7 +216,7 @@ for (const device of devices) {
     const x = [T, D],
       run = async (options: Partial<MoEOptions>) => {
         const moe = layer(options);
-        return runLayer(moe, x, { values: copied(moe), device });
+        return runLayer(moe, x, { values: withFreshCopy(moe), device });
       };
     const bits = (a: Record<string, number[]>, b: Record<string, number[]>): void => {
       for (const key of Object.keys(a)) if (!key.endsWith('spilled')) assert.deepEqual(b[key], a[key], key);
@@ -254,7 +254,7 @@ test('free slots and copies with modules as experts, within and beyond capacity'
       ...options,
     });
     moe.slots = SLOTS;
-    return runLayer(moe, [T, D], { device: compiled });
+    return runLayer(moe, [T, D], { device: compiledDevice });
   };
   const dropless = await run({}),
     dense = await run({ dispatch: 'dense' });

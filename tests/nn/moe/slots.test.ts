@@ -20,7 +20,7 @@ import { Knobs } from '../../../src/trace/knobs.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { initialValue } from '../../../src/trace/parameter.ts';
 import { fingerprint } from '../../support/toy.ts';
-import { batch, D, now, output, partOf, T, trained } from './experts-come-and-go.ts';
+import { batch, D, changeNow, output, valuesAt, T, trainedSession } from './experts-come-and-go.ts';
 import { devices, difference, layerGraph, normals, runLayer } from './layer.ts';
 import { anyMoE } from '../../support/moe.ts';
 
@@ -165,14 +165,14 @@ for (const device of ['reference', ...devices] as const) {
   for (const [name, router] of Object.entries(routers)) {
     test(`${device}, ${name}: a split copies moments and keeps outputs; training makes the copies differ`, async () => {
       for (const topK of [1, 2, 3]) {
-        await using session = await trained(
+        await using session = await trainedSession(
           layer({ active: 4, topK, router: router(6), losses: { balance: 0.1, z: 0.01 } }),
           device,
         );
         const moe = session.model as MoE,
           before = await output(session),
           tolerance = device === 'reference' ? 1e-12 : 1e-5;
-        now(session, (m) => {
+        changeNow(session, (m) => {
           splitExpert(m, 1);
         });
         assert.ok(
@@ -186,9 +186,9 @@ for (const device of ['reference', ...devices] as const) {
             .filter((n) => !n.includes('sum/')),
           axis = (n: string): number => (n.endsWith('router.weight') ? 1 : 0);
         assert.ok(names.length >= 15 && names.some((n) => n.startsWith('optim/v/')));
-        for (const n of names) assert.deepEqual(partOf(session, n, 4, axis(n)), partOf(session, n, 1, axis(n)), n);
+        for (const n of names) assert.deepEqual(valuesAt(session, n, 4, axis(n)), valuesAt(session, n, 1, axis(n)), n);
         // Another copy of the same expert: a token chooses at most one of the three.
-        now(session, (m) => {
+        changeNow(session, (m) => {
           splitExpert(m, 4, 5);
         });
         assert.ok(difference(await output(session), before) < tolerance, `top-${topK}, again`);
@@ -198,8 +198,8 @@ for (const device of ['reference', ...devices] as const) {
             load[e] += n;
           });
         assert.ok(load.every((n) => n > 0) && load.reduce((a, b) => a + b) === 36 * T * topK, load.join());
-        assert.notDeepEqual(partOf(session, 'experts.w1', 4), partOf(session, 'experts.w1', 1));
-        assert.notDeepEqual(partOf(session, 'router.weight', 5, 1), partOf(session, 'router.weight', 4, 1));
+        assert.notDeepEqual(valuesAt(session, 'experts.w1', 4), valuesAt(session, 'experts.w1', 1));
+        assert.notDeepEqual(valuesAt(session, 'router.weight', 5, 1), valuesAt(session, 'router.weight', 4, 1));
       }
     });
   }
@@ -207,10 +207,10 @@ for (const device of ['reference', ...devices] as const) {
 
 test("a token chooses at most one slot of a family; the token's number decides ties", async () => {
   // The rate is 0, so that copies stay equal.
-  await using session = await trained(layer({ active: 4, topK: 3 }), 'reference', sgd({ lr: 0 }));
+  await using session = await trainedSession(layer({ active: 4, topK: 3 }), 'reference', sgd({ lr: 0 }));
   const count = async (): Promise<number[]> => Array.from((await session.step(batch(9))).stats['/load'].data, Number),
     own = await count();
-  now(session, (m) => {
+  changeNow(session, (m) => {
     splitExpert(m, 0);
     splitExpert(m, 0);
   });
@@ -225,34 +225,34 @@ test("a token chooses at most one slot of a family; the token's number decides t
 
 for (const device of ['reference', ...devices] as const) {
   test(`${device}: a merge gives weighted means, also of moments; merging a copy back restores outputs`, async () => {
-    await using session = await trained(layer(), device);
+    await using session = await trainedSession(layer(), device);
     const names = session.states().map((s) => s.name),
       axis = (n: string): number => (n.endsWith('router.weight') ? 1 : 0);
-    const before = new Map(names.map((n) => [n, [2, 5].map((e) => partOf(session, n, e, axis(n)))]));
-    const back = now(session, (m) => {
+    const before = new Map(names.map((n) => [n, [2, 5].map((e) => valuesAt(session, n, e, axis(n)))]));
+    const back = changeNow(session, (m) => {
       mergeExperts(m, 2, 5, 0.25);
     });
     for (const n of names) {
-      const [[a, b], got] = [before.get(n) ?? [], partOf(session, n, 2, axis(n))],
+      const [[a, b], got] = [before.get(n) ?? [], valuesAt(session, n, 2, axis(n))],
         mean = a.map((v, i) => 0.75 * v + 0.25 * b[i]);
       assert.ok(difference(got, mean) < (device === 'reference' ? 1e-15 : 1e-7), n);
-      assert.deepEqual(partOf(session, n, 5, axis(n)), b, 'a free slot keeps its values');
+      assert.deepEqual(valuesAt(session, n, 5, axis(n)), b, 'a free slot keeps its values');
     }
     back();
     const was = await output(session),
       kept = fingerprint(session);
-    now(session, (m) => {
+    changeNow(session, (m) => {
       pruneExpert(m, 4);
     });
     const without = await output(session);
-    now(session, (m) => {
+    changeNow(session, (m) => {
       splitExpert(m, 0);
     });
-    now(session, (m) => {
+    changeNow(session, (m) => {
       mergeExperts(m, 4, 0, 1 / 3);
     });
     assert.ok(difference(await output(session), without) < (device === 'reference' ? 1e-12 : 1e-5));
-    now(session, (m) => {
+    changeNow(session, (m) => {
       splitExpert(m, 4);
       mergeExperts(m, 0, 4, 0.9);
     });
@@ -316,8 +316,11 @@ for (const [name, router] of Object.entries(routers)) {
 
 test('modules as experts: a copy needs equal shapes, otherwise an error names them', async () => {
   const experts = [new MLP([D, 8, D]), new MLP([D, 8, D]), new Linear(D, D), new MLP([D, 9, D])];
-  await using session = await trained(new MoE({ dModel: D, experts, topK: 2, active: 4, balance: 0.1 }), 'reference');
-  now(session, (m) => {
+  await using session = await trainedSession(
+    new MoE({ dModel: D, experts, topK: 2, active: 4, balance: 0.1 }),
+    'reference',
+  );
+  changeNow(session, (m) => {
     pruneExpert(m, 1);
   });
   const before = await output(session),
@@ -328,13 +331,13 @@ test('modules as experts: a copy needs equal shapes, otherwise an error names th
   ] as const)
     assert.throws(
       () =>
-        now(session, (m) => {
+        changeNow(session, (m) => {
           splitExpert(m, from);
         }),
       what,
     );
   assert.deepEqual(fingerprint(session), states);
-  now(session, (m) => {
+  changeNow(session, (m) => {
     splitExpert(m, 0);
   });
   assert.ok(difference(await output(session), before) < 1e-12);
@@ -345,11 +348,11 @@ test('modules as experts: a copy needs equal shapes, otherwise an error names th
 });
 
 test('compactExperts: a checkpoint without the free slots computes the same', async () => {
-  await using session = await trained(
+  await using session = await trainedSession(
     layer({ active: 5, router: new SigmoidRouter({ dModel: D, experts: 6, biasRate: 0.05 }) }),
     'reference',
   );
-  now(session, (m) => {
+  changeNow(session, (m) => {
     pruneExpert(m, 1);
   });
   // The layer is the whole model, so its path is empty. compactExperts needs a path: `moe` is added to the names.
@@ -368,7 +371,7 @@ test('compactExperts: a checkpoint without the free slots computes the same', as
     ],
     [4, [D, 4], [4]],
   );
-  await using other = await trained(
+  await using other = await trainedSession(
     layer({ experts: 4, router: new SigmoidRouter({ dModel: D, experts: 4, biasRate: 0.05 }) }),
     'reference',
   );
@@ -377,7 +380,7 @@ test('compactExperts: a checkpoint without the free slots computes the same', as
     [...compact].map(([name, value]) => ({ name: name.replace('moe.', ''), value })),
   );
   assert.ok(difference(await output(other), await output(session)) < 1e-12);
-  now(session, (m) => {
+  changeNow(session, (m) => {
     splitExpert(m, 0);
   });
   assert.throws(
@@ -408,8 +411,12 @@ test('which slots hold an expert is data: other slots run the same kernels', () 
 });
 
 test('eager optimisers do not change a free slot either', async () => {
-  const plain = await trained(layer({ active: 4 }), 'reference', sgd({ lr: 0.05, momentum: 0.9, weightDecay: 0.1 })),
-    eager = await trained(
+  const plain = await trainedSession(
+      layer({ active: 4 }),
+      'reference',
+      sgd({ lr: 0.05, momentum: 0.9, weightDecay: 0.1 }),
+    ),
+    eager = await trainedSession(
       layer({ active: 4 }),
       'reference',
       sgd({ lr: 0.05, momentum: 0.9, weightDecay: 0.1, eager: true }),
@@ -421,7 +428,7 @@ test('eager optimisers do not change a free slot either', async () => {
     assert.ok(p);
     const inner = axis === 1 ? 1 : p.size / 6,
       start = Array.from(initialValue(p, name, 1)).filter((_, i) => Math.floor(i / inner) % 6 === 5);
-    assert.deepEqual(partOf(plain, name, 5, axis), start, `${name} has its initial values`);
+    assert.deepEqual(valuesAt(plain, name, 5, axis), start, `${name} has its initial values`);
   }
   await plain.close();
   await eager.close();

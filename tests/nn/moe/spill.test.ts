@@ -23,7 +23,7 @@ import type { Session } from '../../../src/session/session.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { call } from '../../../src/trace/trace.ts';
 import {
-  compiled,
+  compiledDevice,
   devices,
   difference,
   layerGraph,
@@ -38,7 +38,7 @@ import { fingerprint } from '../../support/toy.ts';
 
 const make = (options: Partial<MoEOptions> = {}): MoE =>
   anyMoE({ dModel: 6, experts: 5, topK: 2, hidden: 9, ...options });
-const without = (r: Numbers): Numbers =>
+const withoutSpilled = (r: Numbers): Numbers =>
   Object.fromEntries(Object.entries(r).filter(([name]) => name !== 'stat:/spilled'));
 
 /**
@@ -79,7 +79,7 @@ for (const device of devices) {
           [tokens, 6],
           options,
         );
-        assert.deepEqual(without(spill), plain);
+        assert.deepEqual(withoutSpilled(spill), plain);
         const caps = capacityRows(capacity, experts, tokens * topK) ?? [];
         assert.deepEqual(
           spill['stat:/spilled'],
@@ -102,7 +102,7 @@ for (const device of devices) {
             [plain['stat:/load'][0], spill['stat:/spilled'][0]],
             [700, 700 - Math.ceil(capacity * 87.5)],
           );
-        assert.deepEqual(without(spill), plain);
+        assert.deepEqual(withoutSpilled(spill), plain);
       }
   });
 }
@@ -203,8 +203,8 @@ test('a layer that is used twice; gradients of gradients', async () => {
   const spill = { capacity: 0.3, overflow: 'spill' } as const,
     values = { x: normals('x', 200 * 6) };
   const [a, b] = [
-    await runLayer(new Twice({}), [200, 6], { device: compiled, training: true, values }),
-    await runLayer(new Twice(spill), [200, 6], { device: compiled, values }),
+    await runLayer(new Twice({}), [200, 6], { device: compiledDevice, training: true, values }),
+    await runLayer(new Twice(spill), [200, 6], { device: compiledDevice, values }),
   ];
   assert.ok(Object.keys(a).filter((n) => n.startsWith('grad/')).length > 4);
   for (const name of Object.keys(a).filter((n) => !n.startsWith('stat:'))) assert.deepEqual(b[name], a[name], name);
@@ -214,7 +214,7 @@ test('a layer that is used twice; gradients of gradients', async () => {
   ];
   for (const name of Object.keys(c).filter((n) => !n.startsWith('stat:')))
     assert.ok(difference(d[name], c[name]) < 1e-10, name);
-  const e = await runLayer(new Penalised(spill), [200, 6], { device: compiled, values });
+  const e = await runLayer(new Penalised(spill), [200, 6], { device: compiledDevice, values });
   for (const name of Object.keys(c).filter((n) => !n.startsWith('stat:')))
     assert.ok(difference(e[name], c[name]) < 1e-4, name);
 });
@@ -245,7 +245,7 @@ test('training has the bits of dropless, for any number of threads, eager or wit
       for (let i = 0; i < 4; i++) losses.push((await session.step(batch(i))).loss);
       return [losses, fingerprint(session)];
     };
-    const expected = await train({}, compiled, 2);
+    const expected = await train({}, compiledDevice, 2);
     for (const device of devices)
       for (const threads of [1, 2]) {
         assert.deepEqual(
@@ -254,7 +254,7 @@ test('training has the bits of dropless, for any number of threads, eager or wit
           `${device}, ${threads} threads`,
         );
       }
-    assert.deepEqual(await train({ capacity: 0, overflow: 'spill', dispatch: 'padded' }, compiled, 2), expected);
+    assert.deepEqual(await train({ capacity: 0, overflow: 'spill', dispatch: 'padded' }, compiledDevice, 2), expected);
   }
 });
 
@@ -270,7 +270,7 @@ test(
       await compile(make({ bias: true, ...options }), {
         loss: meanSquaredError,
         optimizer: adamW({ lr: 0.01 }),
-        device: compiled,
+        device: compiledDevice,
         threads: 2,
         events: (e) => {
           events.push(e);
