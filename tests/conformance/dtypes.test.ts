@@ -45,6 +45,11 @@ const elementwise = ({ op, name }: Family): boolean => {
 
 /** `plain`: values as the case draws them. `some`: one value in three is an extreme. `extreme`: all are extremes. */
 type Draw = 'plain' | 'some' | 'extreme';
+const DRAW_TITLES: Readonly<Record<Draw, string>> = {
+  plain: 'results and gradients',
+  some: 'some extremes',
+  extreme: 'extremes',
+};
 
 function retyped(
   c: Case,
@@ -171,42 +176,39 @@ test('float32 at its extremes: the same bits on all devices', async (t) => {
 for (const dtype of DTYPES) {
   for (const draw of dtype === 'float64' ? (['plain', 'some', 'extreme'] as const) : (['extreme'] as const)) {
     if (dtype === 'float32') continue; // the families themselves test it
-    test(
-      `${dtype}, ` + `${draw === 'plain' ? 'results and gradients' : draw === 'some' ? 'some extremes' : 'extremes'}`,
-      async (t) => {
-        const cases = all
-          .flatMap((f) =>
-            samples(f, times)
-              .filter(hasFloats)
-              .flatMap((c) => {
-                const counted = c.inputs.some((i) => i.shape.some((d) => typeof d === 'object'));
-                const rows = draw === 'plain' || !counted ? [null] : [0, 1, Infinity];
-                return rows.map((n) => ({
-                  name: title(f),
-                  c: retyped(c, dtype, draw, n, mustBeFinite(f, c), elementwise(f)),
-                }));
-              }),
-          )
-          .filter(({ c }) => accepted(c));
-        assert.ok(cases.length > 0);
-        t.diagnostic(`${cases.length} cases, ${new Set(cases.map((c) => c.name)).size} families, seed ${seed}`);
-        for (const entry of DEVICES) {
-          const reason = await entry.skip();
-          if (reason !== null) {
-            t.diagnostic(`without ${entry.name}: ${reason}`);
-            continue;
-          }
-          const device = await deviceOf(entry);
-          for (let at = 0; at < cases.length; at += CASES_PER_PROGRAM) {
-            await compareWithReference(
-              cases.slice(at, at + CASES_PER_PROGRAM),
-              seed + at,
-              device,
-              isFloat(dtype) && !isHalf(dtype) ? 1e-11 : 0,
-            );
-          }
+    test(`${dtype}, ${DRAW_TITLES[draw]}`, async (t) => {
+      const cases = all
+        .flatMap((f) =>
+          samples(f, times)
+            .filter(hasFloats)
+            .flatMap((c) => {
+              const counted = c.inputs.some((i) => i.shape.some((d) => typeof d === 'object'));
+              const rows = draw === 'plain' || !counted ? [null] : [0, 1, Infinity];
+              return rows.map((n) => ({
+                name: title(f),
+                c: retyped(c, dtype, draw, n, mustBeFinite(f, c), elementwise(f)),
+              }));
+            }),
+        )
+        .filter(({ c }) => accepted(c));
+      assert.ok(cases.length > 0);
+      t.diagnostic(`${cases.length} cases, ${new Set(cases.map((c) => c.name)).size} families, seed ${seed}`);
+      for (const entry of DEVICES) {
+        const reason = await entry.skip();
+        if (reason !== null) {
+          t.diagnostic(`without ${entry.name}: ${reason}`);
+          continue;
         }
-      },
-    );
+        const device = await deviceOf(entry);
+        for (let at = 0; at < cases.length; at += CASES_PER_PROGRAM) {
+          await compareWithReference(
+            cases.slice(at, at + CASES_PER_PROGRAM),
+            seed + at,
+            device,
+            isFloat(dtype) && !isHalf(dtype) ? 1e-11 : 0,
+          );
+        }
+      }
+    });
   }
 }

@@ -253,8 +253,8 @@ export function checkGradients(c: Case, seed: number, order: 1 | 2 = 1): void {
     must(
       error < 1e-6 + rounding / scale,
       () =>
-        `${o.name}: error ${error} against finite differences\n  got      ` +
-        `${show(got)}\n  expected ${show(differences)}\n${printGraph(built.graph)}`,
+        `${o.name}: error ${error} against finite differences\n` +
+        `  got      ${show(got)}\n  expected ${show(differences)}\n${printGraph(built.graph)}`,
     );
   }
 }
@@ -335,8 +335,8 @@ export async function checkDevices(
       must(
         exact ? error === 0 : error < 1e-4,
         () =>
-          `${name} on ${device}: error ${error}\n  got      ` +
-          `${show(got)}\n  expected ${show(expected)}\n${printGraph(graph)}`,
+          `${name} on ${device}: error ${error}\n` +
+          `  got      ${show(got)}\n  expected ${show(expected)}\n${printGraph(graph)}`,
       );
     }
     if (!sameBits.has(device)) continue;
@@ -433,8 +433,8 @@ export async function compareGraphsWithReference(
       must(
         error <= (isFloat(type.dtype) ? tolerance(type.dtype) : 0),
         () =>
-          `${name}, ${o.name} (${type.dtype}): ` +
-          `error ${error}\n  got      ${show(got)}\n  expected ${show(expected)}\n  from     ${Object.entries(data)
+          `${name}, ${o.name} (${type.dtype}): error ${error}\n` +
+          `  got      ${show(got)}\n  expected ${show(expected)}\n  from     ${Object.entries(data)
             .map(([n, v]) => `${n}: ${show(v)}`)
             .join('\n           ')}\n${printGraph(graph)}`,
       );

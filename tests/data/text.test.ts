@@ -308,10 +308,10 @@ test('a message counts the bytes that are in no window, if they are many', async
   await many.batches({ size: 2, context: 16 }).samples();
   await all(many.windows({ size: 1, context: 16 }));
   assert.deepEqual(said.splice(0), [
-    'training: 397 of 750 bytes are in no window (17 bytes, not across files): 30 ' +
-      'of 31 files are too short, the rest are ends of files',
-    'validation: 67 of 100 bytes are in no window (17 bytes, not across files): 30 of 31 files are too short, the ' +
-      'rest are ends of files',
+    'training: 397 of 750 bytes are in no window (17 bytes, not across files): ' +
+      '30 of 31 files are too short, the rest are ends of files',
+    'validation: 67 of 100 bytes are in no window (17 bytes, not across files): ' +
+      '30 of 31 files are too short, the rest are ends of files',
   ]);
   assert.equal((await many.counts(16)).unusedBytes, 464);
   const one = await of({ a: 100_007 });

@@ -300,10 +300,8 @@ test(
   async (t) => {
     const temporary = await folder(t);
     await chmod(temporary, 0o1777);
-    const code =
-      'import { KernelCache } from ' +
-      `${JSON.stringify(join(import.meta.dirname, '../../../src/device/native/cache.ts'))}; console.log(new ` +
-      'KernelCache(console.log).folder)';
+    const source = JSON.stringify(join(import.meta.dirname, '../../../src/device/native/cache.ts')),
+      code = `import { KernelCache } from ${source}; console.log(new KernelCache(console.log).folder)`;
     const folderOf = (uid: number): string => {
       const env = { PATH: process.env['PATH'], HOME: '/nonexistent', TMPDIR: temporary };
       const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', code], {

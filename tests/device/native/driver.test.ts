@@ -68,8 +68,9 @@ for (const cc of compilers) {
           assembly = join(folder, 'vector.s');
         writeFileSync(
           source,
-          `#include "${join(native, 'math.h')}"\nvoid row(float *restrict y, const float *restrict x) { for (int ` +
-            `l = 0; l < 16; l++) y[l] = dm_${name}f(x[l]); }\n`,
+          `#include "${join(native, 'math.h')}"\n` +
+            `void row(float *restrict y, const float *restrict x) ` +
+            `{ for (int l = 0; l < 16; l++) y[l] = dm_${name}f(x[l]); }\n`,
         );
         compile(cc, ['-S', source, '-o', assembly]);
         const text = readFileSync(assembly, 'utf8');

@@ -212,7 +212,7 @@ test('gradients to all columns of the router, without equal columns', async () =
 });
 
 for (const device of devices) {
-  test(`${device}: with free slots and copies, all dispatches and spill agree`, async () => {
+  test(`${device}, free slots and copies: ragged, padded and spill have equal bits, others agree`, async () => {
     const x = [T, D],
       run = async (options: Partial<MoEOptions>) => {
         const moe = layer(options);

@@ -20,7 +20,7 @@ import { Knobs } from '../../../src/trace/knobs.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { initialValue } from '../../../src/trace/parameter.ts';
 import { fingerprint } from '../../support/toy.ts';
-import { batch, D, changeNow, output, valuesAt, T, trainedSession } from './experts-come-and-go.ts';
+import { batch, D, changeNow, output, valuesAt, T, trainedSession } from './change-experts.ts';
 import { devices, difference, layerGraph, normals, runLayer } from './layer.ts';
 import { anyMoE } from '../../support/moe.ts';
 
