@@ -221,7 +221,7 @@ const quote = (name: string): string => JSON.stringify(name);
 
 const CUT = 'the file may be cut short or not a safetensors file at all; copy or download it again';
 
-/** An error "FILE is not a sound safetensors file: at byte N, expected ...". */
+/** An error "FILE is not a valid safetensors file: at byte N, expected ...". */
 export const broken = (
   where: string,
   offset: number,
@@ -229,7 +229,7 @@ export const broken = (
   hint = 'the file is damaged, or its writer made a mistake; copy or write it again',
   cause?: unknown,
 ): UserError =>
-  new UserError(`${where} is not a sound safetensors file: at byte ${offset}, expected ${expected}`, hint, cause);
+  new UserError(`${where} is not a valid safetensors file: at byte ${offset}, expected ${expected}`, hint, cause);
 
 /** The same error for a file that ends too early. */
 export const cutShort = (where: string, offset: number, expected: string): UserError =>

@@ -1,4 +1,5 @@
-// 16-bit floats: all 2^16 patterns of both types, and rounding of any number, against a rounding by its definition.
+// Tests 16-bit floats: all 2^16 bit patterns of both types, and rounding of any number, against the definition of
+// rounding.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -13,7 +14,7 @@ const FORMATS: readonly (readonly [HalfDType, number, number, number])[] = [
 ];
 const ALL = Uint16Array.from({ length: 65536 }, (_, i) => i);
 
-/** The value of a pattern by the definition of the format. */
+/** The value of a bit pattern, by the definition of the format. */
 function valueOf(bits: number, mantissa: number, least: number, greatest: number): number {
   const sign = bits & 0x8000 ? -1 : 1,
     exponent = (bits & 0x7fff) >> mantissa,
@@ -24,9 +25,11 @@ function valueOf(bits: number, mantissa: number, least: number, greatest: number
     : sign * (1 + fraction / 2 ** mantissa) * 2 ** (least + exponent - 1);
 }
 
-/** The pattern whose value is nearest to x, the even one of two: found among all by bisection. */
+/**
+ * The pattern whose value is nearest to x, or the even one of two equally near, found by bisection among all patterns.
+ */
 function nearest(x: number, values: readonly number[]): number {
-  const top = values.length; // that of infinity
+  const top = values.length; // the pattern of infinity
   const beyond = values[top - 1] + (values[top - 1] - values[top - 2]),
     at = (i: number): number => (i === top ? beyond : values[i]);
   let low = 0,
@@ -69,7 +72,8 @@ for (const [dtype, mantissa, least, greatest] of FORMATS) {
       fc.double({ noNaN: true }),
       fc.float({ noNaN: true }),
       fc.double({ min: -70000, max: 70000, noNaN: true }),
-      // Halfway between two neighbours, and next to that: rounding twice would be wrong there.
+      // Numbers halfway between two neighbours, and just beside: rounding twice (to float32 and then to 16 bits) would
+      // be wrong there.
       fc
         .tuple(fc.integer({ min: 0, max: positive.length - 2 }), fc.constantFrom(1, 1 + 2 ** -52, 1 - 2 ** -53, -1))
         .map(([i, f]) => f * (positive[i] + (positive[i + 1] - positive[i]) / 2)),

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { keepRecent } from '../../src/base/recent.ts';
 
-test('of so many things the one that was not used longest goes first', () => {
+test('a full cache drops the entry that was not used for the longest time', () => {
   const map = new Map<string, number>();
   for (const [i, key] of ['a', 'b', 'c', 'a', 'd', 'e'].entries()) assert.equal(keepRecent(map, key, i, 3), i);
   assert.deepEqual(

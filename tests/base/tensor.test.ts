@@ -1,4 +1,4 @@
-// Tensors on the host: what is taken without a copy, what is converted, and what is refused by name.
+// Tests host tensors: which data is used without a copy, which is converted, and which is refused.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -15,7 +15,7 @@ const refused = (dtype: DType, values: unknown, message: RegExp): void => {
   );
 };
 
-test('a typed array of the own kind is taken as it is, others are converted', () => {
+test('a typed array of the right kind is used without a copy, others are converted', () => {
   const own = Float32Array.of(1, 2);
   assert.equal(hostTensor('float32', [2], own).data, own);
   assert.deepEqual(hostTensor('float32', [2], Int8Array.of(-1, 2)).data, Float32Array.of(-1, 2));
@@ -37,7 +37,7 @@ test('a typed array of the own kind is taken as it is, others are converted', ()
   assert.deepEqual(hostTensor('float32', [0, 3], []).data, new Float32Array(0));
 });
 
-test('values that the dtype does not have are refused, the first one by its number', () => {
+test('values that the dtype does not have are refused; the error has the index of the first one', () => {
   refused('int32', [0, NaN], /element 1 of an int32 tensor is NaN/);
   refused('int32', [3e9], /element 0 of an int32 tensor is 3000000000/);
   refused('int32', [1.5], /element 0 of an int32 tensor is 1.5/);
@@ -77,7 +77,7 @@ test('values that the dtype does not have are refused, the first one by its numb
   }
 });
 
-test('lists in a list are named before their number', () => {
+test('for a nested list, the error says so before it checks the number of values', () => {
   assert.throws(
     () =>
       hostTensor('float32', [2, 2], [
@@ -113,7 +113,7 @@ test('a shape is a list of whole numbers of at least 0', () => {
   assert.throws(() => hostTensor('float64', [], []), /shape \[\] has 1 elements, got 0/);
 });
 
-test('what is not refused is the number itself, or the nearest float', () => {
+test('an accepted value is stored as it is, or as the nearest float', () => {
   const nearest: Partial<Record<DType, (x: number) => number>> = {
     float32: Math.fround,
     float64: (x) => x,

@@ -1,4 +1,4 @@
-// Lists that are shown in part, and paths in commands that are printed.
+// Tests lists that are shown in part, and paths in printed commands.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
@@ -14,7 +14,7 @@ test('a list that is shown in part says how many are left out', () => {
 
 const shell = spawnSync('sh', ['-c', 'true']).status === 0;
 
-test('a shell gives back any path that is printed in a command', { skip: !shell && 'needs a POSIX shell' }, () => {
+test('a shell reads any path in a printed command as it was', { skip: !shell && 'needs a POSIX shell' }, () => {
   const names = fc
     .array(
       fc.oneof(

@@ -1,5 +1,5 @@
-// dynamoe bench layer and memory: flags, the JSON they write, and how useful FLOPs are counted. Nothing here looks at
-// how long it took.
+// Tests dynamoe bench layer and memory: flags, the JSON that they write, and how useful FLOPs are counted. Measures no
+// times.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { capacityOf } from '../../src/cli/bench.ts';
@@ -37,7 +37,7 @@ const TINY: LayerWork = {
 const SIZES = ['--tokens', '64', '--d-model', '16', '--d-ff', '32', '--experts', '4', '--top-k', '2'];
 const quiet = { device: 'wasm', threads: 1, say: () => undefined } as const;
 
-test('one JSON object with every figure', async () => {
+test('bench layer writes one JSON object with all numbers', async () => {
   const { code, stdout, stderr } = await command(
     'bench',
     'layer',
@@ -80,7 +80,7 @@ test('one JSON object with every figure', async () => {
   assert.equal(r['tokens_per_s'], 64_000 / step['median']);
   assert.equal(r['useful_gflops'], (12 * 64 * 2 * 16 * 32) / step['median'] / 1e6);
   assert.ok(r['fma_peak_gflops'] === null || Number(r['fma_peak_gflops']) > 0);
-  // Weights and two moments of each are the least that it plans.
+  // The plan needs at least the weights and two moments of each.
   assert.ok(peak['planned'] > 3 * 4 * (4 * 2 * 16 * 32 + 16 * 4), stdout);
   assert.ok(
     peak['rss'] >= 0 && Number(r['compile_ms']) > 0 && Number.isFinite(r['loss']) && r['dropped'] === 0,
@@ -92,7 +92,7 @@ test('one JSON object with every figure', async () => {
   );
 });
 
-test('hidden values computed again, in chunks: less is planned, the loss has the same bits', async () => {
+test('recomputing hidden values, in chunks, plans less memory and gives the same bits of the loss', async () => {
   const run = async (...flags: string[]): Promise<{ planned: number; loss: number }> => {
     const { code, stdout, stderr } = await command(
       'bench',
@@ -136,7 +136,7 @@ test('hidden values computed again, in chunks: less is planned, the loss has the
   );
 });
 
-test('flags that do not fit are refused', async () => {
+test('flags that do not fit together are refused', async () => {
   for (const [pattern, ...flags] of [
     [/whole number/, '--tokens', '0'],
     [/Allowed choices/, '--dispatch', 'magic'],
@@ -174,12 +174,12 @@ test('useful FLOPs per row: 4 d ff forward, 12 d ff in training, SwiGLU 6 and 18
       const flops = program.steps
         .filter((s) => s.ops.some((op) => op.startsWith('grouped')))
         .reduce((n, s) => n + s.flops, 0);
-      assert.equal(flops, usefulFlops(work, 64 * 2), `${activation} ${pass}: no product is missing, none done twice`);
+      assert.equal(flops, usefulFlops(work, 64 * 2), `${activation} ${pass}: every product is counted once`);
     }
   }
 });
 
-test('a training step leaves the gradient to the input on the device, and trains', async () => {
+test('a training step computes the gradient of the input on the device, and trains', async () => {
   for (const eager of [false, true]) {
     const layer = await LayerBench.open({ ...TINY, eager }, quiet);
     try {
@@ -190,7 +190,7 @@ test('a training step leaves the gradient to the input on the device, and trains
       assert.ok(losses[4] < losses[0], losses.join());
       assert.ok(
         layer.executor.getState('x').data.every((v) => v !== 0),
-        'random input, no zeros',
+        'the input is random and has no zeros',
       );
     } finally {
       layer.close();
@@ -198,7 +198,7 @@ test('a training step leaves the gradient to the input on the device, and trains
   }
 });
 
-test('skew makes loads fall from expert to expert; experts 0 is a dense network of the same FLOPs', async () => {
+test('with skew, loads fall from expert to expert; 0 experts is a dense network with the same FLOPs', async () => {
   const load = async (work: LayerWork): Promise<readonly number[]> => {
     const layer = await LayerBench.open(work, quiet);
     try {
@@ -219,13 +219,13 @@ test('skew makes loads fall from expert to expert; experts 0 is a dense network 
   );
 });
 
-test('capacity factors drop, and FLOPs count what is kept; every dispatch trains', async () => {
+test('with capacity factors choices are dropped, and FLOPs count only kept ones; every dispatch trains', async () => {
   for (const dispatch of ['ragged', 'padded', 'einsum', 'dense'] as const) {
     for (const capacity of dispatch === 'dense' ? ['dropless' as const] : ['dropless' as const, 0.5]) {
       const layer = await LayerBench.open({ ...TINY, dispatch, capacity }, quiet);
       try {
         const { kept, loss } = await layer.step();
-        // Half of the even share for each of the four: at most 64 of the 128 choices.
+        // Each of the four experts takes half of its even share: at most 64 of the 128 choices are kept.
         assert.ok(
           Number.isFinite(loss) && (capacity === 'dropless' ? kept === 128 : kept <= 64 && kept > 32),
           `${dispatch} ${capacity}: ${kept}`,
@@ -237,7 +237,7 @@ test('capacity factors drop, and FLOPs count what is kept; every dispatch trains
   }
 });
 
-test('what spills is not dropped, and no loss differs', async () => {
+test('with spilling nothing is dropped, and the loss is the same', async () => {
   const trained = async (work: LayerWork): Promise<[number, number[]]> => {
     const layer = await LayerBench.open(work, quiet),
       losses: number[] = [];
@@ -256,7 +256,7 @@ test('what spills is not dropped, and no loss differs', async () => {
   assert.deepEqual(await trained({ ...TINY, capacity: 0.5, overflow: 'spill' }), await trained(TINY));
 });
 
-test('the search for the largest number that fits', async () => {
+test('the search finds the largest number that fits', async () => {
   for (const [least, most, largest] of [
     [2, 4096, 77],
     [2, 4096, 2],
@@ -272,7 +272,7 @@ test('the search for the largest number that fits', async () => {
       }),
       largest,
     );
-    assert.equal(new Set(tried).size, tried.length, 'none is tried twice');
+    assert.equal(new Set(tried).size, tried.length, 'no number is tried twice');
     assert.ok(tried.every((n) => n >= least && n <= most) && tried.length < 20, tried.join());
   }
   assert.equal(await largestThatFits(2, 10, async () => false), null);
@@ -314,7 +314,7 @@ test('bench memory finds the largest number of experts, each tried in its own pr
   assert.ok(r.trials.every((t) => t.fits && t.peak_bytes.rss <= r.budget_bytes));
 });
 
-test('resident memory from what the system writes', () => {
+test('resident memory is parsed from the text of the system', () => {
   assert.deepEqual(parseStatus('Name:\tnode\nVmHWM:\t   2000 kB\nVmRSS:\t    1000 kB\n'), {
     now: 1_024_000,
     peak: 2_048_000,
@@ -322,7 +322,7 @@ test('resident memory from what the system writes', () => {
   assert.equal(parseStatus('Name:\tnode\n'), null);
 });
 
-test('--products and --profile: times of the products alone, and of each kernel', async () => {
+test('--products and --profile measure the products alone, and each kernel', async () => {
   const { code, stdout, stderr } = await command(
     'bench',
     'layer',
@@ -361,13 +361,13 @@ test('--products and --profile: times of the products alone, and of each kernel'
   }
 });
 
-test('the roofline: the nearer of two limits, as a share of the time', () => {
+test('the roofline is the nearer of two limits, as a share of the time', () => {
   const limits = { gflops: 100, gbs: 10 };
   assert.equal(ofRoofline({ ns: 10, flops: 500, bytes: 1 }, limits), 0.5);
   assert.equal(ofRoofline({ ns: 10, flops: 1, bytes: 80 }, limits), 0.8);
 });
 
-test('curves: powers of 2, one size at a time; one expert is a dense network of the same active FLOPs', () => {
+test('curves vary one size at a time in powers of 2; one expert is a dense network of the same active FLOPs', () => {
   assert.deepEqual(
     pointsOf('tokens', 2).map((p) => p.work.tokens),
     [64, 128, 256, 512, 1024, 2048, 4096, 8192],

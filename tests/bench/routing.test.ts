@@ -1,12 +1,11 @@
-// dynamoe bench routing: the JSON it writes, and how its critical path is found. Nothing here looks at how long it
-// took.
+// Tests dynamoe bench routing: the JSON that it writes, and how the critical path is found. Measures no times.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { pathOf } from '../../src/bench/routing.ts';
 import type { Program, Step } from '../../src/plan/program.ts';
 import { command } from '../cli/command.ts';
 
-test('one JSON object for each kind of routing, with every figure', async () => {
+test('bench routing writes one JSON object for each kind of routing, with all numbers', async () => {
   const { code, stdout, stderr } = await command(
     'bench',
     'routing',
@@ -53,7 +52,7 @@ test('one JSON object for each kind of routing, with every figure', async () => 
   }
 });
 
-test('the critical path goes along memory that steps share, not along their order', () => {
+test('the critical path follows memory that steps share, not their order', () => {
   const tensors = Array.from({ length: 5 }, (_, i) => ({
     id: i,
     name: `%${i}`,

@@ -78,7 +78,11 @@ test('a live run is drawn: curves, bands, marks, table, plan, end of the run', o
     /10\.0 ms a step, 524 kB/,
   ];
   assert.match(await tip.innerText(), new RegExp(inOrder.map(({ source }) => source).join('[^]*')));
-  assert.equal(await page.locator('#tip b').count(), 1, 'text of a log is text: the only bold one is the changed knob');
+  assert.equal(
+    await page.locator('#tip b').count(),
+    1,
+    'markup in a log is shown as text: only the changed knob is bold',
+  );
   await page.keyboard.press('Escape');
   assert.equal(await tip.isVisible(), false);
   await page.locator('#curves .mark').nth(1).hover();
@@ -121,7 +125,7 @@ test('a live run is drawn: curves, bands, marks, table, plan, end of the run', o
 for (const scheme of ['light', 'dark'] as const) {
   for (const width of [1280, 800, 400]) {
     test(
-      `${scheme}, ${width} wide: it is drawn in that scheme's colours, fits, and has no fault that axe finds`,
+      `${scheme}, ${width} wide: the page has the colours of the scheme, fits, and axe finds no fault`,
       options,
       async (t) => {
         const { folder } = runFolder(await temporaryFolder(t), 'a', [
@@ -145,7 +149,7 @@ for (const scheme of ['light', 'dark'] as const) {
         assert.equal(
           await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth),
           true,
-          'nothing is wider than the window',
+          'no element is wider than the window',
         );
         assert.ok((await canvasContent(page, '#curves canvas')).every((c) => c.ink > 0.003));
         await accessible(page);
@@ -163,7 +167,7 @@ for (const scheme of ['light', 'dark'] as const) {
 }
 
 test(
-  'two runs are compared in one chart; a choice shows the layers of one; reloading shows the same',
+  'two runs are compared in one chart; a selector shows the layers of one; reloading keeps the view',
   options,
   async (t) => {
     const parent = await temporaryFolder(t),
@@ -284,7 +288,7 @@ test(
 );
 
 test(
-  'a tip goes with its mark and away with it; axis labels are whole; a run whose folder is gone is said to be so',
+  'a tooltip follows its mark and disappears with it; axis labels are not cut; a deleted run folder is reported',
   options,
   async (t) => {
     const name = 'a "run" <b>%#?é',

@@ -1,5 +1,4 @@
-// The command as it is installed: what Node made of its sources is kept for the next start, and nothing depends on
-// that.
+// Tests the installed command: Node's compile cache is stored for the next start, and the command works without it.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
@@ -17,14 +16,14 @@ async function version(cache: string): Promise<string> {
     .stdout;
 }
 
-test('compiled sources are kept beside the kernels, and a start goes on where they cannot be', async (t) => {
+test('compiled sources are cached beside the kernels; the command also works if they cannot be stored', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'dynamoe-bin-'));
   t.after(() => rm(folder, { recursive: true }));
   const first = await version(join(folder, 'cache')),
     kept = await readdir(join(folder, 'cache', 'code'), { recursive: true });
   assert.match(first, /^\d+\.\d+\.\d+\n$/);
   assert.ok(kept.length > 20, `${kept.length} files`);
-  assert.equal(await version(join(folder, 'cache')), first, 'again, with what was kept');
+  assert.equal(await version(join(folder, 'cache')), first, 'a start that uses the cache');
   await writeFile(join(folder, 'file'), '');
   assert.equal(await version(join(folder, 'file')), first, 'a cache folder that is a file');
 });

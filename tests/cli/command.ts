@@ -1,4 +1,4 @@
-// The command line as tests use it: a process of its own. In: arguments; out: what it wrote and how it ended.
+// Runs the command line in a process of its own. In: arguments; out: what it wrote, and its exit code.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 
-/** A model that compiles and trains in moments. */
+/** Flags of a model that compiles and trains in less than a second. */
 export const TINY = [
   '--layers',
   '1',

@@ -1,4 +1,4 @@
-// dynamoe dash, and what a run leaves for others to read.
+// Tests dynamoe dash, and the files that a run writes for other programs.
 import assert from 'node:assert/strict';
 import { readdir, readFile, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -39,7 +39,7 @@ test('a run, or all runs of a folder, are served until Ctrl-C', async (t) => {
   }
 });
 
-test('what is no run is named, and so is a port that cannot be', async (t) => {
+test('a path that is not a run, and a port that is not valid, are named in the error', async (t) => {
   const folder = await temporaryFolder(t);
   const empty = await command('dash', folder);
   assert.equal(empty.code, 1);
@@ -103,7 +103,7 @@ test('the log of a run contains all events that --json prints; the page ends wit
     layer = (step['layers'] as Record<string, Record<string, number>>)['blocks.0.moe'];
   assert.ok(
     layer['gate_entropy'] > 0 && layer['gate_entropy'] <= Math.log(4) + 1e-6,
-    'between one expert for sure and four alike',
+    'above 0 (always one expert), at most ln 4 (four experts with equal chances)',
   );
   assert.ok(Number(step['rss']) > 1e7);
   const plan = events[2] as unknown as {
@@ -127,14 +127,14 @@ test('the log of a run contains all events that --json prints; the page ends wit
   }
   assert.ok(plan.program.steps.reduce((n, s) => n + s[3], 0) > 0, 'kernels were timed');
 
-  // It goes on: the log is one, with a second start, and tells the plan anew.
+  // The resumed run appends to the same log: a second `start` event, and the plan once more.
   const more = await command(...flags('--steps', '8', '--resume'));
   assert.equal(more.code, 0, more.stderr);
   assert.equal(await readFile(join(out, 'events.jsonl'), 'utf8'), stdout + more.stdout);
   assert.equal((await readdir(join(out, 'tensorboard'))).length, 2);
 });
 
-test('a profile of the plan changes no number of the run', async (t) => {
+test('measuring the plan does not change the losses of the run', async (t) => {
   const folder = await temporaryFolder(t),
     data = await writeText(folder);
   const { stdout } = await command(

@@ -1,5 +1,5 @@
-// dynamoe lab, dynamoe train --trace, dynamoe bench recompile: what they write, and that they agree. Nothing here looks
-// at how long it took.
+// Tests what dynamoe lab, dynamoe train --trace and dynamoe bench recompile write, and that they agree. Measures no
+// times.
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { traceLog } from '../../src/train/trace-log.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { command, eventsOf, TINY, writeText } from './command.ts';
 
-test('train --trace records every load; a resumed run goes on in the file; lab replays it', async (t) => {
+test('train --trace records every load; a resumed run appends to the file; lab replays it', async (t) => {
   const folder = await temporaryFolder(t),
     text = await writeText(folder),
     trace = join(folder, 'trace.jsonl'),
@@ -37,12 +37,12 @@ test('train --trace records every load; a resumed run goes on in the file; lab r
       .filter((e) => e.event === 'step')
       .map((e) => Object.values(e['load'] as Record<string, number[]>));
   };
-  const told = await train('--steps', '20');
-  // Steps that were traced after the last checkpoint come again.
+  const loadsOfRun = await train('--steps', '20');
+  // Steps after the last checkpoint are trained again when the run is resumed, so their old lines must be removed.
   await writeFile(trace, `${await readFile(trace, 'utf8')}{"step":21,"load":[[9,9,9,9]]}\n{"step":22,"lo`);
-  told.push(...(await train('--resume', '--steps', '30')));
+  loadsOfRun.push(...(await train('--resume', '--steps', '30')));
   const { layers, loads } = parseTrace(await readFile(trace, 'utf8'), trace);
-  assert.deepEqual(loads, told);
+  assert.deepEqual(loads, loadsOfRun);
   assert.deepEqual(layers, [
     {
       path: 'blocks.0.moe',
@@ -111,7 +111,7 @@ test('lab --generate writes a trace that lab reads; policies may have options', 
   assert.ok(eventsOf(read.stdout).some((e) => e.event === 'recompile' && e['class'] === 'R'));
 });
 
-test('what lab cannot do is refused, by name', async (t) => {
+test('wrong traces, options and names are refused, and the error names them', async (t) => {
   const folder = await temporaryFolder(t),
     path = join(folder, 'trace.jsonl');
   await writeFile(path, 'nonsense');
@@ -155,22 +155,26 @@ test('bench recompile: it counts drops like the layer; the policy drops less wit
     ['1', '2', '3', '4', 'adaptCapacity'],
   );
   assert.deepEqual([events.length, adapted.recompilations], [1, 1]);
-  assert.equal(rows[3].dropped, 0, 'four times the even share is all that there is');
+  assert.equal(rows[3].dropped, 0, 'a capacity of four times the even share holds all choices');
   for (let i = 1; i < 4; i++)
     assert.ok(rows[i].dropped <= rows[i - 1].dropped && rows[i].planned_bytes >= rows[i - 1].planned_bytes);
-  assert.ok(adapted.dropped < rows[1].dropped, 'than what it started from');
+  assert.ok(adapted.dropped < rows[1].dropped, 'fewer drops than with the capacity that the policy started from');
   assert.ok(
     verdict.against !== null && verdict.against > 2 && (verdict.bytes ?? 0) > 1 && (verdict.throughput ?? 0) > 0,
     JSON.stringify(verdict),
   );
   for (const [j, from] of BENCH.alphas.entries()) {
     const { rows: still } = await measureRecompile({ ...BENCH, policy: 'off', from, warmUp: 0, alphas: [from] });
-    assert.equal(still[1].dropped, still[0].dropped, `${from}: as measured and as computed from loads`);
+    assert.equal(
+      still[1].dropped,
+      still[0].dropped,
+      `${from}: drops that were counted equal drops that were computed from loads`,
+    );
     if (j === 3) assert.equal(still[1].planned_bytes, still[0].planned_bytes);
   }
 });
 
-test('bench recompile with experts as modules, and a load that moves on', async () => {
+test('bench recompile with experts as modules, and with a load that moves to other experts', async () => {
   const { rows, events } = await measureRecompile({
     ...BENCH,
     modules: true,

@@ -1,4 +1,4 @@
-// Flags whose product is large are refused at once, or the command says what it is at.
+// Flags whose product is too large are refused at once.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -32,7 +32,7 @@ for (const [flags, words] of [
   });
 }
 
-test('lab: more draws than can be made in minutes are refused', () => {
+test('lab refuses more random draws than take some minutes', () => {
   assert.throws(
     () => generate('drift', { steps: 1e8 }),
     /100000000 steps of 256 tokens over 16 experts take 409600000000 draws/,
@@ -40,7 +40,7 @@ test('lab: more draws than can be made in minutes are refused', () => {
   assert.throws(() => generate('drift', { tokens: 1e9 }), /take .* draws, more than 10000000000/);
 });
 
-test('a graph of more values than a call takes arguments can be gone on with', () => {
+test('GraphBuilder.resume accepts a graph with more values than a call may have arguments', () => {
   const first = new GraphBuilder(OPS),
     type = { dtype: 'float32', shape: [1] } as const;
   for (let i = 0; i < 300_000; i++) first.types.push(type);

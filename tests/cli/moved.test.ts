@@ -1,4 +1,4 @@
-// A run whose folder, log or data is moved or removed while it goes on, as a command.
+// Tests `dynamoe train` while the folder, the log or the data of the run is moved or removed.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { readdir, readFile, rename, rm } from 'node:fs/promises';
@@ -42,7 +42,7 @@ const steps = async (path: string): Promise<number[]> =>
     .map((line) => (JSON.parse(line) as { step: number }).step);
 
 test(
-  'the folder is renamed: it is followed, and the command that goes on names it',
+  'a renamed run folder is found, and the printed command to continue has its new path',
   { skip: process.platform !== 'linux' && 'needs /proc', timeout: 120_000 },
   async (t) => {
     const folder = await temporaryFolder(t),
@@ -58,7 +58,7 @@ test(
 );
 
 test(
-  'folder and data are removed: what was done is saved at once, with the whole log',
+  'if the run folder and the data are removed, the run saves at once and writes the whole log again',
   { timeout: 120_000 },
   async (t) => {
     const folder = await temporaryFolder(t),
@@ -89,7 +89,7 @@ test(
   },
 );
 
-test('files beside the run that are removed are named, and the run goes on', { timeout: 120_000 }, async (t) => {
+test('removed trace and TensorBoard files are named, and the run continues', { timeout: 120_000 }, async (t) => {
   const folder = await temporaryFolder(t),
     trace = join(folder, 'trace.jsonl'),
     run = await begun(folder, '--tensorboard', '--trace', trace);
@@ -99,5 +99,5 @@ test('files beside the run that are removed are named, and the run goes on', { t
   const stderr = await stopped(run);
   assert.match(stderr, /a logger failed and is left out: .*trace\.jsonl is gone/);
   assert.match(stderr, /a logger failed and is left out: .*tfevents.* is gone/);
-  assert.ok(!existsSync(trace), 'no trace without its beginning');
+  assert.ok(!existsSync(trace), 'a trace without its header is not written');
 });

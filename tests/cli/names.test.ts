@@ -1,5 +1,5 @@
-// Names that shells, addresses and globs read otherwise, end to end: folder, data, config and trace, from training to
-// the page about the run.
+// Tests names with characters that are special in shells, URLs and globs, for folder, data, config and trace, with all
+// commands from training to the page about the run.
 import assert from 'node:assert/strict';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -62,7 +62,7 @@ for (const name of ['-a b\'c"%41#?x=1&[y]*', 'new\nline\té名前 $HOME `id`', '
 }
 
 test(
-  'a config that Node cannot import is refused by name',
+  'a config that Node cannot import is refused, and the error names it',
   { skip: process.platform === 'win32' && 'backslashes separate folders there' },
   async (t) => {
     const folder = await temporaryFolder(t),

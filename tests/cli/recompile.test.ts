@@ -1,4 +1,4 @@
-// --recompile: which policies a run of `dynamoe train` has, and that `auto` changes no bit.
+// Tests --recompile: which policies a run of `dynamoe train` has, and that `auto` changes no bit of the losses.
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { temporaryFolder } from '../io/folder.ts';
 import { command, eventsOf, lossesOf, writeText } from './command.ts';
 
-/** A layer that leaves something to decide: it is padded, and has a capacity. */
+/** A config with a padded layer and a capacity, so that policies have something to change. */
 const config = (overflow: 'spill' | 'drop') => ({
   steps: 120,
   batch: 4,
@@ -22,7 +22,7 @@ const config = (overflow: 'spill' | 'drop') => ({
   },
 });
 
-test('auto, off and nothing give the same losses, bit for bit; auto changes no result', async (t) => {
+test('auto, off and no flag give the same losses, bit for bit; auto makes only changes of class N', async (t) => {
   const folder = await temporaryFolder(t),
     text = await writeText(folder),
     file = join(folder, 'config.json');
@@ -52,7 +52,7 @@ test('auto, off and nothing give the same losses, bit for bit; auto changes no r
   );
 });
 
-test('a policy that is named may change results: at a step that the loads alone decide', async (t) => {
+test('a policy that is named may change results, at a step that depends only on the loads', async (t) => {
   const folder = await temporaryFolder(t),
     text = await writeText(folder),
     file = join(folder, 'config.json');
@@ -79,51 +79,47 @@ test('a policy that is named may change results: at a step that the loads alone 
   );
 });
 
-test(
-  '--memory: what does not fit is refused, with what would; auto makes it fit, with the same losses, and goes on ' +
-    'with that plan',
-  async (t) => {
-    const folder = await temporaryFolder(t),
-      text = await writeText(folder),
-      file = join(folder, 'config.json');
-    await writeFile(
-      file,
-      JSON.stringify({
-        steps: 3,
-        batch: 16,
-        evalBatch: 4,
-        evalEvery: 0,
-        device: 'wasm',
-        threads: 1,
-        model: { layers: 3, dModel: 32, heads: 2, context: 32, moe: { experts: 4, topK: 2, hidden: 128 } },
-      }),
-    );
-    const run = (out: string, ...flags: string[]) =>
-      command('train', file, '--data', text, '--out', join(folder, out), '--json', ...flags);
-    const refused = await run('refused', '--memory', '5', '--recompile', 'off');
-    assert.equal(refused.code, 1);
-    assert.match(
-      refused.stderr,
-      /needs 7\.\d+ MiB .* 5\.00 MiB are available(.|\n)*recompute: true in 6 modules it would need .*fitMemory/,
-    );
-    const plain = await run('plain', '--recompile', 'off'),
-      fitted = await run('fitted', '--memory', '5'),
-      told = eventsOf(fitted.stdout);
-    assert.deepEqual([plain.code, fitted.code], [0, 0], fitted.stderr);
-    assert.deepEqual(lossesOf(fitted.stdout), lossesOf(plain.stdout));
-    assert.deepEqual(
-      told.filter((e) => e.event === 'recompile').map((e) => [e['rule'], e.step, e['effect'], e['class'], e['kept']]),
-      [['fitMemory', 1, 1, 'N', true]],
-    );
-    assert.equal(told[0].event, 'start');
-    const resumed = await command('train', '--data', text, '--out', join(folder, 'fitted'), '--json', '--resume');
-    assert.equal(resumed.code, 0, resumed.stderr);
-    assert.deepEqual(
-      eventsOf(resumed.stdout).filter((e) => e.event === 'recompile'),
-      [],
-    );
-  },
-);
+test('--memory: a model that does not fit is refused; auto makes it fit, with the same losses', async (t) => {
+  const folder = await temporaryFolder(t),
+    text = await writeText(folder),
+    file = join(folder, 'config.json');
+  await writeFile(
+    file,
+    JSON.stringify({
+      steps: 3,
+      batch: 16,
+      evalBatch: 4,
+      evalEvery: 0,
+      device: 'wasm',
+      threads: 1,
+      model: { layers: 3, dModel: 32, heads: 2, context: 32, moe: { experts: 4, topK: 2, hidden: 128 } },
+    }),
+  );
+  const run = (out: string, ...flags: string[]) =>
+    command('train', file, '--data', text, '--out', join(folder, out), '--json', ...flags);
+  const refused = await run('refused', '--memory', '5', '--recompile', 'off');
+  assert.equal(refused.code, 1);
+  assert.match(
+    refused.stderr,
+    /needs 7\.\d+ MiB .* 5\.00 MiB are available(.|\n)*recompute: true in 6 modules it would need .*fitMemory/,
+  );
+  const plain = await run('plain', '--recompile', 'off'),
+    fitted = await run('fitted', '--memory', '5'),
+    events = eventsOf(fitted.stdout);
+  assert.deepEqual([plain.code, fitted.code], [0, 0], fitted.stderr);
+  assert.deepEqual(lossesOf(fitted.stdout), lossesOf(plain.stdout));
+  assert.deepEqual(
+    events.filter((e) => e.event === 'recompile').map((e) => [e['rule'], e.step, e['effect'], e['class'], e['kept']]),
+    [['fitMemory', 1, 1, 'N', true]],
+  );
+  assert.equal(events[0].event, 'start');
+  const resumed = await command('train', '--data', text, '--out', join(folder, 'fitted'), '--json', '--resume');
+  assert.equal(resumed.code, 0, resumed.stderr);
+  assert.deepEqual(
+    eventsOf(resumed.stdout).filter((e) => e.event === 'recompile'),
+    [],
+  );
+});
 
 test('a policy that does not exist is refused, by name, with those that do', async (t) => {
   const folder = await temporaryFolder(t),

@@ -1,4 +1,4 @@
-// What a person sees: numbers as text, and lines that are drawn over one another on a terminal of any width.
+// Tests numbers as text, and lines that replace one another on terminals of any width.
 import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { test } from 'node:test';
@@ -6,7 +6,7 @@ import type { WriteStream } from 'node:tty';
 import { bar, bytes, count, duration, sparkline, table } from '../../src/base/format.ts';
 import { Screen } from '../../src/cli/screen.ts';
 
-test('numbers as people read them', () => {
+test('numbers are formatted for people', () => {
   assert.deepEqual([0, 999, 1000, 12_345, 999_999, 2.5e6].map(count), ['0', '999', '1.00k', '12.3k', '1.00M', '2.50M']);
   assert.deepEqual([512, 9_720_320].map(bytes), ['512 B', '9.72 MB']);
   assert.deepEqual([0.4, 59.6, 65, 7380, Infinity].map(duration), ['0 s', '1 m 00 s', '1 m 05 s', '2 h 03 m', '-']);
@@ -25,7 +25,10 @@ test('numbers as people read them', () => {
   );
 });
 
-/** A terminal as far as Screen needs one: it knows what \r, \n, ESC[nA and ESC[J do, and wraps nothing. */
+/**
+ * The part of a terminal that Screen needs: it interprets \r, \n, ESC[nA and ESC[J, and fails on a line that would
+ * wrap.
+ */
 class Terminal extends EventEmitter {
   columns = 30;
   rows = 10;
@@ -41,7 +44,7 @@ class Terminal extends EventEmitter {
         this.lines[this.row] = '';
       } else {
         this.lines[this.row] += part;
-        assert.ok(this.lines[this.row].length <= this.columns, 'nothing wraps');
+        assert.ok(this.lines[this.row].length <= this.columns, 'no line wraps');
       }
     }
     return true;

@@ -1,4 +1,4 @@
-// `dynamoe inspect`: every stage prints, for each device, and what is printed is what a session compiles and runs.
+// Tests `dynamoe inspect`: it prints every stage for each device, and prints what a session compiles and runs.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { printStage, STAGES } from '../../src/cli/stages.ts';
@@ -44,7 +44,10 @@ test('every stage prints the graph that a session compiles', async () => {
   } finally {
     ProgramExecutor.prototype.load = load;
   }
-  assert.ok(loaded.map(printProgram).includes(text['program']), 'the program that the session has run');
+  assert.ok(
+    loaded.map(printProgram).includes(text['program']),
+    'the printed program is the one that the session has run',
+  );
 });
 
 test('the source of the wasm device is WebAssembly text of all kernels', async () => {
@@ -64,7 +67,7 @@ test('the source of the wasm device is WebAssembly text of all kernels', async (
   for (const part of ['f32x4.relaxed_madd', 'v128.const i32x4', 'local.tee', 'br_if 0', 'v128.load align=4'])
     assert.ok(text.includes(part), part);
   const count = (word: RegExp): number => text.match(word)?.length ?? 0;
-  assert.equal(count(/^ *end$/gm), count(/^ *(if|loop)$/gm), 'each block ends');
+  assert.equal(count(/^ *end$/gm), count(/^ *(if|loop)$/gm), 'each block has an end');
   assert.equal(count(/\(/g), count(/\)/g));
 });
 
@@ -99,7 +102,7 @@ test('constants and shuffles are printed with their values', () => {
     assert.ok(text.includes(`    ${line}\n`), line);
 });
 
-test('--device is taken with --stage source alone', async () => {
+test('--device is accepted only with --stage source', async () => {
   const wasm = await command('inspect', '--stage', 'source', '--device', 'wasm', ...TINY);
   assert.equal(wasm.code, 0, wasm.stderr);
   assert.match(wasm.stdout, /^;; functions whose names end in 0: kernel /);

@@ -1,4 +1,4 @@
-// dynamoe train from the outside: its JSON, its exit codes, what it refuses, how it stops and goes on.
+// Tests dynamoe train as a process: its JSON, its exit codes, what it refuses, how it stops and is resumed.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,7 +10,7 @@ import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { command, eventsOf, lossesOf, start, TINY, writeText, type Running } from './command.ts';
 
-/** Waits until the run has told of step `n`; 0: while it begins. */
+/** Waits until the run has printed step `n`. With n = 0: until the run has started. */
 async function until({ output, ended }: Running, n: number): Promise<void> {
   if (n === 0)
     await new Promise((resolve) => {
@@ -26,7 +26,7 @@ async function until({ output, ended }: Running, n: number): Promise<void> {
     });
 }
 
-test('with --json, stdout holds the events of the contract and nothing else', async (t) => {
+test('with --json, stdout has the documented events and nothing else', async (t) => {
   const folder = await temporaryFolder(t),
     data = await writeText(folder),
     out = join(folder, 'run');
@@ -80,7 +80,7 @@ test('with --json, stdout holds the events of the contract and nothing else', as
   assert.equal(
     eventsOf(elsewhere.stdout)[0]['val_loss'],
     done['val_loss'],
-    'a run folder and the data it was trained on',
+    'eval of a run folder uses the data of the run',
   );
 
   const text = async (...flags: string[]): Promise<string> =>
@@ -92,7 +92,7 @@ test('with --json, stdout holds the events of the contract and nothing else', as
   assert.equal(await text('--temperature', '1', '--top-k', '1', '--seed', '9'), await text('--temperature', '0'));
 });
 
-test('killed with SIGKILL again and again and resumed, losses are those of an uninterrupted run', async (t) => {
+test('a run that is killed by SIGKILL several times and resumed has the losses of an uninterrupted run', async (t) => {
   const folder = await temporaryFolder(t),
     data = await writeText(folder),
     steps = 300;
@@ -120,7 +120,7 @@ test('killed with SIGKILL again and again and resumed, losses are those of an un
     await until(run, at);
     if (run.child.kill('SIGKILL')) kills++;
     const { stdout } = await run.ended;
-    // The last line may be torn.
+    // The last line may be incomplete.
     for (const [step, loss] of lossesOf(stdout.slice(0, stdout.lastIndexOf('\n') + 1))) losses.set(step, loss);
   }
   const end = await command(...flags('torn'), '--resume');
@@ -131,7 +131,7 @@ test('killed with SIGKILL again and again and resumed, losses are those of an un
   assert.equal(eventsOf(end.stdout).at(-1)?.['val_loss'], eventsOf(whole.stdout).at(-1)?.['val_loss']);
 });
 
-test('a run folder is refused without --resume, and settings that do not fit with it', async (t) => {
+test('an existing run is refused without --resume; with it, settings that differ are refused', async (t) => {
   const folder = await temporaryFolder(t),
     data = await writeText(folder),
     out = join(folder, 'run');
@@ -169,7 +169,7 @@ test('a run folder is refused without --resume, and settings that do not fit wit
   assert.match(changed.stderr, /was 20\d{3} bytes of text in 1 file and is 22000 bytes of text in 1 file\n {2}hint: /);
 });
 
-test('data that has moved is the same data, changed data is not, and a refused run keeps its log', async (t) => {
+test('a run is resumed if its data has moved, not if it has changed; a refused run keeps its log', async (t) => {
   const folder = await temporaryFolder(t),
     here = join(folder, 'here'),
     there = join(folder, 'there dir'),
@@ -194,7 +194,7 @@ test('data that has moved is the same data, changed data is not, and a refused r
   const changed = await command('train', '--resume', '--out', out, '--data', there);
   assert.equal(changed.code, 1);
   assert.match(changed.stderr, /it has the same size, 20\d{3} bytes of text in 1 file, but its contents/);
-  assert.equal(await readFile(join(out, 'events.jsonl'), 'utf8'), log, 'nothing of it is lost');
+  assert.equal(await readFile(join(out, 'events.jsonl'), 'utf8'), log, 'the log is unchanged');
   await writeFile(join(there, 'text.txt'), before);
   const moved = await command('train', '--resume', '--out', out, '--data', there, '--json');
   assert.equal(moved.code, 0, moved.stderr);
@@ -202,7 +202,7 @@ test('data that has moved is the same data, changed data is not, and a refused r
   assert.deepEqual([...losses], [...lossesOf(whole.stdout)].slice(8));
 });
 
-test('Ctrl-C finishes the step, saves, says how to go on and exits with 130', async (t) => {
+test('Ctrl-C finishes the step, saves, prints how to continue, and exits with 130', async (t) => {
   const folder = await temporaryFolder(t),
     data = await writeText(folder),
     out = join(folder, 'run');
@@ -222,7 +222,7 @@ for (const [signal, code] of [
   ['SIGHUP', 129],
 ] as const) {
   test(
-    `${signal} finishes the step, saves, and the run goes on from there`,
+    `${signal} finishes the step and saves, and the run can be resumed from there`,
     { skip: process.platform === 'win32' && 'needs signals' },
     async (t) => {
       const folder = await temporaryFolder(t),
@@ -232,7 +232,7 @@ for (const [signal, code] of [
       const run = start('train', ...TINY, '--data', data, ...flags);
       await until(run, 3);
       run.child.kill(signal);
-      // A terminal that is closed sends it more than once.
+      // A terminal that is closed sends SIGHUP more than once.
       if (signal === 'SIGHUP')
         for (const ms of [1, 400])
           setTimeout(() => {
@@ -263,7 +263,7 @@ for (const [signal, code] of [
 }
 
 test(
-  'signals at any moment, also while a checkpoint is written, leave a run that goes on',
+  'a run can be resumed after signals at any moment, also while a checkpoint is written',
   { skip: process.platform === 'win32' && 'needs signals' },
   async (t) => {
     const folder = await temporaryFolder(t),
@@ -337,10 +337,10 @@ test('a loss that is not finite commits nothing and names step, op and last good
   assert.doesNotMatch(stderr, /\n\s+at /);
   const steps = eventsOf(stdout).filter((e) => e.event === 'step');
   const [, file] = /(step-\d+\.safetensors)/.exec(stderr) ?? [];
-  assert.equal(Number(/\d+/.exec(file)?.[0]), steps.at(-1)?.step, 'the checkpoint is of the last step that was done');
+  assert.equal(Number(/\d+/.exec(file)?.[0]), steps.at(-1)?.step, 'the checkpoint is that of the last finished step');
 });
 
-test('what is called a good checkpoint is finite, whatever the learning rate makes of the values', async (t) => {
+test('a good checkpoint has only finite values, with any learning rate', async (t) => {
   const folder = await temporaryFolder(t),
     data = await writeText(folder),
     config = join(folder, 'config.json');
@@ -373,7 +373,7 @@ test('what is called a good checkpoint is finite, whatever the learning rate mak
 });
 
 test(
-  'a run folder of any name is written, named in one line, and gone on with by the command that is printed',
+  'a run folder may have any name: messages show it in one line, and the printed command continues the run',
   { skip: process.platform === 'win32' && 'needs a POSIX shell' },
   async (t) => {
     const folder = await temporaryFolder(t),
@@ -390,18 +390,18 @@ test(
         { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] },
       );
       let said = '',
-        told = '',
+        shown = '',
         asked = false;
       child.stderr.setEncoding('utf8').on('data', (text: string) => {
         said += text;
       });
       child.stdout.setEncoding('utf8').on('data', (text: string) => {
-        told += text;
-        if (!asked && /^step /m.test(told)) asked = child.kill('SIGTERM');
+        shown += text;
+        if (!asked && /^step /m.test(shown)) asked = child.kill('SIGTERM');
       });
       const [code] = (await once(child, 'close')) as [number];
       assert.equal(code, 143, said);
-      assert.match(told, /^100000 steps, run folder .+$/m);
+      assert.match(shown, /^100000 steps, run folder .+$/m);
       const line = /to continue: dynamoe (.*)\n$/s.exec(said)?.[1] ?? '',
         step = Number(/step-0*(\d+)/.exec((await readdir(join(folder, name))).join())?.[1]);
       const again = spawnSync('sh', ['-c', `"$@" ${line} --steps ${step + 1}`, 'sh', ...node], {
@@ -436,7 +436,7 @@ test('1 and 2 threads give the same losses, bit for bit', async (t) => {
   assert.deepEqual(one, lossesOf((await run('2')).stdout));
 });
 
-test('in a pipe there are plain lines', async (t) => {
+test('plain lines are printed to a pipe', async (t) => {
   const folder = await temporaryFolder(t),
     data = await writeText(folder);
   const { code, stdout } = await command(

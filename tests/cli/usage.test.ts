@@ -1,4 +1,5 @@
-// Wrong commands: exit code 2, one line that says what is wrong, and a hint; failures: exit code 1. Never a stack.
+// Tests errors of commands. Wrong commands: exit code 2, one line that says what is wrong, and a hint. Failures: exit
+// code 1. No error prints a stack.
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -45,7 +46,7 @@ test('unknown commands and flags, and values out of range', async () => {
   await refused(2, /--budget.*\n.*dynamoe bench memory --help/, 'bench', 'memory');
 });
 
-test("every flag of train replaces a setting that the table knows, or is the command's own", () => {
+test("every flag of train is in the tables of overrides.ts, or is the command's own", () => {
   const train = programFor([]).commands.find((c) => c.name() === 'train');
   const own = ['auth', 'dash', 'json', 'out', 'resume', 'tensorboard', 'trace'];
   const names = train?.options.map((o) => o.attributeName()) ?? [];
@@ -56,7 +57,7 @@ test("every flag of train replaces a setting that the table knows, or is the com
   );
 });
 
-test('config files: what they may not say, and where', async (t) => {
+test('errors in config files name the file and the key', async (t) => {
   const folder = await temporaryFolder(t);
   const file = async (name: string, content: string): Promise<string> => {
     await writeFile(join(folder, name), content);
@@ -87,13 +88,13 @@ test('config files: what they may not say, and where', async (t) => {
   );
 });
 
-test('data and checkpoints that are not there or not usable are failures', async (t) => {
+test('missing and unusable data and checkpoints are failures', async (t) => {
   const folder = await temporaryFolder(t),
     text = await writeText(folder, 40);
   await refused(1, /does not exist/, 'train', '--data', join(folder, 'none'));
   await refused(1, /too little text/, 'train', '--data', text);
   await refused(1, /no such file/, 'eval', join(folder, 'none'), '--data', text);
-  await refused(1, /not a sound safetensors file/, 'generate', text);
+  await refused(1, /not a valid safetensors file/, 'generate', text);
   await refused(
     1,
     /cannot write .*none.*: no such file or folder/,
@@ -122,7 +123,7 @@ test('--version and --help', async () => {
   }
 });
 
-test('a flag that has no effect beside the others is refused, with the reason', async (t) => {
+test('a flag that has no effect with the other flags is refused, with the reason', async (t) => {
   serveOwnImports();
   const folder = await temporaryFolder(t),
     text = await writeText(folder),
@@ -212,12 +213,12 @@ test('a flag that has no effect beside the others is refused, with the reason', 
   ];
   for (const [pattern, ...args] of cases) {
     const program = programFor(args);
-    let told = ''; // what commander says itself
+    let output = ''; // a message of commander
     for (const c of [program, ...program.commands])
       c.configureOutput({
         ...c.configureOutput(),
         writeErr: (text) => {
-          told += text;
+          output += text;
         },
       });
     const error = await program.parseAsync(args, { from: 'user' }).then(
@@ -225,7 +226,7 @@ test('a flag that has no effect beside the others is refused, with the reason', 
       (e: unknown) => e,
     );
     assert.ok(error instanceof ConfigError || error instanceof CommanderError, `${args.join(' ')}: ${String(error)}`);
-    assert.match(`${told}${error.message}`, pattern, args.join(' '));
+    assert.match(`${output}${error.message}`, pattern, args.join(' '));
   }
 });
 

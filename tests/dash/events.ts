@@ -1,4 +1,4 @@
-// A run's log for tests of the dashboard: a small run with one MoE layer, as events, and a folder that holds them.
+// Makes a log for tests of the dashboard: the events of a small run with one MoE layer, and a run folder with them.
 import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LogEvent, TrainEvent } from '../../src/train/events.ts';
@@ -27,7 +27,7 @@ export const startAt = (seconds = 0, from = 0, steps = 400): LogEvent =>
     seconds,
   );
 
-/** Expert 0 gets more and more of 64 choices. */
+/** Loads of 64 choices, of which expert 0 gets more and more. */
 export function stepAt(step: number): LogEvent {
   const first = Math.min(40, 10 + step),
     second = Math.floor((64 - first) / 2),
@@ -115,7 +115,7 @@ export const steps = (from: number, to: number): LogEvent[] =>
   Array.from({ length: to - from + 1 }, (_, i) => stepAt(from + i));
 export const linesOf = (events: readonly LogEvent[]): string => events.map((e) => `${JSON.stringify(e)}\n`).join('');
 
-/** A run folder whose log is written by the test. */
+/** Creates a run folder with a log; the test writes further events. */
 export function runFolder(
   parent: string,
   name: string,

@@ -1,4 +1,5 @@
-// Following a log: each line once, whole, also where the run that writes it was killed, cut its log and went on.
+// Tests following a log: each complete line is read once, also if its run was killed, and then cut the log and
+// continued.
 import assert from 'node:assert/strict';
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,19 +8,19 @@ import { Follower } from '../../src/dash/follow.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { linesOf, startAt, steps } from './events.ts';
 
-test('lines come once, whole lines only, and a log that is not there yet is waited for', async (t) => {
+test('each complete line is read once; a log that does not exist yet is waited for', async (t) => {
   const path = join(await temporaryFolder(t), 'events.jsonl'),
     follower = new Follower(path);
   assert.equal(await follower.read(), null);
   writeFileSync(path, '{"a":1}\n{"a":');
   assert.deepEqual(await follower.read(), { reset: true, lines: ['{"a":1}'] });
-  assert.equal(await follower.read(), null, 'half a line is none');
+  assert.equal(await follower.read(), null, 'an incomplete line is not read');
   appendFileSync(path, '2}\n{"ä":3}\n');
   assert.deepEqual(await follower.read(), { reset: false, lines: ['{"a":2}', '{"ä":3}'] });
   assert.equal(await follower.read(), null);
 });
 
-test('a log that was cut is told anew, also where it has grown past the old place since', async (t) => {
+test('a log that was cut is read again from its start, also if it has grown beyond the old offset since', async (t) => {
   const path = join(await temporaryFolder(t), 'events.jsonl'),
     follower = new Follower(path),
     before = linesOf(steps(1, 20));
@@ -27,7 +28,7 @@ test('a log that was cut is told anew, also where it has grown past the old plac
   assert.equal((await follower.read())?.lines.length, 20);
   writeFileSync(path, linesOf(steps(1, 5)));
   assert.deepEqual([(await follower.read())?.reset, await follower.read()], [true, null]);
-  // Resumed at step 3 and further on than before within one look.
+  // Between two reads, the run is resumed at step 3 and gets further than before.
   writeFileSync(path, linesOf([...steps(1, 3), startAt(9, 3), ...steps(4, 30)]));
   const again = await follower.read();
   assert.equal(again?.reset, true);

@@ -1,9 +1,9 @@
-// What the page and the command line say of a decision.
+// Tests the words with which the page and the command line describe a decision.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { effect, outcome, price } from '../../src/dash/page/format.ts';
 
-test('what a change brought is said as it was measured', () => {
+test('the outcome of a change is described by its measured speed', () => {
   const ratio = (median: number, low: number, high: number) => outcome({ kept: true, ratio: { median, low, high } });
   assert.equal(ratio(0.94, 0.83, 1.03), 'kept: no measurable difference');
   assert.equal(ratio(1.29, 1.2, 1.4), 'kept: 29% faster');
@@ -17,7 +17,7 @@ test('what a change brought is said as it was measured', () => {
   );
 });
 
-test('what a change took names what was done', () => {
+test('the cost of a change names compiling, verifying and the pause', () => {
   const took = { compile_ms: 47, verify_ms: 0, stall_ms: 27.4, cached: false };
   assert.equal(price(took), 'compiling took 47.0 ms; training paused for 27.4 ms');
   assert.equal(

@@ -1,5 +1,5 @@
-// What the page keeps of a run: columns that are thinned without losing peaks, bins that are joined without losing a
-// choice, time without breaks.
+// Tests the state that the page keeps of a run: columns are thinned without losing peaks, bins are merged without
+// losing a choice, time has no breaks.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Bins } from '../../src/dash/page/bins.ts';
@@ -16,7 +16,7 @@ const column = (n: number, f: (i: number) => number): Column => {
   return made;
 };
 
-test('thinning keeps every peak, in order, and at most two values a pixel', () => {
+test('thinning keeps every peak, in order, with at most two values for each pixel', () => {
   const n = 100_000,
     xs = column(n, (i) => i),
     ys = column(n, (i) => (i === 70_001 ? 1000 : i === 70_002 ? -1000 : Math.sin(i)));
@@ -35,7 +35,7 @@ test('thinning keeps every peak, in order, and at most two values a pixel', () =
   assert.deepEqual(thinned(xs, [column(3, () => NaN)], 0, 3, 500).ys, [[null, null, null]]);
 });
 
-test('smoothing follows a column that grows as if it had been there from the start', () => {
+test('smoothing a growing column gives the same as smoothing it at once', () => {
   const all = column(300, (i) => Math.cos(i)),
     growing = new Column(),
     smooth = new Smooth(growing);
@@ -50,7 +50,7 @@ test('smoothing follows a column that grows as if it had been there from the sta
   assert.equal(smooth.upTo(0).last, all.last);
 });
 
-test('bins stay few and hold the mean of all that came', () => {
+test('the number of bins stays small, and they contain the mean of all steps', () => {
   const bins = new Bins(3),
     n = 5000;
   let sum = 0;
@@ -75,13 +75,13 @@ test('bins stay few and hold the mean of all that came', () => {
   assert.ok(few.length <= 10 && few[0].from <= 1000 && few[few.length - 1].to >= 2000);
 });
 
-test('a run as its log tells it', () => {
+test('the state of a run follows from its log', () => {
   const run = new Run('a');
   assert.equal(run.status, 'waiting');
   for (const e of [startAt(), ...steps(1, 10), planAt(1, 1.5), evalAt(10)]) run.add(e);
   assert.equal(run.status, 'running');
   assert.ok(Math.abs(run.elapsed.last - 0.1) < 1e-6, String(run.elapsed.last));
-  // It was killed, and an hour later it goes on: the hour is not training.
+  // The run was killed and is resumed an hour later: the hour does not count as training.
   run.add(startAt(3600, 10));
   run.add({ ...stepAt(11), time: startAt(3600.05).time });
   assert.ok(Math.abs(run.elapsed.last - 0.15) < 1e-6, String(run.elapsed.last));
@@ -92,19 +92,19 @@ test('a run as its log tells it', () => {
   assert.equal(run.status, 'done');
   assert.deepEqual(run.rowsAt(LAYER, 11, [40, 10, 10, 4]), [24, 24, 24, 24], 'ceil(1.5 * 64 / 4)');
   assert.deepEqual(run.rowsAt(LAYER, 12, [40, 10, 10, 4]), [40, 40, 40, 40]);
-  const told = run.layers.get(LAYER)?.stats;
-  assert.deepEqual([...(told?.keys() ?? [])], ['spilled', 'gate_entropy']);
-  for (const c of told?.values() ?? []) assert.equal(c.length, run.step.length);
+  const stats = run.layers.get(LAYER)?.stats;
+  assert.deepEqual([...(stats?.keys() ?? [])], ['spilled', 'gate_entropy']);
+  for (const c of stats?.values() ?? []) assert.equal(c.length, run.step.length);
 });
 
-test('what is no event is passed over', () => {
+test('lines that are not events are skipped', () => {
   for (const line of ['', '{', '3', 'null', '{"a":1}', '{"event":7}']) assert.equal(parsed(line), null, line);
   const run = new Run('a');
   run.add(parsed('{"event":"of a later version"}')!);
   assert.equal(run.status, 'waiting');
 });
 
-test('free slots have no room, and what was done to experts is told in words', () => {
+test('free slots have capacity 0, and operations on experts are described in words', () => {
   const run = new Run('run'),
     plan = planAt(1, 1.5) as PlanEvent & { time: number };
   for (const e of [
@@ -123,7 +123,7 @@ test('free slots have no room, and what was done to experts is told in words', (
   assert.equal(change({ path: LAYER, knob: 'capacity', from: 1.5, to: [1, 2] }), '1.5 → 1 2');
 });
 
-test('a line whose event lacks what is read of it is no event, whatever stands in its place', () => {
+test('an event without a field that the page reads, or with another value there, is skipped', () => {
   const events = [startAt(), stepAt(1), evalAt(1), planAt(1, 1.5), recompileAt(2, true), doneAt(3)];
   const wild: unknown[] = [null, 'x', [], {}, [[1]], { a: null }, -1];
   let left = 0;

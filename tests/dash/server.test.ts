@@ -1,5 +1,5 @@
-// The dashboard's server from the outside: who is let in, what is served, streams of several viewers, one that does not
-// read, the end.
+// Tests the dashboard's server: which requests are refused, what is served, streams of several viewers, a viewer that
+// does not read, closing.
 import assert from 'node:assert/strict';
 import { rename } from 'node:fs/promises';
 import { get, request, type IncomingMessage, type RequestOptions } from 'node:http';
@@ -26,7 +26,7 @@ interface Answer {
   readonly body: string;
 }
 
-/** As it stands: fetch would set Host and mend paths. */
+/** Sends a request without changes; fetch would set Host and normalise the path. */
 function ask(options: RequestOptions): Promise<Answer> {
   return new Promise((resolve, reject) => {
     request({ host: '127.0.0.1', agent: false, ...options }, (answer) => {
@@ -45,7 +45,7 @@ function ask(options: RequestOptions): Promise<Answer> {
   });
 }
 
-/** A viewer: the lines it has been sent, and the names of events. */
+/** A viewer: the lines that it has received, and the names of the events. */
 function view(
   port: number,
   prefix: string,
@@ -121,7 +121,7 @@ test('requests without the token, with another host name, or other than reads ar
   assert.deepEqual([bare.status, bare.headers.location], [308, prefix]);
 });
 
-test('no path leads out of the page', async (t) => {
+test('no path leads to files outside of the page', async (t) => {
   const { folder } = runFolder(await temporaryFolder(t), 'a', began),
     { port, prefix } = await opened(t, { runs: [{ name: 'a', folder }] });
   for (const path of [
@@ -143,7 +143,7 @@ test('no path leads out of the page', async (t) => {
   }
 });
 
-test('every file of the page is there, of its type, with headers that keep others out', async (t) => {
+test('every file of the page is served with its type and with headers that keep other sites out', async (t) => {
   const { folder } = runFolder(await temporaryFolder(t), 'a', began),
     { port, prefix } = await opened(t, { runs: [{ name: 'a', folder }] });
   const page = await ask({ port, path: prefix }),
@@ -153,7 +153,7 @@ test('every file of the page is there, of its type, with headers that keep other
   assert.doesNotMatch(
     page.body,
     /<script(?![^>]*\bsrc=)|\son\w+=|style=|https?:/i,
-    'nothing inline, nothing from elsewhere',
+    'no inline scripts and styles, and nothing from other hosts',
   );
   for (let name = open.pop(); name !== undefined; name = open.pop()) {
     if (seen.has(name)) continue;
@@ -176,7 +176,7 @@ test('every file of the page is there, of its type, with headers that keep other
 });
 
 test(
-  'viewers that come late, twice or leave are sent the whole log, then what is added; a run that is cut is told anew',
+  'every viewer gets the whole log, then new lines; a log that is cut is sent again from its start',
   { timeout: 30_000 },
   async (t) => {
     const run = runFolder(await temporaryFolder(t), 'a', began),
@@ -199,24 +199,29 @@ test(
   },
 );
 
-test('one who does not read delays nobody, and the end is told', { timeout: 30_000 }, async (t) => {
-  const run = runFolder(await temporaryFolder(t), 'a', [startAt(), ...steps(1, 20_000)]),
-    { dash, port, prefix } = await opened(t, { runs: [{ name: 'a', folder: run.folder }] });
-  // It asks and then reads nothing: the system's buffers fill, and the server waits for it alone.
-  const deaf = connect(port, '127.0.0.1');
-  deaf.on('error', () => undefined).write(`GET ${prefix}events HTTP/1.1\r\nHost: localhost\r\n\r\n`);
-  deaf.pause();
-  const other = view(port, prefix);
-  await other.until(() => other.lines.length === 20_001);
-  run.add(doneAt(20_000));
-  await dash.close();
-  await other.ended;
-  assert.equal(other.events.at(-1), 'bye');
-  assert.equal(other.lines.length, 20_002, 'what was added just before the end was sent');
-  await assert.rejects(ask({ port, path: prefix }), /ECONNREFUSED|socket hang up/);
-});
+test(
+  'a viewer that does not read does not delay others, and viewers are told when the server closes',
+  { timeout: 30_000 },
+  async (t) => {
+    const run = runFolder(await temporaryFolder(t), 'a', [startAt(), ...steps(1, 20_000)]),
+      { dash, port, prefix } = await opened(t, { runs: [{ name: 'a', folder: run.folder }] });
+    // This viewer sends a request and then reads nothing: the system's buffers fill, and the server must wait for this
+    // viewer only.
+    const deaf = connect(port, '127.0.0.1');
+    deaf.on('error', () => undefined).write(`GET ${prefix}events HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+    deaf.pause();
+    const other = view(port, prefix);
+    await other.until(() => other.lines.length === 20_001);
+    run.add(doneAt(20_000));
+    await dash.close();
+    await other.ended;
+    assert.equal(other.events.at(-1), 'bye');
+    assert.equal(other.lines.length, 20_002, 'lines that were added just before the server closed were sent');
+    await assert.rejects(ask({ port, path: prefix }), /ECONNREFUSED|socket hang up/);
+  },
+);
 
-test('a port that is taken: named, it is an error; else another one', async (t) => {
+test('a requested port that is in use causes an error; by default another port is used', async (t) => {
   const { folder } = runFolder(await temporaryFolder(t), 'a', began),
     runs = [{ name: 'a', folder }],
     { port } = await opened(t, { runs });
@@ -227,7 +232,7 @@ test('a port that is taken: named, it is an error; else another one', async (t) 
   assert.equal((await ask({ port: second.port, path: '/metrics' })).status, 200);
 });
 
-test('/metrics is the text format of Prometheus, and counts', async (t) => {
+test('/metrics has the text format of Prometheus and the right values', async (t) => {
   const run = runFolder(await temporaryFolder(t), 'a "b"\\', began),
     { port, prefix } = await opened(t, { runs: [{ name: 'a "b"\\', folder: run.folder }] });
   const scrape = async (): Promise<Map<string, number>> => {
@@ -269,7 +274,7 @@ test('/metrics is the text format of Prometheus, and counts', async (t) => {
   assert.equal(second.get(`dynamoe_run_info{${name}}`), 0);
 });
 
-test('a log that is not there any more is told, and so is its coming back', async (t) => {
+test('viewers are told when a log disappears and when it exists again', async (t) => {
   const parent = await temporaryFolder(t),
     { folder } = runFolder(parent, 'a', began),
     { dash, port, prefix } = await opened(t, { runs: [{ name: 'a', folder }] });
@@ -286,7 +291,7 @@ test('a log that is not there any more is told, and so is its coming back', asyn
   assert.ok(dash.url);
 });
 
-test('runs, layers and rules of any name: what is served can be read back', async (t) => {
+test('runs, layers and rules may have any name: what is served can be parsed', async (t) => {
   const parent = await temporaryFolder(t),
     names = fc.string({ unit: 'binary', minLength: 1, maxLength: 12 });
   await fc.assert(
@@ -299,7 +304,7 @@ test('runs, layers and rules of any name: what is served can be read back', asyn
       const dash = await openDash({ runs: folders }),
         { port, pathname: prefix } = new URL(dash.url);
       try {
-        const whole = (text: string): string => text.toWellFormed(); // half a character is none in UTF-8
+        const whole = (text: string): string => text.toWellFormed(); // a part of a character is not valid UTF-8
         assert.deepEqual(JSON.parse((await ask({ port, path: `${prefix}runs` })).body), runs);
         const { body } = await ask({ port, path: `${prefix}metrics` }),
           lines = body.split('\n').filter((line) => line.startsWith('dynamoe_recompilations_total'));

@@ -1,5 +1,5 @@
-// Checkpoints: what a run must remember comes back exactly, another kind of file is told apart, an old file survives a
-// failure.
+// Tests checkpoints: tensors and metadata are read exactly as written, other files are refused, and the old file
+// survives a failed write.
 import assert from 'node:assert/strict';
 import { lstat, readdir, readFile, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -29,7 +29,7 @@ const source = (name: string, ...values: number[]): TensorSource => ({
   data: () => Float32Array.from(values),
 });
 
-test('parameters, state and metadata come back', async (t) => {
+test('parameters, states and metadata are read as they were written', async (t) => {
   const path = join(await temporaryFolder(t), 'c.safetensors');
   const state = stateName('optim', 'm', 'blocks.0.w');
   await saveCheckpoint(path, { tensors: [source('blocks.0.w', 1, 2), source(state, 3, 4)], meta: META });
@@ -44,7 +44,7 @@ test('parameters, state and metadata come back', async (t) => {
   assert.deepEqual((await file.read(state)).data, Float32Array.of(3, 4));
 });
 
-test('other files are refused with what they are', async (t) => {
+test('other files are refused, and the error says what they are', async (t) => {
   const folder = await temporaryFolder(t);
   const path = join(folder, 'o.safetensors');
   const metadata = async (text: string | undefined, ...words: string[]): Promise<void> => {
@@ -60,7 +60,7 @@ test('other files are refused with what they are', async (t) => {
   await assert.rejects(loadCheckpoint(join(folder, 'none')), says('none', 'no such file'));
 });
 
-test('metadata that JSON would change is an error that names the field', () => {
+test('metadata that JSON would change causes an error that names the field', () => {
   assert.throws(() => jsonText({ a: [1, { b: NaN }] }), /\$\.a\[1\]\.b is NaN/);
   assert.throws(() => jsonText({ a: -Infinity }), /\$\.a is -Infinity/);
   assert.throws(() => jsonText({ a: new Map() as unknown as null }), /\$\.a is not plain data \(Map\)/);
@@ -68,7 +68,7 @@ test('metadata that JSON would change is an error that names the field', () => {
   assert.equal(jsonText({ a: undefined, b: null }), '{"b":null}');
 });
 
-test('a write that fails half-way leaves the old file and no other', async (t) => {
+test('a write that fails leaves the old file, and no temporary file', async (t) => {
   const folder = await temporaryFolder(t);
   const path = join(folder, 'c.safetensors');
   await saveCheckpoint(path, { tensors: [source('a', 1)], meta: META });
@@ -87,21 +87,25 @@ test('a write that fails half-way leaves the old file and no other', async (t) =
     says('cannot write', 'no/c', 'no such file'),
   );
   await truncate(path, before.length - 1);
-  await assert.rejects(loadCheckpoint(path), says('not a sound safetensors file'));
+  await assert.rejects(loadCheckpoint(path), says('not a valid safetensors file'));
 });
 
-test('a full disk is said in words', { skip: process.platform !== 'linux' && 'needs /dev/full' }, async () => {
-  const { open } = await import('node:fs/promises');
-  const file = await open('/dev/full', 'w');
-  const error: unknown = await file.write(new Uint8Array(10)).catch((e: unknown) => e);
-  await file.close();
-  assert.match(
-    String(fault('write', 'x', error)),
-    /cannot write x: no space left on the device\n {2}hint: free some space/,
-  );
-});
+test(
+  'the error of a full disk says so in words',
+  { skip: process.platform !== 'linux' && 'needs /dev/full' },
+  async () => {
+    const { open } = await import('node:fs/promises');
+    const file = await open('/dev/full', 'w');
+    const error: unknown = await file.write(new Uint8Array(10)).catch((e: unknown) => e);
+    await file.close();
+    assert.match(
+      String(fault('write', 'x', error)),
+      /cannot write x: no space left on the device\n {2}hint: free some space/,
+    );
+  },
+);
 
-test('what a killed writer left long ago is removed, what is written now is not', async (t) => {
+test('old temporary files of killed writers are removed; those of current writers are not', async (t) => {
   const folder = await temporaryFolder(t);
   const old = '.f.0123456789abcdef.tmp',
     fresh = '.f.0123456789abcdee.tmp',
@@ -114,7 +118,7 @@ test('what a killed writer left long ago is removed, what is written now is not'
 });
 
 test(
-  'a file keeps its mode, a link its place; what is no file is not replaced',
+  'a file keeps its mode, a link stays, and anything but a file is not replaced',
   { skip: process.platform === 'win32' && 'needs modes' },
   async (t) => {
     const folder = await temporaryFolder(t),
@@ -141,7 +145,7 @@ test(
   },
 );
 
-test('every code of the system is said in words', () => {
+test('every error code of the system is described in words', () => {
   for (const [code, words] of [
     ['ENOTDIR', 'a part of the path is a file'],
     ['EMFILE', 'too many open files'],

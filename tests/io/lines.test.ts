@@ -1,4 +1,4 @@
-// Lines of files of any size: whole lines once, in order, whatever lies between them.
+// Tests reading lines of files of any size: each complete line once and in order, whatever bytes lie between them.
 import assert from 'node:assert/strict';
 import { appendFile, open, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ async function all(path: string): Promise<string[]> {
   return lines;
 }
 
-/** What is kept of a log whose checkpoint is of `step`. */
+/** The text of a log that is kept if its run is resumed at `step`. */
 async function kept(path: string, step: number): Promise<string> {
   const file = await open(path, 'r');
   try {
@@ -25,7 +25,7 @@ async function kept(path: string, step: number): Promise<string> {
   }
 }
 
-test('lines are those that the whole text has', async (t) => {
+test('the lines are the same as those of the whole text', async (t) => {
   const path = join(await temporaryFolder(t), 'lines');
   const line = fc.oneof(
     fc.string({ unit: 'binary' }),
@@ -48,7 +48,7 @@ test('lines are those that the whole text has', async (t) => {
           .replace(/^\uFEFF/, '')
           .split('\n')
           .map((t) => t.replace(/\r$/, ''));
-        if (text.at(-1) === '') text.pop(); // nothing after the last line break is no line
+        if (text.at(-1) === '') text.pop(); // an empty rest after the last line break is not a line
         assert.deepEqual(await all(path), text);
       },
     ),
@@ -56,7 +56,7 @@ test('lines are those that the whole text has', async (t) => {
   );
 });
 
-test('bytes that are no UTF-8 are replaced, and cost no other line', async (t) => {
+test('bytes that are not UTF-8 are replaced, and other lines are not affected', async (t) => {
   const path = join(await temporaryFolder(t), 'bytes');
   await writeFile(path, Buffer.concat([Buffer.from('a\n'), Buffer.of(0xff, 0xfe, 0, 10), Buffer.from('b\r\n')]));
   assert.deepEqual(await all(path), ['a', '\uFFFD\uFFFD\0', 'b']);
@@ -64,7 +64,7 @@ test('bytes that are no UTF-8 are replaced, and cost no other line', async (t) =
 
 const TORN = ['{"step":2,"lo', '\0\0\0', '3', 'null', '[', '{"step":1}{"step":1}', '\xff\xfe', ''];
 
-test('of a log, torn lines cost themselves alone, wherever they lie', async (t) => {
+test('incomplete lines anywhere in a log do not affect other lines', async (t) => {
   const path = join(await temporaryFolder(t), 'events.jsonl');
   const event = (step: number): string => JSON.stringify({ event: 'step', step, text: 'ü' });
   await fc.assert(
@@ -91,19 +91,19 @@ test('of a log, torn lines cost themselves alone, wherever they lie', async (t) 
           after.filter((line) => line.startsWith('{"event"')),
           tail === event(1) ? before.slice(0, Math.min(checkpoint, step)) : before,
         );
-        assert.equal(after.at(-1)?.startsWith('{"event"') ?? true, true, 'nothing torn is left at the end');
+        assert.equal(after.at(-1)?.startsWith('{"event"') ?? true, true, 'no incomplete line remains at the end');
       },
     ),
     { numRuns: 60 },
   );
 });
 
-test('a log larger than a string or an array can be is read to its end', async (t) => {
+test('a log that is larger than the largest string or array is read to its end', async (t) => {
   const path = join(await temporaryFolder(t), 'events.jsonl'),
     size = 2 ** 29 + 2 ** 20,
     more = '\n{"event":"step","step":2}\n{"event":"step","step":3}\n';
   await writeFile(path, '{"event":"start"}\n{"event":"step","step":1}\n');
-  await truncate(path, size); // a torn line of half a GiB: zeros that take no room on the disk
+  await truncate(path, size); // an incomplete line of half a GiB: zeros, which take no space on the disk
   await appendFile(path, more);
   const file = await open(path, 'r');
   t.after(() => file.close());
@@ -119,7 +119,7 @@ test('a log larger than a string or an array can be is read to its end', async (
   assert.equal(await nextLines(file, end, end), null);
 });
 
-test('encodings are told apart', () => {
+test('encodings are distinguished', () => {
   const wide = (text: string, big = false): Buffer => {
     const bytes = Buffer.from(text, 'utf16le');
     return big ? bytes.swap16() : bytes;

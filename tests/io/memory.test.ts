@@ -1,4 +1,4 @@
-// Free memory in containers: the limits of control groups, of both versions, wherever they are set.
+// Tests free memory in containers: limits of control groups of both versions, on any level of the hierarchy.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
@@ -10,9 +10,9 @@ import { noCompiler } from '../support/toy.ts';
 import { temporaryFolder } from './folder.ts';
 
 const MB = 2 ** 20,
-  NONE = '9223372036854771712\n'; // how version 1 writes no limit
+  NONE = '9223372036854771712\n'; // version 1 writes this number if there is no limit
 
-/** A system that tells these files. */
+/** The root folder of a system that has these files. */
 async function system(t: TestContext, files: Readonly<Record<string, string | number>>): Promise<string> {
   const root = await temporaryFolder(t);
   for (const [path, text] of Object.entries(files)) {
@@ -25,7 +25,7 @@ async function system(t: TestContext, files: Readonly<Record<string, string | nu
 const V2 = '31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n',
   V1 = '35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n';
 
-test("version 2: a group's limit less what is used, but for pages of files that can go", async (t) => {
+test("version 2: a group's limit minus the used memory, without file pages that can be reclaimed", async (t) => {
   const group = (
     name: string,
     max: string | number,
@@ -48,12 +48,12 @@ test("version 2: a group's limit less what is used, but for pages of files that 
   assert.equal(
     await free('/a', group('a/', 500 * MB, 450 * MB, 400 * MB)),
     450 * MB,
-    'a page cache that fills the group is no loss',
+    'memory of the page cache counts as free',
   );
   assert.equal(
     await free('/a/b/c', group('a/b/c/', 'max', 10 * MB), group('a/', 100 * MB, 40 * MB)),
     60 * MB,
-    'the limit of a group around it',
+    'the limit of an enclosing group',
   );
   assert.equal(await free('/', group('', 64 * MB, 1 * MB)), 63 * MB, 'a container that sees its own group as the root');
   assert.equal(await free('/elsewhere', group('', 64 * MB, 1 * MB)), 63 * MB, 'a path that is not mounted');
@@ -100,14 +100,14 @@ test('version 1, mixed with version 2, and in a container of Docker', async (t) 
     ),
     200 * MB,
   );
-  assert.equal(freeMemory(await system(t, {})), Infinity, 'a system that tells nothing');
+  assert.equal(freeMemory(await system(t, {})), Infinity, 'a system without such files');
   assert.equal(
     freeMemory(await system(t, { 'proc/self/cgroup': 'nonsense\n4:memory\n', 'proc/self/mountinfo': 'too short\n' })),
     Infinity,
   );
 });
 
-test('here it is some of what the machine has', () => {
+test("on this machine it is more than 0 and at most the machine's memory", () => {
   assert.ok(freeMemory() > 0 && freeMemory() <= freemem() * 1.05);
 });
 
@@ -117,7 +117,7 @@ const reason =
   (process.getuid?.() !== 0 && 'needs root') ||
   (!existsSync('/sys/fs/cgroup/memory/memory.limit_in_bytes') && 'needs control groups of version 1');
 
-test('in a container of 500 MB, a plan of 1.3 GB is refused by name on every device', { skip: reason }, (t) => {
+test('in a container of 500 MB, every device refuses a plan of 1.3 GB', { skip: reason }, (t) => {
   try {
     mkdirSync(GROUP);
     writeFileSync(join(GROUP, 'memory.limit_in_bytes'), String(500 * MB));

@@ -1,5 +1,5 @@
-// A run folder, or what is in it, that is moved or removed while the run goes on: it is said, and nothing is lost that
-// can be kept.
+// Tests a run whose folder or files are moved or removed meanwhile: the user is told, and nothing is lost that can be
+// kept.
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -25,7 +25,7 @@ interface Begun {
   readonly said: string[];
 }
 
-/** A run with two steps and a checkpoint of the second. */
+/** A run with two steps and a checkpoint of the second one. */
 async function begin(folder: string): Promise<Begun> {
   const path = join(folder, 'run'),
     said: string[] = [],
@@ -40,7 +40,9 @@ async function begin(folder: string): Promise<Begun> {
   return { run, path, folder, said };
 }
 
-/** Goes on for a step and ends: the folder, as it is now, holds the whole run, and can be gone on with. */
+/**
+ * Does one more step and ends the run. Then the folder must contain the whole run, and the run can be resumed from it.
+ */
 async function ends({ run }: Begun): Promise<void> {
   run.append({ event: 'step', step: 3 });
   const saved = await run.save(at(3)),
@@ -58,7 +60,7 @@ async function ends({ run }: Begun): Promise<void> {
   await again.close();
 }
 
-test('a folder that is renamed is followed', { skip: process.platform !== 'linux' && 'needs /proc' }, async (t) => {
+test('a renamed folder is found', { skip: process.platform !== 'linux' && 'needs /proc' }, async (t) => {
   const begun = await begin(await temporaryFolder(t)),
     { run, path, folder, said } = begun,
     moved = join(folder, 'else where');
@@ -70,7 +72,7 @@ test('a folder that is renamed is followed', { skip: process.platform !== 'linux
   assert.deepEqual(await readdir(folder), ['else where']);
 });
 
-test('a folder that is removed is made anew, with every event', async (t) => {
+test('a removed folder is created again, with every event', async (t) => {
   const begun = await begin(await temporaryFolder(t)),
     { run, path, said } = begun;
   await rm(path, { recursive: true });
@@ -82,7 +84,7 @@ test('a folder that is removed is made anew, with every event', async (t) => {
   ]);
 });
 
-test('a folder whose place another run has taken is left alone', async (t) => {
+test('if another run took the place of the folder, that run is left alone', async (t) => {
   const begun = await begin(await temporaryFolder(t)),
     { run, path, said } = begun;
   await rm(path, { recursive: true });
@@ -95,7 +97,7 @@ test('a folder whose place another run has taken is left alone', async (t) => {
   assert.deepEqual((await readdir(path)).sort(), ['events.jsonl', 'run.json']);
 });
 
-test('a folder that is emptied, and one that is emptied and used by another run', async (t) => {
+test('a folder that was emptied, and one that was emptied and then used by another run', async (t) => {
   for (const used of [false, true]) {
     const begun = await begin(await temporaryFolder(t)),
       { run, path } = begun;
@@ -108,7 +110,7 @@ test('a folder that is emptied, and one that is emptied and used by another run'
   }
 });
 
-test('a log that is removed or replaced is written anew; what took its place is kept', async (t) => {
+test('a removed or replaced log is written again; the file in its place is kept', async (t) => {
   for (const replaced of [false, true]) {
     const begun = await begin(await temporaryFolder(t)),
       { run, path, said } = begun,
@@ -122,7 +124,7 @@ test('a log that is removed or replaced is written anew; what took its place is 
   }
 });
 
-test('settings that are removed are written anew; nothing is said of a folder that is as it was', async (t) => {
+test('removed settings are written again; nothing is reported for an unchanged folder', async (t) => {
   const begun = await begin(await temporaryFolder(t)),
     { run, path, said } = begun;
   assert.equal(await run.keep(), false);

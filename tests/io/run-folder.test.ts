@@ -1,4 +1,5 @@
-// Run folders: refused or gone on with, one process at a time, the newest sound checkpoint, events that match it.
+// Tests run folders: refusing or resuming, one process at a time, the newest undamaged checkpoint, and events that
+// match it.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
@@ -23,7 +24,7 @@ const steps = async (path: string): Promise<unknown[]> =>
     .filter((line) => line !== '')
     .map((line) => (JSON.parse(line) as { step?: number }).step);
 
-test('a run begins, is refused, goes on where its newest checkpoint stands', async (t) => {
+test('a run is created, is refused without `resume`, and continues from its newest checkpoint', async (t) => {
   const path = join(await temporaryFolder(t), 'a', 'run');
   const run = await openRun(path, { settings: { lr: 1 } });
   assert.equal(run.checkpoint, undefined);
@@ -51,7 +52,7 @@ test('a run begins, is refused, goes on where its newest checkpoint stands', asy
   assert.deepEqual(await steps(path), [undefined, 1, 2, 3, 4, 5, 6, 7]);
 });
 
-test('without a checkpoint a run starts again, its events too', async (t) => {
+test('without a checkpoint, a run starts again and its events are removed', async (t) => {
   const path = await temporaryFolder(t);
   const run = await openRun(path);
   run.append({ step: 1 });
@@ -63,7 +64,7 @@ test('without a checkpoint a run starts again, its events too', async (t) => {
   await assert.rejects(resolveCheckpoint(path), says(path, 'contains no checkpoint', '--out'));
 });
 
-test('--resume of a run that was never begun begins it; a folder of other things is left alone', async (t) => {
+test('--resume of a run that does not exist starts it; a folder with other files is refused', async (t) => {
   const folder = await temporaryFolder(t);
   await (await openRun(join(folder, 'new'), { resume: true })).close();
   for (const resume of [false, true])
@@ -87,7 +88,7 @@ test('--resume of a run that was never begun begins it; a folder of other things
 });
 
 test(
-  'where no folder can be made, the reason is told at once',
+  'if no folder can be created, the error says why at once',
   { skip: process.platform !== 'linux' && 'needs /proc' },
   async (t) => {
     await assert.rejects(openRun('/proc/dynamoe/run'), says('cannot create the folder /proc/dynamoe'));
@@ -112,7 +113,7 @@ test(
 );
 
 test(
-  'a full disk leaves the checkpoint of before, and nothing half-written',
+  'on a full disk the earlier checkpoint stays, and no incomplete file is left',
   { skip: process.getuid?.() !== 0 && 'needs root, to mount' },
   async (t) => {
     const small = join(await temporaryFolder(t), 'small'),
@@ -149,7 +150,7 @@ test(
       assert.deepEqual(
         [again.checkpoint?.step, await steps(path)],
         [1, []],
-        'the torn line and what came after the checkpoint are gone',
+        'the incomplete line and events after the checkpoint are removed',
       );
       await again.save(large);
       await again.close();
@@ -160,7 +161,7 @@ test(
   },
 );
 
-test('names with spaces, line breaks, other scripts and leading dashes are names like any other', async (t) => {
+test('names may have spaces, line breaks, other scripts and leading dashes', async (t) => {
   const folder = await temporaryFolder(t);
   for (const name of [
     'two words',
@@ -186,7 +187,7 @@ test('names with spaces, line breaks, other scripts and leading dashes are names
   }
 });
 
-test('a damaged checkpoint is passed over, said, and the one before it is used', async (t) => {
+test('a damaged checkpoint is reported and skipped, and the one before it is used', async (t) => {
   const path = await temporaryFolder(t);
   const run = await openRun(path);
   for (const step of [5, 10]) {
@@ -199,7 +200,7 @@ test('a damaged checkpoint is passed over, said, and the one before it is used',
   const again = await openRun(path, { resume: true });
   assert.equal(again.checkpoint?.step, 5);
   assert.equal(again.damaged.length, 1);
-  assert.match(again.damaged[0], /step-00000010.*not a sound/);
+  assert.match(again.damaged[0], /step-00000010.*not a valid/);
   assert.deepEqual(await steps(path), [5]);
   await again.save(at(10));
   await again.close();
@@ -207,7 +208,7 @@ test('a damaged checkpoint is passed over, said, and the one before it is used',
   assert.ok(!(await readdir(path)).some((name) => name.endsWith('.tmp')));
 });
 
-test('a torn or broken last line is dropped when the log is opened again', async (t) => {
+test('an incomplete or invalid last line is removed when the log is opened again', async (t) => {
   const path = await temporaryFolder(t);
   const run = await openRun(path);
   run.append({ step: 1, text: 'ü\n' });
@@ -247,7 +248,7 @@ test('a run folder in use is refused: by this process, by another, or on another
 });
 
 test(
-  'a lock whose pid now belongs to another process is stale',
+  'a lock whose process id now belongs to another process is not valid',
   { skip: process.platform !== 'linux' && 'needs /proc' },
   async (t) => {
     const path = await temporaryFolder(t);
@@ -256,7 +257,7 @@ test(
   },
 );
 
-test('of many that want a folder at once, at most one gets it', async (t) => {
+test('if many lock a folder at the same time, at most one succeeds', async (t) => {
   const path = await temporaryFolder(t);
   for (let round = 0; round < 20; round++) {
     const results = await Promise.allSettled(Array.from({ length: 5 }, () => lockFolder(path)));
@@ -268,7 +269,7 @@ test('of many that want a folder at once, at most one gets it', async (t) => {
   assert.deepEqual(await readdir(path), []);
 });
 
-test('settings that are no JSON are refused with the file', async (t) => {
+test('settings that are not JSON are refused, and the error names the file', async (t) => {
   const path = await temporaryFolder(t);
   await mkdir(join(path, 'r'));
   await writeFile(join(path, 'r', 'run.json'), '{');
@@ -276,7 +277,7 @@ test('settings that are no JSON are refused with the file', async (t) => {
   assert.deepEqual(await readdir(join(path, 'r')), ['run.json']);
 });
 
-test('disk full in the middle of an event: no part of it stays, and the next event has its own line', async (t) => {
+test('if the disk is full during an event, no part of it stays, and the next one has its own line', async (t) => {
   const folder = await temporaryFolder(t),
     run = await openRun(join(folder, 'run'));
   run.append({ event: 'step', step: 1 });

@@ -1,4 +1,5 @@
-// The safetensors format: what is written is read, other writers' files are read, and damage is found and located.
+// Tests the safetensors format: written files are read back, files of other programs are read, and damage is found and
+// located.
 import assert from 'node:assert/strict';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,7 +13,7 @@ import { bytesSource, openSource, readSafetensors, type TensorSource } from '../
 import { openSafetensors, writeSafetensors } from '../../src/io/safetensors-file.ts';
 import { says, temporaryFolder } from './folder.ts';
 
-/** A file as another writer may make it. */
+/** A file as another program may write it. */
 function file(header: string | object, data: Uint8Array | number = 0): Buffer {
   const json = Buffer.from(typeof header === 'string' ? header : JSON.stringify(header));
   const length = Buffer.alloc(8);
@@ -27,7 +28,7 @@ const tensor = fc.record({
   seed: fc.uint8Array({ minLength: 8, maxLength: 8 }),
 });
 
-test('any tensors and metadata come back bit for bit, aligned, and the same tensors give the same bytes', async (t) => {
+test('tensors and metadata are read back bit for bit and aligned; the same tensors give the same bytes', async (t) => {
   const folder = await temporaryFolder(t);
   const path = join(folder, 'any.safetensors'),
     again = join(folder, 'again.safetensors');
@@ -68,7 +69,7 @@ test('any tensors and metadata come back bit for bit, aligned, and the same tens
   );
 });
 
-test("the bytes are the format's: length, JSON, data", async (t) => {
+test('a file has the bytes of the format: length, JSON, data', async (t) => {
   const path = join(await temporaryFolder(t), 'a.safetensors');
   await writeSafetensors(
     path,
@@ -90,7 +91,7 @@ test("the bytes are the format's: length, JSON, data", async (t) => {
   assert.equal(bytes.length, 8 + length + 9);
 });
 
-test('wider and narrower integers of other writers become ours where they fit', async (t) => {
+test('wider and narrower integers of other programs are converted if their values fit', async (t) => {
   const path = join(await temporaryFolder(t), 'ints.safetensors');
   const data = Buffer.alloc(16 + 8 + 2 + 2 + 2);
   data.writeBigInt64LE(-5n, 0);
@@ -155,7 +156,7 @@ const CASES: readonly [string, Buffer, readonly string[]][] = [
   ['a gap', file({ a: F32, b: { ...F32, data_offsets: [9, 17] } }, 17), ['"b"', 'begin', 'where "a" ends', 'mistake']],
   ['an overlap', file({ a: F32, b: { ...F32, data_offsets: [4, 12] } }, 12), ['"b"', 'begin']],
   [
-    'a name that stands twice',
+    'a name that occurs twice',
     file(
       '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}',
       2,
@@ -163,7 +164,7 @@ const CASES: readonly [string, Buffer, readonly string[]][] = [
     ['each name once', '"a" twice'],
   ],
   [
-    'the same place twice',
+    'two tensors at the same offsets',
     file(
       '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"\\u0061":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
       1,
@@ -171,32 +172,32 @@ const CASES: readonly [string, Buffer, readonly string[]][] = [
     ['each name once', '"\\u0061" twice'],
   ],
   [
-    'a field that stands twice',
+    'a field that occurs twice',
     file('{"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}', 1),
     ['each name once', '"dtype" twice'],
   ],
 ];
 
-test('damage is refused with the file and the place', async (t) => {
+test('a damaged file is refused; the error names the file and the place', async (t) => {
   const folder = await temporaryFolder(t);
   for (const [name, bytes, words] of CASES) {
     const path = join(folder, 'bad.safetensors');
     await writeFile(path, bytes);
     await t.test(name, async () => {
-      await assert.rejects(openSafetensors(path), says('bad.safetensors is not a sound', ...words));
+      await assert.rejects(openSafetensors(path), says('bad.safetensors is not a valid', ...words));
     });
   }
   await assert.rejects(openSafetensors(join(folder, 'none')), says('cannot read', 'none', 'no such file'));
   await assert.rejects(openSafetensors(folder), says('cannot read', folder, 'it is a folder'));
 });
 
-test('any cut of a file, and any flip in its header, is refused or read as what it says', async (t) => {
+test('a file that is cut is refused; one with a changed byte in its header is refused or still valid', async (t) => {
   const path = join(await temporaryFolder(t), 'cut.safetensors');
   const whole = file({ a: F32, b: { ...F32, data_offsets: [8, 16] } }, 16);
   await fc.assert(
     fc.asyncProperty(fc.nat(whole.length - 1), async (n) => {
       await writeFile(path, whole.subarray(0, n));
-      await assert.rejects(openSafetensors(path), says('not a sound'));
+      await assert.rejects(openSafetensors(path), says('not a valid'));
     }),
     { numRuns: 30 },
   );
@@ -208,14 +209,15 @@ test('any cut of a file, and any flip in its header, is refused or read as what 
       const opened = await openSafetensors(path).catch((error: unknown) => {
         says()(error);
       });
-      await opened?.close(); // a changed name is still a sound file
+      await opened?.close(); // a file with a changed name is still valid
     }),
     { numRuns: 60 },
   );
 });
 
 /**
- * One tensor of every type that another program may write, and what reading it gives: values, or words of the error.
+ * One tensor of every type that another program may write, with the result of reading it: values, or words of the
+ * error.
  */
 const TYPES: readonly (readonly [
   dtype: string,
@@ -253,7 +255,7 @@ const TYPES: readonly (readonly [
   ['', [], [0], 'which cannot be read'],
 ];
 
-test('a tensor that cannot be read costs no other one, and is named when it is asked for', async (t) => {
+test('a tensor that cannot be read does not affect others; the error names it when it is requested', async (t) => {
   const path = join(await temporaryFolder(t), 'all.safetensors');
   await fc.assert(
     fc.asyncProperty(
@@ -341,9 +343,7 @@ test('16-bit floats of a file convert to float32 and back', async () => {
   for (const tensor of [b, h]) assert.deepEqual(convert(convert(tensor, 'float32'), tensor.dtype), tensor);
 });
 
-/**
- * Headers as a careless or hostile writer may make them: the grammar of the format with a wrong thing here and there.
- */
+/** Generates headers as a careless or hostile program may write them: valid headers with errors in random places. */
 const value = fc.oneof(
   { weight: 8, arbitrary: fc.nat(40) },
   fc.constantFrom(-1, 0.5, 1e300, 2 ** 53, '2', null, [], {}, true),
@@ -381,7 +381,7 @@ const headers = fc.oneof(
   fc.string({ unit: 'binary' }),
 );
 
-test('any header is refused by name, or describes tensors that lie one after the other in the file', async () => {
+test('any header is refused with the reason, or describes tensors that lie one after the other', async () => {
   await fc.assert(
     fc.asyncProperty(
       headers,
@@ -391,7 +391,7 @@ test('any header is refused by name, or describes tensors that lie one after the
         const bytes = file(header, data);
         if (length !== null) bytes.writeBigUInt64LE(length, 0);
         const opened = await openSource(bytesSource(bytes, 'the file')).catch((error: unknown) => {
-          says('the file is not a sound safetensors file', 'at byte', 'expected')(error);
+          says('the file is not a valid safetensors file', 'at byte', 'expected')(error);
         });
         if (!opened) return;
         let at = 8 + Number(bytes.readBigUInt64LE(0));
@@ -433,7 +433,7 @@ test('a file that is replaced or cut while open', async (t) => {
   await assert.rejects(second.read('a'), says('2 more bytes'));
 });
 
-test('a wrong array or the same name twice is an error and leaves nothing behind', async (t) => {
+test('a wrong array and a repeated name cause an error, and no file is left', async (t) => {
   const path = join(await temporaryFolder(t), 'w.safetensors');
   const one = (data: () => Float32Array | Uint8Array): TensorSource => ({
     name: 'a',

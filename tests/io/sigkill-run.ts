@@ -1,6 +1,6 @@
-// The run that sigkill.test.ts kills: a stand-in for training whose state after a step depends on every step before it.
-// node sigkill-run.ts FOLDER STEPS: begins or resumes, saves every 3 steps a tensor large enough to be torn, says when
-// it begins.
+// The run that sigkill.test.ts kills. It replaces training: its state after a step depends on all steps before. `node
+// sigkill-run.ts FOLDER STEPS` starts or resumes a run, prints a line when it begins, and saves every 3 steps a tensor
+// that is large enough to be written incompletely.
 import { openRun } from '../../src/io/run-folder.ts';
 import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
 

@@ -1,4 +1,4 @@
-// A run that is killed with SIGKILL at any moment, again and again, ends like one that was never killed.
+// Tests that a run that is killed by SIGKILL several times, at any moment, ends like one that was never killed.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -13,7 +13,8 @@ const STEPS = 60;
 const RUN = fileURLToPath(new URL('sigkill-run.ts', import.meta.url));
 
 /**
- * Runs it, killed `ms` after it begins unless it ends before. Whether it ended by itself, and how long it ran, in ms.
+ * Starts the run and kills it `ms` milliseconds after it begins, unless it ends before. Returns whether it ended by
+ * itself, and how many milliseconds it ran.
  */
 async function run(folder: string, ms?: number): Promise<{ ended: boolean; ran: number }> {
   const child = spawn(process.execPath, [RUN, folder, String(STEPS)], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -26,13 +27,13 @@ async function run(folder: string, ms?: number): Promise<{ ended: boolean; ran: 
   return { ended: code === 0, ran: performance.now() - start };
 }
 
-test('killed at any moment, resumed, the events are those of an uninterrupted run', async (t) => {
+test('a run that is killed at any moment and resumed has the events of an uninterrupted run', async (t) => {
   const folder = await temporaryFolder(t);
   const whole = join(folder, 'whole'),
     torn = join(folder, 'torn');
   const { ran } = await run(whole);
   const random = new Stream(1, 'sigkill');
-  let kills = 0; // they fall from before the folder exists to the middle of the steps
+  let kills = 0; // the moments range from before the folder exists to the middle of the steps
   while (kills < 60 && !(await run(torn, ran * 0.3 * random.uniform(kills, 0) ** 2)).ended) kills++;
   if (kills === 60) await run(torn);
   t.diagnostic(`${kills} kills`);

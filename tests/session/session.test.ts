@@ -300,7 +300,7 @@ test('serialize gives the bytes that save writes', async (t) => {
   assert.deepEqual((await other.step(toyBatch(1))).loss, (await session.step(toyBatch(1))).loss);
   await assert.rejects(
     other.deserialize(bytes.subarray(0, bytes.length - 1)),
-    says('the checkpoint is not a sound safetensors file'),
+    says('the checkpoint is not a valid safetensors file'),
   );
   await using web = await compileWeb(toyLM(), { loss: crossEntropy });
   await assert.rejects(web.save(path), says('session.save', 'no files', 'session.serialize'));

@@ -1,4 +1,5 @@
-// Settings: defaults, flags over files, what a config file in TypeScript builds, what a resumed run keeps.
+// Tests settings: defaults, flags that replace those of files, parts that a config file in TypeScript builds, and what
+// a resumed run keeps.
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -9,7 +10,7 @@ import { configure, parseSettings, resumeSettings } from '../../src/train/config
 import { ConfigError } from '../../src/train/schema.ts';
 import { temporaryFolder } from '../io/folder.ts';
 
-test('the default is the model of the design', async () => {
+test('the default settings are the documented ones', async () => {
   const {
     settings: { config },
     experiment,
@@ -28,7 +29,7 @@ test('the default is the model of the design', async () => {
   assert.ok(rate(0) < rate(99) && rate(99) > rate(1000) && rate(1000) > rate(1999));
 });
 
-test('flags take the place of what a file says', async (t) => {
+test('flags replace settings of a file', async (t) => {
   const folder = await temporaryFolder(t),
     file = join(folder, 'c.json');
   await writeFile(
@@ -66,7 +67,7 @@ test('a .ts config may build model, data, optimizer, metrics; then flags for the
   await assert.rejects(configure(file, { lr: 2 }), /--lr/);
 });
 
-test('a resumed run keeps its settings but for those that change no number', async () => {
+test('a resumed run keeps all settings except those that do not affect results', async () => {
   const { settings } = await configure(undefined, { data: ['a'], steps: 10 }),
     said: string[] = [];
   const stored = parseSettings(JSON.parse(JSON.stringify(settings)) as never, 'run.json');
@@ -81,7 +82,7 @@ test('a resumed run keeps its settings but for those that change no number', asy
     assert.throws(() => resume(flags), ConfigError);
 });
 
-test('a config in JSON may begin with a byte order mark; what is no UTF-8 or no JSON is named', async (t) => {
+test('a JSON config may begin with a byte order mark; text that is not UTF-8 or JSON is refused', async (t) => {
   const folder = await temporaryFolder(t),
     file = join(folder, 'c.json'),
     text = '{ "steps": 7 }';
@@ -111,7 +112,7 @@ test('a config in JSON may begin with a byte order mark; what is no UTF-8 or no 
   }
 });
 
-test('settings of an optimiser that has them not, or that have no effect, are refused by name', async (t) => {
+test('settings that an optimiser does not have, or that have no effect, are refused by name', async (t) => {
   const folder = await temporaryFolder(t),
     file = join(folder, 'c.json');
   const refused: [object, RegExp][] = [

@@ -1,4 +1,4 @@
-// Checkpoints of training are finite, or not written.
+// Tests that a checkpoint of training is written only if all its trained values are finite.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -24,7 +24,7 @@ function content(values: readonly number[], dtype: (typeof DTYPES)[number], name
   };
 }
 
-test('of every dtype, values that are not finite are counted, and their tensor is named', async () => {
+test('values that are not finite are counted for every dtype, and the error names their tensor', async () => {
   const value = fc.oneof(
     { weight: 9, arbitrary: fc.double({ min: -6e4, max: 6e4, noNaN: true }) },
     fc.constantFrom(NaN, Infinity, -Infinity),
@@ -42,7 +42,7 @@ test('of every dtype, values that are not finite are counted, and their tensor i
         assert.equal(found?.message, `${bad} of ${values.length} values of w are not finite`);
         await assert.rejects(Promise.resolve(tensor.data()), { message: found?.message });
       }
-      assert.equal(await firstNotFinite(made, () => false), null, 'a mask that is only read may hold infinities');
+      assert.equal(await firstNotFinite(made, () => false), null, 'a mask that steps only read may contain infinities');
     }),
   );
 });

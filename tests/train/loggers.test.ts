@@ -1,5 +1,5 @@
-// Loggers: the verbs and their order, one that fails, event files of TensorBoard as another parser reads them, a loop
-// of one's own.
+// Tests loggers: the order of their calls, a logger that fails, event files of TensorBoard read by another parser, and
+// a user's own training loop.
 import assert from 'node:assert/strict';
 import { appendFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ import { LAYER, evalAt, planAt, recompileAt, startAt, steps } from '../dash/even
 import { temporaryFolder } from '../io/folder.ts';
 import { toyLM } from '../support/toy.ts';
 
-// What TensorBoard reads: tensorflow/core/util/event.proto, framework/summary.proto.
+// The format that TensorBoard reads: tensorflow/core/util/event.proto, framework/summary.proto.
 const { root } = protobuf.parse(
   `syntax = "proto3"; package tensorflow;
   message Event { double wall_time = 1; int64 step = 2; oneof what { string file_version = 3; Summary summary = 5; ` +
@@ -51,7 +51,7 @@ interface Event {
   };
 }
 
-/** Records with their checksums checked, decoded. */
+/** The decoded records of a file, with their checksums checked. */
 function readEvents(path: string): Event[] {
   const file = readFileSync(path),
     events: Event[] = [],
@@ -134,7 +134,7 @@ test('event files have every step, its scalars and the load of its experts', asy
     },
   );
 
-  // Going on: a file of its own, which says from which step on the first counts no longer.
+  // A resumed run writes a second file, which says from which step on the first file is no longer valid.
   const again = tensorBoard();
   await again.init?.({ folder, settings: {}, step: 250 });
   await again.finish?.(null);
@@ -142,7 +142,7 @@ test('event files have every step, its scalars and the load of its experts', asy
   assert.equal(readEvents(join(folder, 'tensorboard', second ?? ''))[1].step, 251);
 });
 
-test('loggers are told in order; one that fails is left out and said, the run log is not', async () => {
+test('loggers get events in order; one that fails is reported and removed; a failing run log throws', async () => {
   const calls: string[] = [],
     said: string[] = [],
     kept: LogEvent[] = [];
@@ -216,7 +216,7 @@ test('loggers are told in order; one that fails is left out and said, the run lo
   }, /no space/);
 });
 
-test('a loop of one’s own writes a log that can be read', async (t) => {
+test("a user's own training loop writes a log that can be read", async (t) => {
   const folder = join(await temporaryFolder(t), 'mine'),
     logger = jsonLines();
   await logger.init?.({ folder, settings: {}, step: 0 });
@@ -242,20 +242,16 @@ test('a loop of one’s own writes a log that can be read', async (t) => {
   });
 });
 
-test(
-  'before a checkpoint event files hold what was told, so that a run that is killed after it and goes on misses ' +
-    'no step',
-  async (t) => {
-    const folder = await temporaryFolder(t),
-      logger = tensorBoard();
-    await logger.init?.({ folder, settings: {}, step: 0 });
-    for (const e of steps(1, 5)) logger.log(e);
-    logger.flush?.();
-    const [file] = readdirSync(join(folder, 'tensorboard'));
-    const seen = readEvents(join(folder, 'tensorboard', file)).flatMap((e) => (e.summary ? [e.step] : []));
-    assert.deepEqual(seen, [1, 2, 3, 4, 5]);
-  },
-);
+test('event files are flushed before a checkpoint, so that a killed and resumed run misses no step', async (t) => {
+  const folder = await temporaryFolder(t),
+    logger = tensorBoard();
+  await logger.init?.({ folder, settings: {}, step: 0 });
+  for (const e of steps(1, 5)) logger.log(e);
+  logger.flush?.();
+  const [file] = readdirSync(join(folder, 'tensorboard'));
+  const seen = readEvents(join(folder, 'tensorboard', file)).flatMap((e) => (e.summary ? [e.step] : []));
+  assert.deepEqual(seen, [1, 2, 3, 4, 5]);
+});
 
 test('the trace of a run without a checkpoint is overwritten only when that run is resumed', async (t) => {
   const folder = await temporaryFolder(t),
@@ -274,7 +270,7 @@ test('the trace of a run without a checkpoint is overwritten only when that run 
   assert.equal(readFileSync(path, 'utf8'), begun);
 });
 
-test('a trace is continued after the checkpoint, without torn lines and later steps; other files stay', async (t) => {
+test('a trace is continued after the checkpoint, without incomplete lines and later steps', async (t) => {
   const folder = await temporaryFolder(t),
     path = join(folder, 'trace.jsonl'),
     model = toyLM(),
@@ -349,7 +345,7 @@ test('a log with a path of its own is overwritten or continued after a step; oth
   assert.equal(readFileSync(path, 'utf8'), 'my notes\n');
 });
 
-test('any tags and numbers are written as another parser reads them', async (t) => {
+test('another parser reads any tags and numbers as they were written', async (t) => {
   const file = join(await temporaryFolder(t), 'events.out.tfevents.1');
   const tag = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 40 }),
     number = fc.float();

@@ -1,4 +1,5 @@
-// Metrics against numbers by hand; those that are no means give the same over any split into batches.
+// Tests metrics against numbers computed by hand. Metrics that are not means give the same value for any split into
+// batches.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type Batch, type HostTensor } from '../../src/base/tensor.ts';
@@ -21,7 +22,7 @@ const batch = (y: HostTensor): Batch => ({
   y,
 });
 
-/** A metric of the samples above, in batches of these sizes. */
+/** The value of a metric for the samples above, in batches of these sizes. */
 function over(metric: Metric, sizes: readonly number[]): number {
   const tally = tallyOf(metric);
   let from = 0;
@@ -40,7 +41,8 @@ test('accuracy and top-k accuracy', () => {
   near(over(accuracy, [5]), 2 / 5);
   near(over(accuracy, [1, 4]), 2 / 5);
   near(over(topKAccuracy(1), [5]), 2 / 5);
-  near(over(topKAccuracy(2), [5]), 3 / 5); // the last one's tie goes to class 1, so class 2 is second
+  // In the last row two outputs are equal: the tie goes to class 1, so class 2 is second.
+  near(over(topKAccuracy(2), [5]), 3 / 5);
   near(over(topKAccuracy(3), [2, 3]), 1);
   assert.throws(() => topKAccuracy(0), /k must be/);
 });
@@ -100,10 +102,10 @@ test('mean absolute error and R2', () => {
   assert.throws(() => meanAbsoluteError(output, batch(labels([1]))), /differ/);
 });
 
-test('means over targets weigh batches by their targets, however many a sample has', () => {
+test('means over targets weight batches by their number of targets, for any number of targets in a sample', () => {
   const tally = tallyOf(accuracy),
     one = (rows: readonly (readonly number[])[], y: readonly number[]): void => {
-      // One sample with a row for each target.
+      // One sample has a row for each of its targets.
       const target = hostTensor('int32', [1, y.length], y);
       tally.add(hostTensor('float32', [1, rows.length, 3], rows.flat()), {
         x: hostTensor('float32', [1], [0]),
@@ -115,8 +117,8 @@ test('means over targets weigh batches by their targets, however many a sample h
   near(tally.value(), 2 / 5);
 });
 
-test('rows whose target is ignored count for nothing, in any split into batches', () => {
-  // Rows 0, 3 and 4 are left.
+test('rows with an ignored target have no effect, in any split into batches', () => {
+  // Only rows 0, 3 and 4 remain.
   const left = (metric: Metric, sizes: readonly number[]): number => over(ignoring(1, metric), sizes);
   for (const sizes of [[5], [1, 4], [2, 1, 2], [1, 2, 2]]) {
     near(left(accuracy, sizes), 1 / 3);
@@ -127,7 +129,7 @@ test('rows whose target is ignored count for nothing, in any split into batches'
   assert.ok(Number.isNaN(tallyOf(ignoring(1, accuracy)).value()));
 });
 
-test('a batch of which a metric counts nothing weighs nothing, also where its mean is no number', () => {
+test('a batch with count 0 has weight 0, also if its mean is NaN', () => {
   const known = ({ y }: Batch): number => y.data.filter((t: number) => t >= 0).length;
   const share: Metric = Object.assign(
     (_: HostTensor, b: Batch) => b.y.data.filter((t: number) => t === 1).length / known(b),

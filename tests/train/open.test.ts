@@ -1,4 +1,4 @@
-// Sessions of experiments: what is said, and what is told as an event.
+// Tests which messages of a session are printed and which are events.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { RecompileEvent } from '../../src/recompile/rule.ts';
@@ -11,7 +11,7 @@ const x = { dtype: 'int32', shape: [2, 8], data: Int32Array.from({ length: 16 },
 for (const listens of [true, false]) {
   test(
     `a rule that fails is ` +
-      `${listens ? 'told as an event, not said again' : 'said, where nobody is told of events'}`,
+      `${listens ? 'reported as an event, and not printed too' : 'printed if nobody listens to events'}`,
     async () => {
       const { experiment } = await configure(undefined, TINY),
         said: string[] = [],

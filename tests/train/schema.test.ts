@@ -1,4 +1,4 @@
-// The schema of configs: every setting of an MoE layer that is plain data can be set in a config.
+// Tests the schema of configs: every setting of an MoE layer that is plain data can be set in a config.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { KNOB_NAMES } from '../../src/nn/moe/knobs.ts';
@@ -7,18 +7,18 @@ import { TransformerLM } from '../../src/nn/transformer.ts';
 import { configure } from '../../src/train/configure.ts';
 import { moeObject, parseConfig, type ConfigData } from '../../src/train/schema.ts';
 
-/** Options that a config does not have, and why. */
+/** Options that a config does not have, with the reason. */
 const EXEMPT: Partial<Record<keyof MoEOptions, string>> = {
   dModel: 'model.dModel is the width of all layers',
   router: 'a router is an object with functions, which JSON cannot hold',
 };
-/** Knobs that are no options, and why. */
+/** Knobs that are not options, with the reason. */
 const SET_OTHERWISE: Readonly<Record<string, string>> = {
   slots: '`active` says which slots hold an expert at first; later only rules change slots',
 };
 
 type MoEConfig = NonNullable<NonNullable<ConfigData['model']>['moe']>;
-/** A value for each option, which differs from its default; `with`: other options that it needs. */
+/** For each option a value that differs from its default. `with`: other options that it needs. */
 const VALUES: { readonly [K in keyof Required<MoEConfig>]: { value: MoEConfig[K]; with?: MoEConfig } } = {
   experts: { value: 4 },
   active: { value: 3 },
@@ -46,13 +46,13 @@ const VALUES: { readonly [K in keyof Required<MoEConfig>]: { value: MoEConfig[K]
   outStd: { value: 0.1 },
 };
 
-test('a config can set every option and every knob of an MoE layer but the exempt', () => {
+test('a config can set every option and every knob of an MoE layer except the listed ones', () => {
   const options = Object.keys(MOE_OPTIONS),
     inConfigs = Object.keys(moeObject.shape);
   assert.deepEqual(
     inConfigs.toSorted(),
     options.filter((name) => !Object.hasOwn(EXEMPT, name)).toSorted(),
-    'add the option to `moeObject` in src/train/schema.ts, or here with the reason why JSON cannot say it',
+    'add the option to `moeObject` in src/train/schema.ts, or to EXEMPT with the reason why JSON has no such value',
   );
   assert.deepEqual(
     KNOB_NAMES.filter((knob) => !options.includes(knob)),
@@ -60,7 +60,7 @@ test('a config can set every option and every knob of an MoE layer but the exemp
   );
 });
 
-test('what a config says of an MoE layer reaches the layer', async () => {
+test('an MoE layer gets the options of the config', async () => {
   const base = { layers: 1, dModel: 16, heads: 2, context: 16 };
   for (const [name, { value, with: others }] of Object.entries(VALUES)) {
     const moe = { experts: 4, topK: 2, hidden: 16, ...others, [name]: value } as MoEConfig,
@@ -72,7 +72,7 @@ test('what a config says of an MoE layer reaches the layer', async () => {
   }
 });
 
-test('what cannot be an option of an MoE layer is refused by its name', async () => {
+test('unknown options of an MoE layer are refused by name', async () => {
   const refused = (moe: object, message: RegExp): Promise<void> =>
     assert.rejects(configure(undefined, {}, { model: { moe: moe } }), { name: 'ConfigError', message });
   await refused({ expertRow: 2 }, /unknown key model\.moe\.expertRow\n.*did you mean "expertRows"/);

@@ -1,10 +1,10 @@
-// Events of steps: layers may be named like what every object inherits.
+// Tests events of steps: layers may have the names of properties that every object inherits.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
 import { stepEvent } from '../../src/train/step-event.ts';
 
-test('what layers tell is under their own names, whatever these are', () => {
+test('statistics are stored under the names of layers, also for names such as constructor', () => {
   const names = ['constructor', 'toString', 'hasOwnProperty', 'blocks.0.moe'],
     number = hostTensor('float32', [], [0.5]);
   const stats = Object.fromEntries(names.map((name) => [`${name}/gateEntropy`, number]));

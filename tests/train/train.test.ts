@@ -1,4 +1,4 @@
-// The training loop without a terminal: events, metrics, stopping in the middle of a validation and going on.
+// Tests the training loop: events, metrics, stopping during a validation, and resuming.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -37,7 +37,7 @@ const numbers = (events: readonly TrainEvent[]): unknown[] =>
     e.event === 'step' ? [[e.step, e.loss]] : e.event === 'eval' ? [[e.step, e.val_loss, e.metrics]] : [],
   );
 
-test('a run stopped within a validation goes on with it, and ends as if it had not stopped', async (t) => {
+test('a run that is stopped during a validation repeats it when resumed, and ends as usual', async (t) => {
   const folder = await temporaryFolder(t),
     whole: TrainEvent[] = [],
     parts: TrainEvent[] = [];
@@ -84,7 +84,7 @@ test('a run stopped within a validation goes on with it, and ends as if it had n
   );
   const last = parts.at(-1);
   assert.ok(last?.event === 'stopped' && last.step === 10);
-  assert.ok(!parts.some((e) => e.event === 'eval'), 'it did not come to its end');
+  assert.ok(!parts.some((e) => e.event === 'eval'), 'the validation was not finished');
   await train({
     ...classifier(),
     out,

@@ -1,4 +1,4 @@
-// Validation: the mean over what the loss counts, whatever the batches are, and metrics that leave out what it ignores.
+// Tests validation: the mean is weighted by the loss's counts, for any batches, and metrics leave out ignored targets.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
@@ -20,7 +20,7 @@ const part = (from: number, to: number, y: readonly number[]): Batch => ({
   y: hostTensor('int32', [to - from], y.slice(from, to)),
 });
 
-/** Held-out samples, in batches as large as they are asked for. */
+/** Held-out samples, in batches of the requested size. */
 const data = (y: readonly number[]): TrainingData => ({
   batches: () => ({ samples: () => Promise.resolve(SAMPLES) }) as unknown as Batches,
   async *pass({ size }) {
@@ -38,7 +38,7 @@ const experiment = (evalBatch: number): Experiment =>
   }) as unknown as Experiment;
 const loss: Loss = (o, t) => crossEntropy(o, t, { ignoreIndex: IGNORED });
 
-test('batches weigh by their counted targets, whatever their size', async () => {
+test('batches are weighted by their counted targets, for any batch size', async () => {
   await using session = await compile(new Linear(2, 3), { loss, device: 'reference', seed: 2 });
   const whole = await session.forward(part(0, SAMPLES, targets)),
     wanted = Number(whole['loss'].data[0]);
@@ -53,7 +53,7 @@ test('batches weigh by their counted targets, whatever their size', async () => 
   }
 });
 
-test('where nothing counts there is no loss', async () => {
+test('the loss is NaN if no target is counted', async () => {
   await using session = await compile(new Linear(2, 3), { loss, device: 'reference' });
   const found = await validate(session, experiment(3), data(targets.map(() => IGNORED)));
   assert.ok(found && Number.isNaN(found.loss) && found.count === 0);
