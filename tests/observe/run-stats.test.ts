@@ -1,4 +1,4 @@
-// What rules see of a run, and when.
+// RunStats: which statistics rules see, and after how many steps they see them.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
@@ -16,7 +16,7 @@ const shown = (step: number, load: readonly number[], more: Record<string, numbe
   },
 });
 
-test('a step is seen two steps later; averages and quantiles are of what is seen', () => {
+test('rules see a step two steps later; averages and quantiles are over the steps that they see', () => {
   const stats = new RunStats();
   stats.show(shown(1, [4, 0], { dropped: 1, secondGateWeight: 0.25 }));
   assert.equal(stats.step, 0);
@@ -34,7 +34,7 @@ test('a step is seen two steps later; averages and quantiles are of what is seen
   assert.throws(() => stats.layer('b'), /known: a.moe/);
 });
 
-test('state goes through JSON and comes back, numbers that are none included', () => {
+test('the state survives JSON, including NaN', () => {
   const stats = new RunStats(),
     copy = new RunStats();
   for (let i = 1; i < 9; i++) stats.show(shown(i, [i, 9 - i]));
@@ -44,7 +44,7 @@ test('state goes through JSON and comes back, numbers that are none included', (
   assert.deepEqual(copy.layer('a.moe').quantile(0.9), stats.layer('a.moe').quantile(0.9));
 });
 
-test('quantiles lie between the nearest values', () => {
+test('quantiles are interpolated between the nearest values', () => {
   assert.deepEqual(
     [quantile([3, 1, 2], 0), quantile([3, 1, 2], 0.5), quantile([0, 10], 0.95), quantile([7], 0.3)],
     [1, 2, 9.5, 7],
@@ -52,7 +52,7 @@ test('quantiles lie between the nearest values', () => {
   assert.ok(Number.isNaN(quantile([], 0.5)));
 });
 
-test('a batch in parts: loads are looked at part by part, what was dropped adds up', () => {
+test('a batch in parts: quantiles use the loads of each part, dropped choices are summed over parts', () => {
   const stats = new RunStats(),
     part = (load: readonly number[], dropped: number) => shown(0, load, { dropped }).stats;
   stats.show({ ...shown(1, [9, 9]), parts: [part([4, 0], 1), part([1, 3], 2)] });

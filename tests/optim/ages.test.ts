@@ -1,5 +1,5 @@
-// Bias correction goes by the age of moments: how many steps have updated those of a parameter, or of a part of it.
-// Against Adam written out in float64.
+// Adam's bias correction uses the age of moments: the number of steps that have updated the moments of a parameter, or
+// of a part of it. Compared with Adam written out in float64.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -22,7 +22,7 @@ import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 const PARTS = 3,
   WIDTH = 2;
 
-/** The gradient of each element of w is the mean of a column of x. */
+/** With `loss`: the gradient of each element of w is the mean of one column of x, as long as `other` is 1. */
 class Columns {
   readonly w = new Parameter([PARTS, WIDTH], { kind: 'constant', value: 1 });
   readonly other = new Parameter([PARTS, WIDTH], { kind: 'constant', value: 1 });
@@ -32,7 +32,7 @@ class Columns {
 }
 
 const loss = (output: Tensor): Tensor => mul(mean(output), PARTS * WIDTH);
-/** So many equal rows: another number is another program. */
+/** x: `rows` equal rows of `columns`. Each number of rows needs its own program. */
 const batch = (columns: readonly number[], rows: number): Batch => ({
   x: hostTensor(
     'float32',
@@ -45,7 +45,7 @@ const batch = (columns: readonly number[], rows: number): Batch => ({
 const [LR, B1, B2, EPS] = [0.01, 0.9, 0.99, 1e-8];
 const adam = (): optim.Optimizer => optim.adam({ lr: LR, betas: [B1, B2] });
 
-/** Adam of one element, with an age of its own. */
+/** Adam for one element, with its own step count `#t`. */
 class Element {
   p = 1;
   #m = 0;
@@ -77,7 +77,7 @@ const plan = fc.array(
   { minLength: 1, maxLength: 7 },
 );
 
-test('a part of a parameter that was frozen at times has its own step count in Adam, also resumed', async () => {
+test('each part of a parameter has its own step count in Adam, also after resuming', async () => {
   await fc.assert(
     fc.asyncProperty(plan, fc.constantFrom('wasm' as const, 'reference' as const), async (steps, device) => {
       const model = new Columns(),
@@ -87,7 +87,7 @@ test('a part of a parameter that was frozen at times has its own step count in A
       let session = await make();
       try {
         for (const [i, { frozen, columns, resume }] of steps.entries()) {
-          if (frozen === true) continue; // then there is nothing to train
+          if (frozen === true) continue; // a step needs at least one parameter to train
           model.w.frozen = frozen;
           await session.step(batch(columns, i + 1));
           own.forEach((element, j) => {
@@ -113,7 +113,7 @@ test('a part of a parameter that was frozen at times has its own step count in A
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
   test(
-    `${device}: a parameter that was frozen until a late step begins as at the first`,
+    `${device}: the first update of a parameter that was frozen for 500 steps is that of a first step`,
     { skip: device === 'native' && noCompiler },
     async () => {
       const model = new Columns(),
@@ -133,13 +133,13 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
   );
 
   test(
-    `${device}: a checkpoint of another optimiser late in training: moments start anew, and say so`,
+    `${device}: a late checkpoint of another optimiser: moments start from 0, and a message says so`,
     { skip: device === 'native' && noCompiler },
     async () => {
       const columns = [1, -2, 3, -4, 5, -6],
-        said: string[] = [],
+        messages: string[] = [],
         say = (line: string): void => {
-          said.push(line);
+          messages.push(line);
         };
       await using plain = await compile(new Columns(), {
           loss,
@@ -155,7 +155,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
         });
       for (let i = 0; i < 500; i++) await plain.step(batch(columns, 1));
       await next.deserialize(await plain.serialize());
-      assert.deepEqual(said, [
+      assert.deepEqual(messages, [
         'the checkpoint was trained with sgd, and continues with adamW, whose moments start from 0; ' +
           '2 of its states are ignored',
       ]);
@@ -170,7 +170,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
       assert.equal((await next.step(batch(columns, 1))).step, 501);
       for (const [i, v] of next.executor.getState('w').data.entries())
         assert.ok(Math.abs(Math.abs(v - before[i]) - 1e-3) < 2e-6, `element ${i} moved by ${v - before[i]}`);
-      // The age is kept: a session that goes on from here has the same bits.
+      // The checkpoint holds the ages: a session that resumes from it computes the same bits.
       await using again = await compile(new Columns(), {
         loss,
         optimizer: optim.adamW({ lr: 1e-3, weightDecay: 0 }),
@@ -185,13 +185,13 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
   );
 }
 
-test('moments that have taken part in every step have the bits of a session without a past', async () => {
+test('without ages in a checkpoint, moments are taken as updated in every step: the same bits', async () => {
   const make = (): Promise<Session> =>
     compile(toyLM(), { loss: crossEntropy, optimizer: optim.adamW({ lr: 1e-2 }), device: 'wasm', threads: 1 });
   await using session = await make(),
     other = await make();
   for (let i = 0; i < 3; i++) await session.step(toyBatch(i));
-  // A checkpoint of before there were ages: the same without what it says of them.
+  // `restore` passes no ages, like checkpoints of versions that did not store them.
   const { steps } = session,
     values = session.states().map(({ name, read }) => ({ name, value: read() }));
   await other.restore(steps, values);
@@ -200,7 +200,7 @@ test('moments that have taken part in every step have the bits of a session with
   assert.deepEqual(fingerprint(other), fingerprint(session));
 });
 
-test('a session that is set back keeps its moments and their age; parameters alone, late, start anew', async () => {
+test('restore keeps moments and their ages; a new session that restores only parameters starts at age 0', async () => {
   const columns = [1, 1, 1, 1, 1, 1],
     w = { name: 'w', value: hostTensor('float32', [PARTS, WIDTH], new Float32Array(6).fill(1)) };
   await using session = await compile(new Columns(), { loss, optimizer: adam(), device: 'reference' }),
@@ -221,14 +221,14 @@ test('a session that is set back keeps its moments and their age; parameters alo
   await session.restore(0, [w]);
   element.p = 1;
   await step(-1);
-  // `other` has moved too, so that gradients of w are not g any more: nearly.
+  // `other` is trained, too, so that the gradients of w are only nearly g.
   assert.ok(Math.abs(first(session) - element.p) < 1e-3, `${first(session)}, not ${element.p}`);
   await fresh.restore(1000, [w]);
   await fresh.step(batch(columns, 1));
   assert.ok(Math.abs(1 - first(fresh) - LR) < 1e-6);
 });
 
-test('ages go along with the moments of experts that are split and merged', async () => {
+test('ages move with the moments when experts are split and merged', async () => {
   const ages = new Ages(),
     frozen = new Map([['w1', { parts: [false, false, true, true], axis: 0 }]]),
     of = (): unknown => ages.of('w1'),
@@ -237,7 +237,7 @@ test('ages go along with the moments of experts that are split and merged', asyn
   ages.countFrozenStep(new Map([['w1', { parts: [true, false, true, true], axis: 0 }]]));
   assert.deepEqual(of(), { axis: 0, parts: [1, 0, 11, 11] });
   const place = (part: number) => ({ parameter: 'w1', axis: 0, part });
-  const back = ages.carry(
+  const undo = ages.carry(
     [
       { to: place(2), from: place(0) },
       { to: place(1), from: place(1), mix: { with: place(3), share: 0.5 } },
@@ -245,12 +245,12 @@ test('ages go along with the moments of experts that are split and merged', asyn
     count,
   );
   assert.deepEqual(of(), { axis: 0, parts: [1, 6, 1, 11] });
-  back();
+  undo();
   assert.deepEqual(of(), { axis: 0, parts: [1, 0, 11, 11] });
 });
 
 test(
-  'a slot that gets an expert late: the copy has the age of what it is a copy of, and a resumed run has the same bits',
+  'an expert that is split late: the copy gets the age of its original, and a resumed run has the same bits',
   { timeout: 120_000 },
   async () => {
     const rule = (
@@ -317,7 +317,7 @@ test(
   },
 );
 
-test('ages of moments that do not fit the model are refused with the file, and nothing is changed', async () => {
+test('a checkpoint whose ages do not fit the model is refused and changes nothing', async () => {
   const model = new Columns(),
     optimizer = adam();
   await using session = await compile(model, { loss, optimizer, device: 'reference' });
@@ -340,7 +340,7 @@ test('ages of moments that do not fit the model are refused with the file, and n
   await session.deserialize(bytes);
 });
 
-test('parameters named like what every object inherits have no age in a checkpoint that says none', () => {
+test('parameter names that Object.prototype has, such as constructor, get no age by mistake', () => {
   const ages = new Ages(),
     names = ['constructor', 'toString', 'hasOwnProperty', 'own'];
   ages.restore(names, 0, 5, () => 'given', { own: 2 });

@@ -1,5 +1,5 @@
-// What decays, what is clipped and what groups change follows from what a parameter is: the same for every optimiser,
-// whatever its shape and its name.
+// The role of a parameter, not its shape or name, decides whether it decays and which groups match it. This is the same
+// for every optimiser. Also: clipping, options and checkpoints of optimisers.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -27,7 +27,7 @@ const roles = (model: object): Record<string, string> =>
 const valuesOf = (session: Session): Record<string, number[]> =>
   Object.fromEntries(session.states().map(({ name, read }) => [name, Array.from(read().data)]));
 
-test('every layer says what its parameters are', () => {
+test('every layer gives its parameters roles', () => {
   assert.deepEqual(roles(new nn.Linear(2, 2)), { weight: 'weight', bias: 'bias' });
   assert.deepEqual(roles(new nn.Linear(2, 2, { role: 'head' })), { weight: 'head', bias: 'bias' });
   assert.deepEqual(roles(new nn.Conv2d(1, 2, 3)), { weight: 'weight', bias: 'bias' });
@@ -70,7 +70,7 @@ test('every layer says what its parameters are', () => {
   assert.equal(roles(new nn.SmallCNN({ image: [4, 4, 1], outputs: 2 }))['head.layers.1.weight'], 'head');
 });
 
-test('a parameter of a user is a weight unless it says what it is', () => {
+test("a user's parameter has the role weight unless another one is given", () => {
   const of = (options: object): Role => new Parameter([1], { kind: 'constant', value: 1 }, options).role;
   assert.deepEqual([of({}), of({ role: 'gain' }), of({ trained: false })], ['weight', 'gain', 'running']);
   assert.throws(() => of({ role: 'scale' }), {
@@ -80,7 +80,7 @@ test('a parameter of a user is a weight unless it says what it is', () => {
   assert.throws(() => of({ role: 'running' }), /a parameter that is trained cannot have the role 'running'/);
 });
 
-/** The outputs follow from no parameter: gradients are 0, and all that an update does is decay. */
+/** The output does not depend on any parameter: gradients are 0, so that an update changes values only by decay. */
 class Idle {
   readonly all: Record<string, Parameter>;
   constructor(
@@ -107,7 +107,7 @@ const parameters = fc.uniqueArray(
   { selector: (p) => p.name, minLength: 1 },
 );
 
-test('weights, embeddings, routers and heads decay, biases and gains do not, whatever shape and name', async () => {
+test('weights, embeddings, routers, heads decay, biases and gains do not, with any shape and name', async () => {
   const makers = fc.constantFrom(
     { name: 'sgd', make: () => optim.sgd({ lr: 0.5, weightDecay: 0.25 }) },
     { name: 'momentum', make: () => optim.sgd({ lr: 0.5, weightDecay: 0.25, momentum: 0.9 }) },
@@ -167,7 +167,7 @@ test('gains and biases of a model do not decay with sgd', async () => {
   }
 });
 
-/** x W and x W' with one parameter, under two names. */
+/** x W + x W: one parameter W under two names. */
 class Tied {
   readonly a = new Parameter([2, 2], { kind: 'constant', value: 0 });
   readonly b = this.a;
@@ -176,8 +176,8 @@ class Tied {
   }
 }
 
-test('a tied parameter is one: it counts once in the norm, and decays once', async () => {
-  // The loss is sum(output) / 2, its gradient to each of 4 elements 1 for each use.
+test('a tied parameter counts once in the gradient norm and decays once', async () => {
+  // The loss is sum(output) / 2: each use of W adds 1 to the gradient of each of its 4 elements.
   for (const accumulate of [1, 2]) {
     await using session = await compile(new Tied(), {
       loss: (o) => mul(sum(o), accumulate / 2),
@@ -194,10 +194,10 @@ test('a tied parameter is one: it counts once in the norm, and decays once', asy
   }
 });
 
-const names = (e: unknown, ...words: string[]): boolean =>
+const isUserErrorWith = (e: unknown, ...words: string[]): boolean =>
   e instanceof UserError && words.every((word) => e.message.includes(word));
 
-test('an option that an optimiser has not, or that has no effect, is refused by name', () => {
+test('options that an optimiser does not have, or that have no effect, are refused by name', () => {
   const make: Record<string, (options: never) => unknown> = { adam: optim.adam, adamW: optim.adamW, sgd: optim.sgd };
   const refused: [string, object, ...string[]][] = [
     ['adam', { weightDecay: 0.1 }, 'weightDecay'],
@@ -225,13 +225,13 @@ test('an option that an optimiser has not, or that has no effect, is refused by 
   for (const [name, options, ...words] of refused)
     assert.throws(
       () => make[name]({ lr: 0.1, ...options } as never),
-      (e) => names(e, `optim.${name}`, ...words),
+      (e) => isUserErrorWith(e, `optim.${name}`, ...words),
       `${name} ${JSON.stringify(options)}`,
     );
   for (const name of Object.keys(make))
     assert.throws(
       () => make[name](undefined as never),
-      (e) => names(e, `optim.${name}`),
+      (e) => isUserErrorWith(e, `optim.${name}`),
     );
   assert.doesNotThrow(() => optim.sgd({ lr: 0.1, momentum: undefined, nesterov: false }));
 });
@@ -248,7 +248,7 @@ const open = (optimizer: optim.Optimizer, more: Partial<CompileOptions> = {}): P
   compile(new Two(), { loss: meanSquaredError, optimizer, seed: 1, ...more });
 const line: Batch = { x: hostTensor('float32', [2, 1], [1, 2]), y: hostTensor('float32', [2, 1], [5, 7]) };
 
-test('groups: multipliers of the learning rate, decay and freezing, by a function or by rules', async () => {
+test('groups set learning rate factors, decay and freezing, as a function or as a list of rules', async () => {
   for (const make of [
     (groups?: optim.Groups) => optim.adamW({ lr: 0.1, weightDecay: 0.5, ...(groups && { groups }) }),
     (groups?: optim.Groups) => optim.sgd({ lr: 0.1, weightDecay: 0.5, momentum: 0.5, ...(groups && { groups }) }),
@@ -272,7 +272,7 @@ test('groups: multipliers of the learning rate, decay and freezing, by a functio
       [still['a.bias'], slow['a.bias'], slow['b.gain']],
       [plain['a.bias'], plain['a.bias'], plain['b.gain']],
     );
-    // Decay: what it takes off follows from the value, 0.1 * 0.5 * w of a weight.
+    // Decay takes off lr * decay * value: 0.1 * 0.5 * w of a weight.
     const off = await run((path) => (path === 'a.weight' ? { decay: false } : null)),
       own = await run([{ match: 'a.weight', decay: 1 }]),
       gain = await run([{ role: ['gain', 'bias'], decay: true }]);
@@ -280,8 +280,8 @@ test('groups: multipliers of the learning rate, decay and freezing, by a functio
     assert.ok(Math.abs(own['a.weight'] - (off['a.weight'] - 2 * taken)) < 1e-9);
     assert.ok(Math.abs(gain['b.gain'] - (plain['b.gain'] - 0.1 * 0.5)) < 1e-9, `${gain['b.gain']} ${plain['b.gain']}`);
     assert.deepEqual([gain['a.weight'], off['b.gain']], [plain['a.weight'], plain['b.gain']]);
-    // Later rules override earlier ones, field by field; a multiplier holds for the decay too where that is
-    // decoupled, as in any group of PyTorch.
+    // Later rules override earlier ones, field by field. A learning rate factor also scales decoupled decay, as in
+    // parameter groups of PyTorch.
     const both = await run([
       { match: 'a', lr: 0.5, decay: 0 },
       { match: '*.weight', lr: 0.25 },
@@ -292,7 +292,7 @@ test('groups: multipliers of the learning rate, decay and freezing, by a functio
 });
 
 test(
-  "a function of groups, also one of a user's own optimiser, is read once for each parameter, when a session is " +
+  'a groups function, also one of a custom optimiser, is called once for each parameter, when a session is ' +
     'compiled',
   async () => {
     const asked: string[] = [];
@@ -324,7 +324,7 @@ test(
   },
 );
 
-test('groups that are none are refused where they are made, those that fit nothing by compile', async () => {
+test('invalid groups are refused by the optimiser, groups that match no parameter by compile', async () => {
   const made: [unknown, ...string[]][] = [
     ['a', 'groups'],
     [[1], 'groups[0]'],
@@ -340,7 +340,7 @@ test('groups that are none are refused where they are made, those that fit nothi
   for (const [groups, ...words] of made)
     assert.throws(
       () => optim.adamW({ lr: 1, groups: groups as never }),
-      (e) => names(e, 'optim.adamW', ...words),
+      (e) => isUserErrorWith(e, 'optim.adamW', ...words),
       JSON.stringify(groups),
     );
   const known: [optim.Optimizer, ...string[]][] = [
@@ -360,15 +360,15 @@ test('groups that are none are refused where they are made, those that fit nothi
     [optim.sgd({ lr: 1, groups: () => ({ decay: true }) }), 'weightDecay is 0'],
   ];
   for (const [optimizer, ...words] of known)
-    await assert.rejects(open(optimizer), (e) => names(e, ...words), words.join());
+    await assert.rejects(open(optimizer), (e) => isUserErrorWith(e, ...words), words.join());
   await using frozen = await open(optim.sgd({ lr: 1, groups: () => ({ frozen: true }) }));
   await assert.rejects(frozen.step(line), /there is nothing to train/);
 });
 
-test('a checkpoint keeps what groups decided; going on with others is said by name', async () => {
-  const said: string[] = [],
+test('a checkpoint stores settings of groups; resuming with others gives a message with their names', async () => {
+  const messages: string[] = [],
     say = (text: string): void => {
-      said.push(text);
+      messages.push(text);
     },
     groups: optim.Groups = [{ match: 'a', lr: 0.5 }];
   await using first = await open(optim.sgd({ lr: 0.1, groups }), { say });
@@ -379,7 +379,7 @@ test('a checkpoint keeps what groups decided; going on with others is said by na
     { say },
   );
   await same.deserialize(bytes);
-  assert.deepEqual(said, []);
+  assert.deepEqual(messages, []);
   await using other = await open(
     optim.sgd({
       lr: 0.1,
@@ -391,15 +391,15 @@ test('a checkpoint keeps what groups decided; going on with others is said by na
     { say },
   );
   await other.deserialize(bytes);
-  assert.equal(said.length, 1);
+  assert.equal(messages.length, 1);
   assert.match(
-    said[0],
+    messages[0],
     /the groups of the optimizer differ from the checkpoint's for a\.bias: .*"frozen":true.*, not .*"lr":0\.5/,
   );
 });
 
-/** One element under each optimiser, written out in float64. */
-const WRITTEN: Record<string, (rate: number, decay: number) => (p: number, g: number) => number> = {
+/** The update of one element by each optimiser, written out in float64. */
+const EXPECTED_UPDATES: Record<string, (rate: number, decay: number) => (p: number, g: number) => number> = {
   sgd: (rate, decay) => {
     let v = 0;
     return (p, g) => {
@@ -433,8 +433,8 @@ const MAKE: Record<string, (groups: optim.Groups) => optim.Optimizer> = {
   adamW: (groups) => optim.adamW({ lr: 0.1, weightDecay: 0.2, groups }),
 };
 
-test('whatever the roles and the groups, each parameter moves as its optimiser written out moves it', async () => {
-  const said = fc.record({
+test('with any roles and groups, parameters move as the optimiser written out in float64 moves them', async () => {
+  const groupSettings = fc.record({
     lr: fc.constantFrom(undefined, 0, 0.5, 2),
     decay: fc.constantFrom(undefined, true, false, 0, 0.7),
     frozen: fc.constantFrom(undefined, false, true),
@@ -442,7 +442,7 @@ test('whatever the roles and the groups, each parameter moves as its optimiser w
   const drawn = fc.record({
     kind: fc.constantFrom(...Object.keys(MAKE)),
     roles: fc.array(trainedRole, { minLength: 3, maxLength: 3 }),
-    said: fc.array(said, { minLength: 3, maxLength: 3 }),
+    settings: fc.array(groupSettings, { minLength: 3, maxLength: 3 }),
     device: fc.constantFrom('wasm' as const, 'reference' as const),
   });
   /** The gradient to parameter i is a column of x. */
@@ -457,15 +457,17 @@ test('whatever the roles and the groups, each parameter moves as its optimiser w
   }
   await fc.assert(
     fc.asyncProperty(drawn, async (c) => {
-      const groups: optim.Groups = (path) => c.said[Number(path.slice('all.'.length))];
-      const silent = c.said.every(({ lr, decay, frozen }) => (lr ?? 1) === 1 && decay === undefined && frozen !== true);
-      const still = c.said.every(({ frozen }) => frozen === true),
+      const groups: optim.Groups = (path) => c.settings[Number(path.slice('all.'.length))];
+      const noEffect = c.settings.every(
+        ({ lr, decay, frozen }) => (lr ?? 1) === 1 && decay === undefined && frozen !== true,
+      );
+      const allFrozen = c.settings.every(({ frozen }) => frozen === true),
         options = { loss: (o: Tensor) => sum(o), device: c.device, threads: 1 } as const;
-      if (silent || still) return;
+      if (noEffect || allFrozen) return; // such groups are refused
       await using session = await compile(new Columns(c.roles), { ...options, optimizer: MAKE[c.kind](groups) });
-      const written = c.said.map(({ lr = 1, decay, frozen }, i) => {
+      const written = c.settings.map(({ lr = 1, decay, frozen }, i) => {
         const own = decay ?? !['bias', 'gain'].includes(c.roles[i]);
-        const step = WRITTEN[c.kind](0.1 * lr, typeof own === 'number' ? own : own ? 0.2 : 0);
+        const step = EXPECTED_UPDATES[c.kind](0.1 * lr, typeof own === 'number' ? own : own ? 0.2 : 0);
         return frozen === true ? (p: number): number => p : step;
       });
       let values = [1, 1, 1];

@@ -1,5 +1,5 @@
-// Schedules: what the warm-up and the cosine are, and that numbers or functions that make none are refused before
-// anything is stored.
+// Learning rate schedules: values of warm-up and cosine decay, and errors for wrong options and for functions that give
+// no valid rate.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
@@ -9,7 +9,7 @@ import * as optim from '../../src/optim/index.ts';
 import { compile } from '../../src/session/node.ts';
 import { fingerprint } from '../support/toy.ts';
 
-test('warm-up, then half a cosine to the floor', () => {
+test('warmupCosine: linear warm-up, then half a cosine down to the floor', () => {
   const rate = optim.warmupCosine({ peak: 1, warmup: 4, total: 10, floor: 0.2 }),
     near = (a: number, b: number): void => {
       assert.ok(Math.abs(a - b) < 1e-12, `${a}, not ${b}`);
@@ -28,7 +28,7 @@ test('warm-up, then half a cosine to the floor', () => {
   near(optim.warmupCosine({ peak: 1, warmup: 2, total: 2 })(1), 1);
 });
 
-test('numbers that make no schedule are refused by name', () => {
+test('warmupCosine refuses wrong options and names them', () => {
   const good = { peak: 1, warmup: 1, total: 10, floor: 0.1 };
   for (const [change, message] of [
     [{ warmup: 11 }, /warmup takes 11 steps, more than the 10/],
@@ -48,7 +48,7 @@ test('numbers that make no schedule are refused by name', () => {
   }
 });
 
-test('a function that throws, or gives what is no rate, is named with its step, and nothing is stored', async () => {
+test('if a schedule throws or gives no valid rate, the error names the step, and nothing changes', async () => {
   const batch = { x: hostTensor('float32', [1, 2], [1, 2]), y: hostTensor('float32', [1, 2], [0, 0]) };
   const bad: [(step: number) => number, RegExp][] = [
     [() => NaN, /step 2 must be a finite number of at least 0, got NaN/],
@@ -66,23 +66,23 @@ test('a function that throws, or gives what is no rate, is named with its step, 
   ];
   for (const make of [optim.sgd, optim.adamW]) {
     for (const [wrong, message] of bad) {
-      let calm = true;
+      let fails = true;
       await using session = await compile(new Linear(2, 2), {
         loss: meanSquaredError,
-        optimizer: make({ lr: (step) => (step === 1 && calm ? wrong(step) : 0.1) }),
+        optimizer: make({ lr: (step) => (step === 1 && fails ? wrong(step) : 0.1) }),
         device: 'reference',
       });
       await session.step(batch);
       const before = fingerprint(session);
       await assert.rejects(session.step(batch), { name: 'UserError', message });
       assert.deepEqual(fingerprint(session), before);
-      calm = false;
+      fails = false;
       assert.equal((await session.step(batch)).step, 2);
     }
   }
 });
 
-test('a rate that no float32 holds once it is corrected is named too', async () => {
+test('a rate that exceeds float32 after bias correction is refused, too', async () => {
   await using session = await compile(new Linear(2, 2), {
     loss: meanSquaredError,
     optimizer: optim.adamW({ lr: 3e38 }),

@@ -1,4 +1,4 @@
-// Starting values that a device's threads make have the bits of those that the host makes.
+// Initial values that the threads of a device draw have the same bits as those that the host draws.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
@@ -9,7 +9,7 @@ import { ProgramExecutor } from '../../src/run/program.ts';
 import { ReferenceExecutor } from '../../src/run/reference.ts';
 import { noCompiler } from '../support/toy.ts';
 
-// One number, odd counts, and more than a thread takes at a time.
+// Numbers of elements: one, odd counts, and more than a thread draws at a time.
 const SIZES = [1, 2, 7, 32_768, 32_769, 200_001, 3];
 const DEVICES: readonly (readonly [string, () => Promise<Device>])[] = [
   ['native', () => NativeDevice.open(2)],
@@ -21,7 +21,7 @@ const bits = (data: ArrayLike<number>): Uint32Array => new Uint32Array(Float32Ar
 
 for (const [name, open] of DEVICES) {
   test(
-    `${name}: normal numbers are the host's, and nothing beside them is touched`,
+    `${name}: normal numbers equal those of the host, and other states are not changed`,
     { skip: name === 'native' && noCompiler },
     async () => {
       const executor = new ProgramExecutor(await open());
@@ -53,7 +53,7 @@ for (const [name, open] of DEVICES) {
   );
 }
 
-test('a draw may be asked for before the threads have started, and another at once', async () => {
+test('two draws may be requested at once, before the threads have started', async () => {
   const executor = new ProgramExecutor(await WasmDevice.open(2));
   try {
     for (const name of ['a', 'b']) executor.setState(name, { dtype: 'float32', shape: [100_000] }, null);

@@ -1,5 +1,5 @@
-// A long run holds no more memory at its end than after its first steps: on the device (counted), and in the host's
-// heap.
+// A long run does not leak: at its end it holds as much memory as after its first steps, on the device (exactly) and in
+// the host's heap (to 1 MiB).
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
@@ -32,7 +32,7 @@ import { noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
 const STEPS = 10_000;
 
-/** Counts what is allocated and not freed, tables of steps included. */
+/** Counts bytes that are allocated and not freed (`live`), and tables of steps that are not released (`tables`). */
 class CountingDevice implements Device {
   live = 0;
   tables = 0;
@@ -88,8 +88,8 @@ interface Held {
   readonly heap: number;
 }
 
-/** What is held, after a collection. */
-function measured(device: CountingDevice): Held {
+/** Memory that is held after a garbage collection. */
+function heldMemory(device: CountingDevice): Held {
   setFlagsFromString('--expose_gc');
   (runInNewContext('gc') as () => void)();
   const { heapUsed, arrayBuffers } = process.memoryUsage();
@@ -97,10 +97,10 @@ function measured(device: CountingDevice): Held {
 }
 
 /**
- * What is held at three times, equally far apart. A leak grows from each to the next; what is only filled up or
- * compiled late does not.
+ * Asserts that memory does not grow. The three measurements are equally many steps apart: a leak grows in both
+ * intervals, a cache that fills up, or code that is compiled late, in one at most.
  */
-function flat(first: Held, second: Held, third: Held): void {
+function assertNoLeak(first: Held, second: Held, third: Held): void {
   for (const { live, tables } of [second, third]) assert.deepEqual([live, tables], [first.live, first.tables]);
   const grown = [second.heap - first.heap, third.heap - second.heap];
   assert.ok(Math.min(...grown) < 1 << 20, `the heap grew by ${grown.join(' and ')} bytes`);
@@ -137,18 +137,18 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
     x = hostTensor('float32', [4, 4], data),
     batch = { x, y: x };
   for (let i = 0; i < 500; i++) await session.step(batch);
-  const stretch = async (): Promise<Held> => {
+  const heldAfterMoreSteps = async (): Promise<Held> => {
     for (let i = 0; i < STEPS / 2; i++) await session.step(batch);
-    return measured(device);
+    return heldMemory(device);
   };
-  flat(measured(device), await stretch(), await stretch());
+  assertNoLeak(heldMemory(device), await heldAfterMoreSteps(), await heldAfterMoreSteps());
   await session.close();
   assert.equal(device.live, 0);
   assert.equal(device.tables, 0);
 });
 
 test(
-  'nor over evaluations, predictions and generations beside steps that are observed',
+  'live bytes do not grow over evaluations, predictions and generations during observed steps',
   { timeout: 100_000 },
   async () => {
     const device = new CountingDevice(await WasmDevice.open(1, { memory: 64e6 }));
@@ -164,11 +164,11 @@ test(
       await Promise.all(calls);
     };
     for (let i = 0; i < 60; i++) await round(i);
-    const stretch = async (): Promise<Held> => {
+    const heldAfterMoreRounds = async (): Promise<Held> => {
       for (let i = 0; i < 250; i++) await round(i);
-      return measured(device);
+      return heldMemory(device);
     };
-    flat(measured(device), await stretch(), await stretch());
+    assertNoLeak(heldMemory(device), await heldAfterMoreRounds(), await heldAfterMoreRounds());
     await session.close();
     assert.deepEqual([device.live, device.tables], [0, 0]);
   },

@@ -1,4 +1,4 @@
-// The reference executor: states, updates, guards, diagnosis.
+// The reference executor: states, updates, guards that suppress updates, and `diagnose`.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
@@ -12,7 +12,7 @@ import { ReferenceExecutor } from '../../src/run/reference.ts';
 
 const pair = { dtype: 'float32', shape: [2] } as const;
 
-/** x and y change places unless `hold`; the output is their sum. */
+/** A graph that swaps the states x and y unless `hold` is not 0; its output is x + y. */
 function swapper(): { executor: ReferenceExecutor; step: (hold: number) => Promise<number[]> } {
   const b = new GraphBuilder(ops),
     x = b.input('state', 'x', pair),
@@ -31,7 +31,7 @@ function swapper(): { executor: ReferenceExecutor; step: (hold: number) => Promi
   };
 }
 
-test('updates take effect together, after the run, unless they are held', async () => {
+test('all updates take effect after the run, unless their guard suppresses them', async () => {
   const { executor, step } = swapper();
   assert.deepEqual(await step(1), [11, 22]);
   assert.deepEqual(Array.from(executor.getState('x').data), [1, 2]);
@@ -40,13 +40,13 @@ test('updates take effect together, after the run, unless they are held', async 
   assert.deepEqual(Array.from(executor.getState('y').data), [1, 2]);
 });
 
-test('floats keep their 64 bits, in and out', () => {
+test('setState and getState keep float64 values exactly', () => {
   const { executor } = swapper();
   executor.setState('x', pair, Float64Array.of(0.1, 1 / 3));
   assert.deepEqual(executor.getState('x').data, Float64Array.of(0.1, 1 / 3));
 });
 
-test('rows are counted in each run', async () => {
+test('the number of rows of a bounded dimension is read in each run', async () => {
   const b = new GraphBuilder(ops),
     n = b.input('input', 'n', { dtype: 'int32', shape: [] });
   const x = b.input('input', 'x', { dtype: 'float32', shape: [{ kind: 'bounded', bound: 4, count: n.id }] });
@@ -71,7 +71,7 @@ test('diagnose names the first op whose result is not finite', async () => {
   assert.equal(await executor.diagnose(loaded, { x: Float32Array.of(2, -1) }), 'log in layer');
 });
 
-test('inputs of another type or size are refused', async () => {
+test('inputs that are missing or have another type or size are refused', async () => {
   const b = new GraphBuilder(ops),
     x = b.input('input', 'x', pair);
   b.output('y', x);
@@ -82,7 +82,7 @@ test('inputs of another type or size are refused', async () => {
   await assert.rejects(async () => executor.run(loaded, { x: Float32Array.of(1) }), UserError);
 });
 
-test('a part of a state is replaced; one that does not lie in it is refused', () => {
+test('setPart replaces part of a state, and refuses a range outside the state or another dtype', () => {
   const { executor } = swapper();
   executor.setPart('x', 1, Float32Array.of(5));
   assert.deepEqual([...executor.getState('x').data], [1, 5]);
