@@ -1,11 +1,11 @@
-// What the engine tells of a decision is what happened, and what it holds against one is measured anew: tolerances,
-// waiting, bytes, changes that did not pay, settings that somebody else changed. Clocks are the tests' own.
+// RecompileEvents report what happened: waiting times, bytes, tolerances, changes that made steps no faster, settings
+// that the user changed meanwhile. The clock is mocked.
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import type { Rule } from '../../src/recompile/rule.ts';
 import type { Session } from '../../src/session/session.ts';
 import { toyBatch } from '../support/toy.ts';
-import { blocks, inForce, open, steps, told, toPadded, type LM } from './lm.ts';
+import { blocks, inForce, open, steps, stepsUntilEvents, toPadded, type LM } from './lm.ts';
 
 interface Machine {
   run(program: unknown, inputs: unknown): Promise<unknown>;
@@ -21,14 +21,14 @@ const oneExpert = (at: (step: number) => boolean): Rule<LM> => ({
   budget: 1,
 });
 
-/** A clock that goes on when it is told to. */
-function clockOf(t: TestContext): { now: number } {
+/** Mocks `performance.now`: the clock stands still until the test sets `now` (ms). */
+function mockClock(t: TestContext): { now: number } {
   const clock = { now: 0 };
   t.mock.method(performance, 'now', () => clock.now);
   return clock;
 }
 
-test('a tolerance is measured at each change, and a resumed run decides the same', async () => {
+test('the tolerance is checked at each change, and a resumed run decides the same', async () => {
   const batch = (step: number) => toyBatch(step < 76 ? step : 0),
     toggle: Rule<LM> = {
       name: 'toggle',
@@ -39,7 +39,7 @@ test('a tolerance is measured at each change, and a resumed run decides the same
         for (const moe of blocks(m)) moe.topK = 3 - moe.topK;
       },
     };
-  const go = async (session: Session, to: number): Promise<number[]> => {
+  const stepsTo = async (session: Session, to: number): Promise<number[]> => {
     const losses: number[] = [];
     while (session.steps < to) losses.push((await session.step(batch(session.steps))).loss);
     return losses;
@@ -47,9 +47,9 @@ test('a tolerance is measured at each change, and a resumed run decides the same
   const straight = await open(),
     resumed = await open();
   for (const { session } of [straight, resumed]) session.recompile(toggle);
-  await go(straight.session, 78);
+  await stepsTo(straight.session, 78);
   await resumed.session.deserialize(await straight.session.serialize());
-  const [want, got] = [await go(straight.session, 120), await go(resumed.session, 120)];
+  const [want, got] = [await stepsTo(straight.session, 120), await stepsTo(resumed.session, 120)];
   assert.deepEqual(
     straight.events.map((e) => [e.step, e.kept, e.verified]),
     [
@@ -63,7 +63,7 @@ test('a tolerance is measured at each change, and a resumed run decides the same
   for (const { session } of [straight, resumed]) await session.close();
 });
 
-test('what is set in other words is taken back all the same, and what changes nothing is no change', async () => {
+test('undo works for a knob set in short form (frozen = true), and setting an equal value is no change', async () => {
   const { session, events } = await open();
   session.recompile<LM>({
     name: 'freeze',
@@ -85,7 +85,7 @@ test('what is set in other words is taken back all the same, and what changes no
   await session.close();
 });
 
-test('a setting that somebody else changed meanwhile is theirs', async () => {
+test('a change is given up if the user writes the knob between decision and effect', async () => {
   const opened = await open(),
     { session, events } = opened;
   session.recompile(oneExpert((step) => step >= 2));
@@ -101,12 +101,12 @@ test('a setting that somebody else changed meanwhile is theirs', async () => {
   await session.close();
 });
 
-test('a step that waits for a compiler in vain is counted', async (t) => {
+test('time that a step waits for a compilation that then fails is reported', async (t) => {
   const { session, events } = await open(),
-    clock = clockOf(t);
+    clock = mockClock(t);
   await steps(session, 1);
   session.recompile(oneExpert((step) => step >= 3));
-  await steps(session, 1); // the rule's own way to look
+  await steps(session, 1); // compiles the program with statistics that the rule needs
   const { device } = machineOf(session);
   let fail = (_: Error): void => undefined;
   device.compile = () =>
@@ -126,8 +126,8 @@ test('a step that waits for a compiler in vain is counted', async (t) => {
 });
 
 test(
-  'planned bytes of the old plan are told, also where there was none when it was decided, and for the same ' +
-    'shapes as of the new',
+  "events report the old plan's bytes, also if there was no old plan at the decision, and for the new plan's batch " +
+    'shapes',
   async () => {
     const bytes = async (size: (i: number) => number, from: number): Promise<number> => {
       const { session, events } = await open();
@@ -138,14 +138,18 @@ test(
     };
     const large = await bytes(() => 12, 0);
     assert.ok(large > 0);
-    assert.equal(await bytes((i) => (i % 2 === 0 ? 12 : 3), 4), large, 'decided before a small batch');
+    assert.equal(
+      await bytes((i) => (i % 2 === 0 ? 12 : 3), 4),
+      large,
+      'the decision comes before a step with a small batch',
+    );
   },
 );
 
-test('a change that did not pay is tried again after twice the time, and twice that', async (t) => {
+test('a change that was not faster is tried again after twice the cooldown, then after four times', async (t) => {
   const opened = await open(),
     { session, events } = opened,
-    clock = clockOf(t),
+    clock = mockClock(t),
     machine = machineOf(session),
     run = machine.run.bind(machine);
   machine.run = async (program, inputs) => {
@@ -162,7 +166,7 @@ test('a change that did not pay is tried again after twice the time, and twice t
       for (const moe of blocks(m)) moe.dispatch = 'padded';
     },
   });
-  await told(opened, 3);
+  await stepsUntilEvents(opened, 3);
   assert.ok(
     events.every((e) => !e.kept && e.ratio?.median === 0.1),
     JSON.stringify(events),

@@ -1,5 +1,5 @@
-// Changes of results follow from what is the same in every run: not from changes of no result, which come when a
-// compiler is ready, or never.
+// Changes of results (class R) depend only on values that are the same in every run. They do not depend on changes that
+// keep results (class N), which take effect when their compilation is done, or never.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -33,10 +33,12 @@ const batch = (step: number): Batch => {
 interface Opened {
   session: Session;
   events: RecompileEvent[];
-  compilerFails(does: boolean): void;
+  /** Makes compilations fail from now on, or work again. */
+  compilerFails(fails: boolean): void;
+  /** Resolves when the compilation that was started last is over. */
   compiled(): Promise<unknown>;
 }
-/** A session whose compiler can be made to fail from now on, and waited for. */
+/** A session whose compiler can be made to fail and whose latest compilation can be awaited. */
 async function open(rules: readonly Rule<Layer>[], options: Partial<MoEOptions> = {}): Promise<Opened> {
   const events: RecompileEvent[] = [];
   const session = await compile(new Layer(options), {
@@ -57,8 +59,8 @@ async function open(rules: readonly Rule<Layer>[], options: Partial<MoEOptions> 
   return {
     session,
     events,
-    compilerFails(does) {
-      failing = does;
+    compilerFails(fails) {
+      failing = fails;
     },
     compiled: () => last.catch(() => undefined),
   };
@@ -78,58 +80,63 @@ const ragged = (): Rule<Layer> => ({
   },
 });
 
-/** Steps, each after the compiler has done what it was asked for. */
-async function until({ session, compiled }: Opened, done: () => boolean): Promise<number[]> {
+/** Steps until `done`; before each step, running compilations are awaited. Returns the losses. */
+async function stepUntil({ session, compiled }: Opened, done: () => boolean): Promise<number[]> {
   const losses: number[] = [];
   for (; !done(); await compiled()) losses.push((await session.step(batch(session.steps))).loss);
   return losses;
 }
-const upTo = (opened: Opened, steps: number): Promise<number[]> => until(opened, () => opened.session.steps >= steps);
-/** The decision log, as it follows from the settings that are the same in every run. */
+const stepTo = (opened: Opened, steps: number): Promise<number[]> =>
+  stepUntil(opened, () => opened.session.steps >= steps);
+/** The decision log with the changes as decided: relative to settings that are the same in every run. */
 const decisions = ({ session }: Opened): unknown[] =>
   (session.plan().engine?.log ?? []).map(({ decided, changes, ...d }) => ({ ...d, changes: decided ?? changes }));
 
-/** The same rules with a compiler and without one for the change of no result that they want first. */
-async function both(
+/**
+ * Runs the rules twice: in `compiled`, their first class N change is compiled and takes effect; in `uncompiled`, its
+ * compilation fails. Asserts that both runs make the same class R decisions and compute the same bits.
+ */
+async function compareRuns(
   rules: () => readonly Rule<Layer>[],
   options: Partial<MoEOptions>,
   steps: number,
-  check: (yes: Opened, no: Opened) => void,
+  check: (compiled: Opened, uncompiled: Opened) => void,
 ): Promise<void> {
-  const yes = await open(rules(), options),
-    no = await open(rules(), options);
+  const compiled = await open(rules(), options),
+    uncompiled = await open(rules(), options);
   try {
-    await until(yes, () => yes.events.some((e) => e.class === 'N'));
-    assert.ok(yes.events[0].kept && yes.session.steps < 16, 'it came before the other is decided');
-    await upTo(no, 1);
-    no.compilerFails(true);
-    await until(no, () => no.events.some((e) => e.class === 'N'));
-    assert.match(no.events[0].error ?? '', /no compiler today/);
-    no.compilerFails(false);
-    await upTo(yes, steps);
-    await upTo(no, steps);
-    assert.ok(decisions(yes).length > 0);
-    assert.deepEqual(decisions(yes), decisions(no));
-    assert.deepEqual(fingerprint(yes.session), fingerprint(no.session));
-    check(yes, no);
+    await stepUntil(compiled, () => compiled.events.some((e) => e.class === 'N'));
+    assert.ok(compiled.events[0].kept && compiled.session.steps < 16, 'class N takes effect before class R is decided');
+    await stepTo(uncompiled, 1);
+    uncompiled.compilerFails(true);
+    await stepUntil(uncompiled, () => uncompiled.events.some((e) => e.class === 'N'));
+    assert.match(uncompiled.events[0].error ?? '', /no compiler today/);
+    uncompiled.compilerFails(false);
+    await stepTo(compiled, steps);
+    await stepTo(uncompiled, steps);
+    assert.ok(decisions(compiled).length > 0);
+    assert.deepEqual(decisions(compiled), decisions(uncompiled));
+    assert.deepEqual(fingerprint(compiled.session), fingerprint(uncompiled.session));
+    check(compiled, uncompiled);
   } finally {
-    await yes.session.close();
-    await no.session.close();
+    await compiled.session.close();
+    await uncompiled.session.close();
   }
 }
 
-const adapting = (): Rule<Layer>[] => [{ ...ragged(), budget: 1 }, adaptCapacity({ cooldown: 32 })];
+const raggedAndAdaptCapacity = (): Rule<Layer>[] => [{ ...ragged(), budget: 1 }, adaptCapacity({ cooldown: 32 })];
 
-test('a capacity is decided alike whether a compiler was there for another dispatch or not', async () => {
-  await both(adapting, {}, 120, (yes, no) => {
-    assert.deepEqual([layerOf(yes).dispatch, layerOf(no).dispatch], ['ragged', 'padded'], 'what keeps every bit stays');
-    assert.deepEqual(layerOf(yes).capacity, layerOf(no).capacity);
-    assert.notEqual(layerOf(yes).capacity, 1);
+test('adaptCapacity decides the same whether an earlier change of dispatch was compiled or not', async () => {
+  await compareRuns(raggedAndAdaptCapacity, {}, 120, (compiled, uncompiled) => {
+    const dispatches = [layerOf(compiled).dispatch, layerOf(uncompiled).dispatch];
+    assert.deepEqual(dispatches, ['ragged', 'padded'], 'the class N change stays in force');
+    assert.deepEqual(layerOf(compiled).capacity, layerOf(uncompiled).capacity);
+    assert.notEqual(layerOf(compiled).capacity, 1);
   });
 });
 
-const roomier = (): Rule<Layer> => ({
-  name: 'roomier',
+const doubleCapacity = (): Rule<Layer> => ({
+  name: 'double capacity',
   measure: false,
   budget: 1,
   trigger: (run) => run.step >= 2 && run.step < 16,
@@ -138,7 +145,7 @@ const roomier = (): Rule<Layer> => ({
   },
 });
 
-test('what keeps every bit, but not with a change of results, goes back when that comes', async () => {
+test('a class N change that would change bits under a new class R setting is set back with it', async () => {
   const drop: Rule<Layer> = {
     name: 'drop',
     trigger: (run) => run.step === 20,
@@ -146,15 +153,15 @@ test('what keeps every bit, but not with a change of results, goes back when tha
       m.overflow = 'drop';
     },
   };
-  await both(
-    () => [roomier(), drop],
+  await compareRuns(
+    () => [doubleCapacity(), drop],
     { overflow: 'spill' },
     60,
-    (yes, no) => {
-      for (const { capacity, overflow } of [layerOf(yes), layerOf(no)])
+    (compiled, uncompiled) => {
+      for (const { capacity, overflow } of [layerOf(compiled), layerOf(uncompiled)])
         assert.deepEqual([capacity, overflow], [1, 'drop']);
       assert.deepEqual(
-        yes.events.at(-1)?.changes.map(({ knob, from, to }) => [knob, from, to]),
+        compiled.events.at(-1)?.changes.map(({ knob, from, to }) => [knob, from, to]),
         [
           ['overflow', 'spill', 'drop'],
           ['capacity', 2, 1],
@@ -164,7 +171,7 @@ test('what keeps every bit, but not with a change of results, goes back when tha
   );
 });
 
-test('what is taken back goes back to what was decided', async () => {
+test('undo of a class R change restores the decided values, not those of class N changes', async () => {
   const less: Rule<Layer> = {
     name: 'less',
     budget: 2,
@@ -176,59 +183,59 @@ test('what is taken back goes back to what was decided', async () => {
       m.capacity = 0.5;
     },
   };
-  await both(
-    () => [roomier(), less],
+  await compareRuns(
+    () => [doubleCapacity(), less],
     { overflow: 'spill' },
     100,
-    (yes) => {
-      assert.deepEqual(yes.events.map(({ rule, step, kept }) => [rule, step, kept]).slice(1), [
+    (compiled) => {
+      assert.deepEqual(compiled.events.map(({ rule, step, kept }) => [rule, step, kept]).slice(1), [
         ['less', 22, true],
         ['less', 62, true],
       ]);
-      assert.deepEqual([layerOf(yes).capacity, layerOf(yes).overflow], [1, 'spill']);
+      assert.deepEqual([layerOf(compiled).capacity, layerOf(compiled).overflow], [1, 'spill']);
     },
   );
 });
 
-test('decided alike after changes of no result in inference', async () => {
+test('class N changes of inference rules do not influence class R decisions in training', async () => {
   const run = async (inference: boolean): Promise<Opened> => {
     const opened = await open([adaptCapacity({ cooldown: 32 })]),
       { session, events, compiled } = opened;
     if (inference) session.recompile(ragged(), 'inference');
     for (let i = 0; inference && events.length === 0; i++, await compiled()) await session.forward(batch(i));
     assert.equal(layerOf(opened).dispatch, inference ? 'ragged' : 'padded');
-    await upTo(opened, 60);
+    await stepTo(opened, 60);
     await session.close();
     return opened;
   };
-  const watched = await run(true);
-  assert.equal(decisions(watched).length, 1);
-  assert.deepEqual(decisions(watched), decisions(await run(false)));
+  const withInferenceRule = await run(true);
+  assert.equal(decisions(withInferenceRule).length, 1);
+  assert.deepEqual(decisions(withInferenceRule), decisions(await run(false)));
 });
 
-test('saved and loaded while a change of no result is in force, a run decides as if it had not stopped', async (t) => {
+test('a run that is saved and loaded while a class N change is in force decides like one run', async (t) => {
   const folder = await temporaryFolder(t),
-    whole = await open(adapting()),
-    want = await upTo(whole, 120);
+    whole = await open(raggedAndAdaptCapacity()),
+    want = await stepTo(whole, 120);
   assert.equal(layerOf(whole).dispatch, 'ragged');
   for (const at of [14, 17, 30, 52, 90]) {
-    const first = await open(adapting()),
-      second = await open(adapting()),
+    const first = await open(raggedAndAdaptCapacity()),
+      second = await open(raggedAndAdaptCapacity()),
       path = join(folder, `${at}.safetensors`),
-      got = await upTo(first, at);
+      got = await stepTo(first, at);
     await first.session.save(path);
     await first.session.close();
     await second.session.load(path);
-    assert.equal(layerOf(second).dispatch, 'ragged', 'it is in force');
-    got.push(...(await upTo(second, 120)));
+    assert.equal(layerOf(second).dispatch, 'ragged', 'the checkpoint restores the class N change');
+    got.push(...(await stepTo(second, 120)));
     assert.deepEqual(got, want, `stopped after step ${at}`);
     assert.deepEqual(decisions(second), decisions(whole));
     await second.session.close();
   }
-  // Of a checkpoint that does not tell, the settings that it has are the decided ones.
+  // If a checkpoint (of an older version) has no decided values, its settings are taken as the decided ones.
   const plan = whole.session.plan(),
     { decided, ...engine } = plan.engine ?? {},
-    old = await open(adapting());
+    old = await open(raggedAndAdaptCapacity());
   assert.deepEqual(decided, { '': { dispatch: 'padded' } });
   await old.session.restorePlan({ ...plan, engine: engine as typeof plan.engine });
   assert.deepEqual(old.session.plan().engine?.decided, {});
@@ -236,19 +243,19 @@ test('saved and loaded while a change of no result is in force, a run decides as
   await whole.session.close();
 });
 
-test('a change of class N never causes one of class R; a rule is triggered once, for both drafts', async () => {
-  let asked = 0,
-    altered = 0;
-  const follows: Rule<Layer> = {
-    name: 'follows',
+test('a class N change never causes a class R change; trigger is called once per step for both drafts', async () => {
+  let triggerCalls = 0,
+    alterCalls = 0;
+  const changesIfRagged: Rule<Layer> = {
+    name: 'changes if ragged',
     measure: false,
     cooldown: 8,
     trigger: (run) => {
-      asked++;
+      triggerCalls++;
       return run.step >= 16 && run.step < 40;
     },
     alter: (m) => {
-      altered++;
+      alterCalls++;
       if (m.dispatch === 'ragged') {
         m.topK = 2;
       }
@@ -263,9 +270,9 @@ test('a change of class N never causes one of class R; a rule is triggered once,
       if (m.dispatch === 'ragged') m.expertRows = 256;
     },
   };
-  const opened = await open([{ ...ragged(), budget: 1 }, follows, rows]),
+  const opened = await open([{ ...ragged(), budget: 1 }, changesIfRagged, rows]),
     { session, events } = opened;
-  await upTo(opened, 80);
+  await stepTo(opened, 80);
   assert.deepEqual(
     events.map(({ rule, class: c, kept }) => [rule, c, kept]),
     [
@@ -274,12 +281,12 @@ test('a change of class N never causes one of class R; a rule is triggered once,
     ],
   );
   assert.deepEqual([layerOf(opened).topK, layerOf(opened).expertRows], [1, 256]);
-  assert.equal(asked, 80);
-  assert.ok(altered > 24 && altered < 48, `${altered}: twice where class N may be asked`);
+  assert.equal(triggerCalls, 80);
+  assert.ok(alterCalls > 24 && alterCalls < 48, `${alterCalls} calls of alter: two where a class N change is possible`);
   await session.close();
 });
 
-test('a rule that fails on what a change of no result made may still change results', async () => {
+test('a rule that throws under a class N setting may still make class R changes', async () => {
   const alter = (m: Layer): void => {
     if (m.dispatch === 'ragged') throw new Error('not with ragged');
   };
@@ -292,25 +299,25 @@ test('a rule that fails on what a change of no result made may still change resu
       if (run.step >= 60) m.topK = 2;
     },
   };
-  await both(
+  await compareRuns(
     () => [{ ...ragged(), budget: 1 }, fragile],
     {},
     100,
-    (yes) => {
+    (compiled) => {
       assert.equal(
-        yes.events.filter(
+        compiled.events.filter(
           (e) => e.error === 'not with ragged' || /not with ragged; after 3 failures/.test(e.error ?? ''),
         ).length,
         3,
       );
-      assert.equal(layerOf(yes).topK, 2);
+      assert.equal(layerOf(compiled).topK, 2);
     },
   );
 });
 
 test(
-  'what knobs are without changes of no result: known until they go back, results change, or somebody sets them ' +
-    'by hand',
+  'decided values of knobs, without class N changes, are kept until the knob is set back, changed by class R, or ' +
+    'written by the user',
   () => {
     const model = new Layer(),
       knobs = new Knobs(nameParameters(model)),
@@ -331,9 +338,9 @@ test(
     const all = knobs.all(),
       decided = knobs.deterministic();
     model.dispatch = 'dense';
-    assert.deepEqual(knobs.deterministic(), {}, 'set by hand');
+    assert.deepEqual(knobs.deterministic(), {}, 'the user wrote the knob');
     model.dispatch = 'ragged';
-    assert.deepEqual(knobs.deterministic(), {}, 'and what was before is forgotten');
+    assert.deepEqual(knobs.deterministic(), {}, 'the decided value of before is forgotten');
     knobs.restore(all, decided);
     assert.deepEqual(knobs.deterministic(), decided);
     knobs.becameDeterministic([change('dispatch', 'padded', 'ragged')]);
@@ -344,7 +351,7 @@ test(
   },
 );
 
-test('before the first plan of another shape, changes of class N cause no change of class R', async () => {
+test('before the first plan of another batch shape, class N changes cause no class R change', async () => {
   const fits: Rule<Layer> = {
     name: 'fits',
     first: true,
@@ -365,7 +372,7 @@ test('before the first plan of another shape, changes of class N cause no change
     ]),
     { session, events } = opened,
     { x, y } = batch(0);
-  await upTo(opened, 20);
+  await stepTo(opened, 20);
   assert.equal(layerOf(opened).dispatch, 'ragged');
   const half = (t: typeof x): typeof x => ({ ...t, shape: [32, 8], data: t.data.slice(0, 256) });
   await session.step({ x: half(x), y: half(y) });

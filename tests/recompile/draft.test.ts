@@ -1,4 +1,4 @@
-// Drafts: knobs can be set, nothing else, and nothing of the model changes.
+// Drafts of a model: knobs can be set, any other write is refused, and the model itself does not change.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MoE } from '../../src/nn/moe/moe.ts';
@@ -7,7 +7,7 @@ import { Knobs } from '../../src/trace/knobs.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { toyLM } from '../support/toy.ts';
 
-test('what is set is read back and collected; the model stays as it is', () => {
+test('knobs that are set can be read back and are collected as changes; the model stays as it is', () => {
   const model = toyLM(),
     draft = draftOf(model, nameParameters(model)),
     moe = draft.model.blocks[1].moe;
@@ -21,11 +21,11 @@ test('what is set is read back and collected; the model stays as it is', () => {
     { path: 'blocks.1.moe', knob: 'capacity', from: 'dropless', to: [1, 2, 1, 1] },
   ]);
   assert.deepEqual([model.blocks[1].moe?.topK, model.blocks[1].moe?.capacity], [2, 'dropless']);
-  moe.topK = 2; // as it was: no change
+  moe.topK = 2; // the original value: no change
   assert.equal(draft.changes().length, 1);
 });
 
-test('any other write is refused, and names the path', () => {
+test('any other write throws an error with the path', () => {
   const model = toyLM(),
     { model: draft } = draftOf(model, nameParameters(model)),
     open = draft as unknown as Record<string, unknown>;
@@ -47,7 +47,7 @@ test('any other write is refused, and names the path', () => {
   assert.ok(model.blocks[0].moe instanceof MoE);
 });
 
-test('lists that the user froze are drafted like others', () => {
+test('drafts of frozen objects and lists (Object.freeze) work like others', () => {
   const moe = new MoE({ dModel: 8, experts: 4, topK: 2, hidden: 8 }),
     model = Object.freeze({ layers: Object.freeze([moe]) }),
     draft = draftOf(model);
@@ -61,7 +61,7 @@ test('lists that the user froze are drafted like others', () => {
   }, /layers\.0 cannot be set/);
 });
 
-test('changes are classified by what they change', () => {
+test('changes of knobs are classified as N (same bits) or R (results change)', () => {
   const model = toyLM(),
     knobs = new Knobs(nameParameters(model)),
     path = 'blocks.0.moe';
@@ -72,7 +72,7 @@ test('changes are classified by what they change', () => {
     ['N', 'R', 'R', 'R', 'N'],
   );
   knobs.apply([{ path, knob: 'capacity', from: 'dropless', to: 1 }]);
-  assert.equal(to('capacity', 2), 'R', 'it drops');
+  assert.equal(to('capacity', 2), 'R', 'with this capacity choices may be dropped');
   knobs.apply([{ path, knob: 'overflow', from: 'drop', to: 'spill' }]);
   assert.deepEqual([to('capacity', 2), to('priority', 'probs')], ['N', 'R']);
 });

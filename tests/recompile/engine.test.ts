@@ -1,5 +1,5 @@
-// The recompilation engine on a small language model: what it decides, when, and that nothing it does changes a bit or
-// costs a step.
+// The recompilation engine on a small language model: which changes it decides, at which step, and that class N changes
+// change no bit and failures cost no step.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -54,8 +54,8 @@ async function steps(session: Session, count: number): Promise<number[]> {
   return losses;
 }
 
-/** Steps until so many decisions are told: compilers take their time. */
-async function told({ session, events }: Opened, count = 1): Promise<number[]> {
+/** Steps until `count` events were reported; how many steps that takes depends on the compiler. Returns the losses. */
+async function stepsUntilEvents({ session, events }: Opened, count = 1): Promise<number[]> {
   const losses: number[] = [];
   while (events.length < count) losses.push(...(await steps(session, 1)));
   return losses;
@@ -74,18 +74,18 @@ const toPadded: Rule<LM> = {
   },
 };
 
-test('a change that keeps all bits: verified, measured, told; losses are those of a run without', async () => {
+test('a class N change is verified, measured and reported; losses are those of a run without it', async () => {
   const plain = await open(),
     watched = await open();
   watched.session.recompile(toPadded);
-  const got = await told(watched),
+  const got = await stepsUntilEvents(watched),
     want = await steps(plain.session, got.length);
   assert.deepEqual(got, want);
   assert.deepEqual(fingerprint(watched.session), fingerprint(plain.session));
   const [event] = watched.events;
   assert.equal(watched.events.length, 1);
   assert.equal(event.class, 'N');
-  assert.equal(event.step, 6, 'what step 4 shows is seen before step 6');
+  assert.equal(event.step, 6, 'rules see the statistics of step 4 before step 6');
   assert.ok(
     event.verified && event.effect !== null && event.ratio && event.after.ms !== null && event.before.bytes > 0,
   );
@@ -101,7 +101,7 @@ test('a change that keeps all bits: verified, measured, told; losses are those o
   await watched.session.close();
 });
 
-test('statistics of a batch in parts are those of the whole', async () => {
+test('loads of a batch in parts equal those of the whole batch', async () => {
   const load = async (accumulate: number): Promise<number[]> => {
     await using session = await compile(model(), {
       loss: crossEntropy,
@@ -117,7 +117,7 @@ test('statistics of a batch in parts are those of the whole', async () => {
   assert.deepEqual(await load(3), await load(1));
 });
 
-test('a change of class R takes effect exactly 32 steps after its decision, and can be taken back', async () => {
+test('a class R change takes effect exactly 32 steps after its decision, and can be undone', async () => {
   const { session, events } = await open();
   session.recompile<LM>({
     name: 'one expert',
@@ -146,7 +146,7 @@ test('a change of class R takes effect exactly 32 steps after its decision, and 
   await session.close();
 });
 
-test('1,000 forced recompilations, a quarter made to fail, change no bit and cost no step', async () => {
+test('1,000 forced recompilations, a quarter of which fail, change no bit and cost no step', async () => {
   const plain = await open(),
     forced = await open(),
     stream = new Stream(1, 'forced');
@@ -191,31 +191,31 @@ test('1,000 forced recompilations, a quarter made to fail, change no bit and cos
   assert.ok(forced.events.every((e) => e.error !== undefined || (e.kept && e.verified)));
   assert.ok(
     forced.events.some((e) => e.cached),
-    'plans recur',
+    'plans that were compiled before are reused',
   );
   await plain.session.close();
   await forced.session.close();
 });
 
-test('a plan that does not agree is dropped, by name', async () => {
+test('a plan whose results differ is dropped, and the event says so', async () => {
   const opened = await open({ capacity: 0.5 }),
     { session, events } = opened,
     plain = await open({ capacity: 0.5 });
-  // A rule book that calls every change neutral; raising a capacity that drops is not.
-  class Liar extends MoE {
+  // Declares every change of capacity as class N. If choices are dropped, a larger capacity changes results.
+  class WrongKnobRules extends MoE {
     static override readonly knobs: KnobRules = { ...MoE.knobs, capacity: () => true };
   }
   const moe = blocks(session.model as LM)[0];
-  Object.setPrototypeOf(moe, Liar.prototype);
+  Object.setPrototypeOf(moe, WrongKnobRules.prototype);
   session.recompile<LM>({
-    name: 'liar',
+    name: 'wrongly neutral',
     trigger: (run) => run.step >= 3,
     budget: 1,
     alter: (m) => {
       blocks(m)[0].capacity = 2;
     },
   });
-  const got = await told(opened);
+  const got = await stepsUntilEvents(opened);
   got.push(...(await steps(session, 3)));
   assert.deepEqual(got, await steps(plain.session, got.length));
   assert.equal(events.length, 1);
@@ -236,13 +236,13 @@ test('a rule that reads a clock may not change results', async () => {
     },
   });
   await steps(session, 320);
-  assert.equal(events.length, 3, 'it is left out after three failures');
+  assert.equal(events.length, 3, 'the rule is disabled after three failures');
   assert.ok(events.every((e) => /reads a clock/.test(e.error ?? '')));
   assert.match(events[2].error ?? '', /left out/);
   await session.close();
 });
 
-test('saved and loaded between decision and effect, a run goes on as if it had not stopped', async (t) => {
+test('a run that is saved and loaded between decision and effect continues like one run', async (t) => {
   const folder = await temporaryFolder(t),
     rule = (): Rule<LM> => ({
       name: 'one expert',
@@ -272,7 +272,7 @@ test('saved and loaded between decision and effect, a run goes on as if it had n
 });
 
 test('two executors that compile at different speeds swap at the same step', async () => {
-  // Each answer waits for the other's: all are ready, or none swaps.
+  // Each process waits for the answer of the other one: they swap if both are ready.
   const waiting: { ready: boolean; resolve(all: boolean): void }[] = [];
   const agreeSwapStep = (_: number, ready: boolean): Promise<boolean> =>
     new Promise((resolve) => {
@@ -292,21 +292,21 @@ test('two executors that compile at different speeds swap at the same step', asy
   };
   const a = await open({ agreement }),
     b = await open({ agreement });
-  // One of them is slow: its compiler takes the time of many steps.
+  // The compiler of b is slow: from the second compilation on, it takes 20 steps.
   const { device } = b.session.executor as unknown as { device: { compile(kernels: unknown): Promise<void> } },
     real = device.compile.bind(device);
   let seen = 0,
-    late = (): void => undefined;
+    finishCompiling = (): void => undefined;
   device.compile = async (kernels) => {
     await real(kernels);
     if (++seen > 1)
       await new Promise<void>((resolve) => {
-        late = resolve;
+        finishCompiling = resolve;
       });
   };
   for (const { session } of [a, b]) session.recompile<LM>({ ...toPadded, measure: false });
   for (let i = 0; a.events.length + b.events.length < 2; i++) {
-    if (i >= 20) late();
+    if (i >= 20) finishCompiling();
     await Promise.all([a, b].map(({ session }) => session.step(toyBatch(i))));
   }
   const [[first], [second]] = [a.events, b.events];
@@ -317,7 +317,7 @@ test('two executors that compile at different speeds swap at the same step', asy
   await b.session.close();
 });
 
-test('a step that is not finite in the middle of a trial leaves everything as it was decided', async () => {
+test('a step with a loss that is not finite during a trial changes nothing', async () => {
   const opened = await open(),
     { session, events } = opened,
     plain = await open();
@@ -328,8 +328,8 @@ test('a step that is not finite in the middle of a trial leaves everything as it
     broken = { ...bad, y: { ...bad.y, data: Int32Array.from(bad.y.data, () => 99) } };
   await assert.rejects(session.step(broken), /is not finite/);
   assert.deepEqual(fingerprint(session), before);
-  assert.equal(inForce(session)[0]['dispatch'], 'ragged', 'between steps the plan that was decided on is in force');
-  await told(opened);
+  assert.equal(inForce(session)[0]['dispatch'], 'ragged', 'between steps of a trial the old plan is in force');
+  await stepsUntilEvents(opened);
   await steps(plain.session, session.steps);
   assert.deepEqual(fingerprint(session), fingerprint(plain.session));
   assert.equal(events.length, 1);
@@ -337,7 +337,7 @@ test('a step that is not finite in the middle of a trial leaves everything as it
   await plain.session.close();
 });
 
-test('a change of results is decided on its step, whatever else is under way', async () => {
+test('a class R change is decided at its step, also while another recompilation is in progress', async () => {
   const run = async (beside: boolean): Promise<RecompileEvent | undefined> => {
     const { session, events } = await open();
     if (beside) session.recompile<LM>({ ...toPadded, trigger: (stats) => stats.step >= 4 });
@@ -357,7 +357,7 @@ test('a change of results is decided on its step, whatever else is under way', a
   assert.deepEqual([beside?.step, beside?.effect, beside?.kept], [12, 44, true]);
 });
 
-test('micro-batches, batches of two sizes, and closing while a plan is compiled', async () => {
+test('recompilation with micro-batches, batches of two sizes, and close during a compilation', async () => {
   const events: RecompileEvent[] = [],
     make = async (watched: boolean): Promise<Session> => {
       const session = await compile(model(), {

@@ -1,5 +1,5 @@
-// Layers whose experts choose tokens: capacity says what they compute, so that a change of it is a change of results,
-// and policies that go by what tokens choose leave them alone.
+// MoE layers whose experts choose tokens. Their capacity decides which rows they compute, so that changing it changes
+// results. Policies that use the choices of tokens do not change these layers.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
@@ -45,7 +45,7 @@ async function open(model: MoE): Promise<{ session: Session; events: RecompileEv
   };
 }
 
-test('another capacity changes results, whatever overflow would be; another dispatch or priority does not', () => {
+test('capacity is class R with any overflow; dispatch, priority and overflow are class N', () => {
   const classOf = (moe: MoE, ...changes: Omit<Change, 'path'>[]): string =>
     new Knobs(nameParameters(moe)).classify(changes.map((c) => ({ path: '', ...c })));
   assert.equal(classOf(make({ capacity: 1, overflow: 'spill' }), { knob: 'capacity', from: 1, to: 2 }), 'R');
@@ -67,7 +67,7 @@ test('another capacity changes results, whatever overflow would be; another disp
   assert.equal(classOf(byTokens, { knob: 'capacity', from: 1, to: 2 }), 'N');
 });
 
-test('a rule that gives experts more room has its way', async () => {
+test('a rule may raise the capacity, as a class R change', async () => {
   const { session, events } = await open(make({ capacity: 1, overflow: 'spill' }));
   session.recompile<MoE>({
     name: 'more',
@@ -85,7 +85,7 @@ test('a rule that gives experts more room has its way', async () => {
   await session.close();
 });
 
-test('policies leave them alone, and there is no second choice to be told of', async () => {
+test('policies do not change these layers, and there is no statistic of second choices', async () => {
   const moe = make({ capacity: 0.5, dispatch: 'padded' }),
     { session, events } = await open(moe);
   for (const rule of [...policies('adaptCapacity,chooseDispatch'), sparsify({ below: 0.9, cooldown: 16 })])
@@ -100,7 +100,7 @@ test('policies leave them alone, and there is no second choice to be told of', a
   await session.close();
 });
 
-test('a router of the user whose experts choose has to say so', async () => {
+test('a custom router whose experts choose tokens must declare it', async () => {
   const inner = new ExpertChoiceRouter({ dModel: 8, experts: 4 });
   const router = new (class extends LinearRouter {
     readonly inner = inner;

@@ -1,5 +1,5 @@
-// Whatever fails in rules, or in the engine on their behalf: it is said once by name, told each time, and the run goes
-// on by the old plan, to the bit.
+// Failures in rules, or in the engine while it works for a rule: one message with the rule's name, an event for each
+// failure, and the run continues with the old plan and the same bits.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -46,29 +46,29 @@ const padded: Pick<Rule<LM>, 'trigger' | 'alter'> = {
   },
 };
 
-/** Rules that never come to anything. */
+/** Rules that never achieve a change. */
 const KINDS: Readonly<Record<string, Partial<Rule<LM>>>> = {
   'trigger throws': { trigger: () => fails('one') },
-  'trigger throws no error': {
+  'trigger throws a string': {
     trigger: () => {
       throw 'text'; // eslint-disable-line @typescript-eslint/only-throw-error
     },
   },
-  'trigger throws nothing': {
+  'trigger throws undefined': {
     trigger: () => {
       throw undefined; // eslint-disable-line @typescript-eslint/only-throw-error
     },
   },
-  'trigger asks for a layer that is not there': { trigger: (run) => run.layer('nowhere').load.length > 0 },
-  'trigger gives a number': { trigger: (() => 3) as never },
-  'trigger gives a promise': { trigger: (() => Promise.reject(new Error('late'))) as never },
+  'trigger reads a layer that does not exist': { trigger: (run) => run.layer('nowhere').load.length > 0 },
+  'trigger returns a number': { trigger: (() => 3) as never },
+  'trigger returns a promise': { trigger: (() => Promise.reject(new Error('late'))) as never },
   'alter throws': { alter: () => fails('two') },
   'alter reads a getter that throws': {
     alter: (m) => {
       moeOf(m).topK = m.broken;
     },
   },
-  'alter sets what is no knob': {
+  'alter sets a property that is no knob': {
     alter: (m) => {
       (m as unknown as Record<string, unknown>)['blocks'] = [];
     },
@@ -78,7 +78,7 @@ const KINDS: Readonly<Record<string, Partial<Rule<LM>>>> = {
       m.write();
     },
   },
-  'alter sets what a setter refuses': {
+  'alter sets a value that the setter refuses': {
     alter: (m) => {
       moeOf(m).topK = 99;
     },
@@ -88,52 +88,52 @@ const KINDS: Readonly<Record<string, Partial<Rule<LM>>>> = {
       moeOf(m).capacity = {} as never;
     },
   },
-  'alter sets what cannot be together': {
+  'alter sets knobs that contradict each other': {
     alter: (m) => {
       moeOf(m).topK = 3;
       mergeExperts(moeOf(m), 0, 1);
     },
   },
-  'alter splits where nothing is free': {
+  'alter splits an expert without a free slot': {
     alter: (m) => {
       splitExpert(moeOf(m), 0);
       splitExpert(moeOf(m), 1);
     },
   },
-  'alter asks for bytes of what cannot be traced': {
+  'alter throws after it has asked for the bytes of a plan': {
     alter: (m, _, outlook) => {
       moeOf(m).chunks = 2;
       outlook?.bytes();
       throw new Error('after all');
     },
   },
-  'alter gives a promise': { alter: (): unknown => Promise.reject(new Error('late')) },
+  'alter returns a promise': { alter: (): unknown => Promise.reject(new Error('late')) },
   'reason throws': { ...padded, reason: () => fails('three') },
-  'reason gives a promise': { ...padded, reason: (() => Promise.reject(new Error('late'))) as never },
-  'looks at a clock and changes results': {
+  'reason returns a promise': { ...padded, reason: (() => Promise.reject(new Error('late'))) as never },
+  'trigger reads a clock and alter changes results': {
     trigger: (run) => run.ms >= 0,
     alter: (m) => {
       moeOf(m).topK = 1;
     },
   },
-  'first and values that move': {
+  'first, with a change that moves values': {
     first: true,
     trigger: () => false,
     alter: (m) => {
       splitExpert(moeOf(m), 0);
     },
   },
-  deletes: {
+  'alter deletes a property': {
     alter: (m) => {
       delete (m as { blocks?: unknown }).blocks;
     },
   },
-  'writes into a list': {
+  'alter writes into a list': {
     alter: (m) => {
       (moeOf(m).frozen as boolean[])[0] = true;
     },
   },
-  'the loss goes too far': {
+  'the loss exceeds the tolerance': {
     tolerance: 0,
     trigger: () => true,
     alter: (m) => {
@@ -145,14 +145,14 @@ const KINDS: Readonly<Record<string, Partial<Rule<LM>>>> = {
 interface Opened {
   session: Session;
   events: RecompileEvent[];
-  said: string[];
+  messages: string[];
 }
 async function open(
   agreement: Agreement = alone,
   events: (e: RecompileEvent) => void = () => undefined,
 ): Promise<Opened> {
-  const told: RecompileEvent[] = [],
-    said: string[] = [];
+  const received: RecompileEvent[] = [],
+    messages: string[] = [];
   const session = await compile(new LM(), {
     loss: crossEntropy,
     optimizer: adamW({ lr: 1e-2 }),
@@ -163,14 +163,14 @@ async function open(
     agreement,
     observe: true,
     events: (e) => {
-      told.push(e);
+      received.push(e);
       events(e);
     },
     say: (line) => {
-      said.push(line);
+      messages.push(line);
     },
   });
-  return { session, events: told, said };
+  return { session, events: received, messages };
 }
 
 const STEPS = 44;
@@ -183,7 +183,8 @@ const plain: Promise<{ losses: number[]; bits: Record<string, string> }> = (asyn
   return { losses, bits };
 })();
 
-async function goesOn({ session, events, said }: Opened, names: readonly string[]): Promise<void> {
+/** Steps, and asserts the losses, states and knobs of a run without rules, and one message for each failing rule. */
+async function assertRunUnchanged({ session, events, messages }: Opened, names: readonly string[]): Promise<void> {
   const want = await plain,
     before = session.plan().knobs;
   for (let i = 0; i < STEPS; i++)
@@ -192,7 +193,7 @@ async function goesOn({ session, events, said }: Opened, names: readonly string[
   assert.deepEqual(session.plan().knobs, before, names.join());
   for (const e of events) assert.ok(!e.kept && e.error !== undefined, JSON.stringify(e));
   for (const name of names) {
-    const lines = said.filter((line) => line.startsWith(`the rule "${name}"`));
+    const lines = messages.filter((line) => line.startsWith(`the rule "${name}"`));
     assert.equal(
       lines.length,
       events.some((e) => e.rule === name && !/a change of results came between/.test(e.error ?? '')) ? 1 : 0,
@@ -201,7 +202,7 @@ async function goesOn({ session, events, said }: Opened, names: readonly string[
   }
 }
 
-const given = (name: string, cooldown: number): Rule<LM> => ({
+const ruleOfKind = (name: string, cooldown: number): Rule<LM> => ({
   ...padded,
   ...KINDS[name],
   name,
@@ -210,17 +211,17 @@ const given = (name: string, cooldown: number): Rule<LM> => ({
 });
 
 for (const name of Object.keys(KINDS)) {
-  test(`a rule alone: ${name}`, async () => {
+  test(`one failing rule: ${name}`, async () => {
     const opened = await open(),
       { session, events } = opened;
-    session.recompile<LM>(given(name, 0));
-    await goesOn(opened, [name]);
-    assert.ok(events.length > 0, 'it was told');
+    session.recompile<LM>(ruleOfKind(name, 0));
+    await assertRunUnchanged(opened, [name]);
+    assert.ok(events.length > 0, 'the failure is reported as an event');
     await session.close();
   });
 }
 
-test('random rules that fail, in any number and order', { timeout: 240_000 }, async () => {
+test('random failing rules, in any number and order', { timeout: 240_000 }, async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.shuffledSubarray(Object.keys(KINDS), { minLength: 1, maxLength: 6 }),
@@ -231,8 +232,8 @@ test('random rules that fail, in any number and order', { timeout: 240_000 }, as
             if (!listens) throw new Error('a listener that fails');
           }),
           { session } = opened;
-        for (const name of kinds) session.recompile<LM>(given(name, cooldown));
-        await goesOn(opened, kinds);
+        for (const name of kinds) session.recompile<LM>(ruleOfKind(name, cooldown));
+        await assertRunUnchanged(opened, kinds);
         await session.close();
       },
     ),
@@ -249,7 +250,7 @@ interface Machine {
 }
 
 test(
-  'what the engine does for a rule fails at random: compiler, memory, loading, moving of values, dry runs',
+  'random failures of compiler, memory, loading, moving values and dry runs, while the engine works for a rule',
   { timeout: 240_000 },
   async () => {
     const good: readonly Rule<LM>[] = [
@@ -277,15 +278,15 @@ test(
         fc.constantFrom('compile', 'compile later', 'reserve', 'load', 'setPart', 'dry run'),
         fc.subarray([...good], { minLength: 1 }),
         async (where, some) => {
-          const rules = where === 'setPart' ? good.slice(2) : some; // of the others none moves a value
+          const rules = where === 'setPart' ? good.slice(2) : some; // only this rule moves values
           const opened = await open(),
             { session, events } = opened,
             machine = session.executor as unknown as Machine;
-          // The plan that runs is there: what fails from now on is the rules'.
+          // The first plan is compiled before anything fails: later failures are those of plans for rules.
           await session.step(toyBatch(0));
           const bits = await session.serialize();
           await session.deserialize(bits);
-          const boom = (): never => fails(`${where} fails`),
+          const throws = (): never => fails(`${where} fails`),
             run = machine.run.bind(machine);
           for (const rule of rules) session.recompile<LM>(rule);
           if (where === 'compile') machine.device.compile = () => Promise.reject(new Error('compile fails'));
@@ -299,7 +300,7 @@ test(
           else if (where === 'dry run')
             machine.run = (program, inputs) =>
               inputs['commit']?.[0] === 0 ? Promise.reject(new Error('dry run fails')) : run(program, inputs);
-          else machine[where as 'reserve'] = boom;
+          else machine[where as 'reserve'] = throws;
           const want = await plain;
           for (let i = 1; i < STEPS; i++)
             assert.equal((await session.step(toyBatch(i))).loss, want.losses[i], `${where}: step ${i}`);
@@ -318,18 +319,18 @@ test(
 );
 
 for (const method of ['reduceStats', 'agreeSwapStep', 'anyFailed'] as const) {
-  test(`other processes that cannot be asked (${method}): said once, and the run goes on`, async () => {
+  test(`if other processes do not answer (${method}), one message says so and the run continues`, async () => {
     const opened = await open({ ...alone, [method]: () => Promise.reject(new Error('nobody there')) }),
-      { session, said } = opened;
+      { session, messages } = opened;
     session.recompile<LM>({ name: 'padded', ...padded, cooldown: 2 });
-    await goesOn(opened, []);
-    assert.equal(said.length, 1, said.join(' | '));
-    assert.match(said[0], /nobody there/);
+    await assertRunUnchanged(opened, []);
+    assert.equal(messages.length, 1, messages.join(' | '));
+    assert.match(messages[0], /nobody there/);
     await session.close();
   });
 }
 
-test('where nobody is told, one line goes to the console, with nothing behind it', async (t) => {
+test('without `say`, a failing rule writes one line to console.warn, without a stack', async (t) => {
   const warn = t.mock.method(console, 'warn', () => undefined);
   const options = { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 1 } as const;
   await using session = await compile(new LM(), options);

@@ -1,11 +1,11 @@
-// What fails beneath the engine: compilers, memory, listeners. Nothing of it costs a step or changes a bit.
+// Failures below the engine: compilers, memory, listeners of events. None of them costs a step or changes a bit.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
 import { UserError } from '../../src/base/errors.ts';
 import type { Session } from '../../src/session/session.ts';
 import { fingerprint, noCompiler } from '../support/toy.ts';
-import { blocks, inForce, open, steps, toPadded, told, type LM } from './lm.ts';
+import { blocks, inForce, open, steps, toPadded, stepsUntilEvents, type LM } from './lm.ts';
 
 interface Machine {
   device: { compile(kernels: unknown): Promise<void> };
@@ -13,15 +13,15 @@ interface Machine {
 }
 const machineOf = (session: Session): Machine => session.executor as unknown as Machine;
 
-/** Replaces what a session compiles with, from now on. */
-function compiler(session: Session, make: (real: () => Promise<void>) => Promise<void>): void {
+/** Replaces the compiler of a session's device. */
+function replaceCompiler(session: Session, make: (real: () => Promise<void>) => Promise<void>): void {
   const { device } = machineOf(session),
     real = device.compile.bind(device);
   device.compile = (kernels) => make(() => real(kernels));
 }
 
-/** Calls `check` before memory is taken for a program. */
-function memory(session: Session, check: () => void): void {
+/** Calls `check` before memory is reserved for a program; it may throw. */
+function checkReserve(session: Session, check: () => void): void {
   const executor = machineOf(session),
     real = executor.reserve.bind(executor);
   executor.reserve = (program) => {
@@ -32,22 +32,22 @@ function memory(session: Session, check: () => void): void {
 
 for (const device of ['wasm', 'native'] as const) {
   test(
-    `a compiler that fails on ${device}: told, and the run goes on`,
+    `${device}: a compiler that fails is reported, and the run continues`,
     { skip: device === 'native' && noCompiler },
     async () => {
       const plain = await open({ device }),
         opened = await open({ device }),
         { session, events } = opened;
       await steps(session, 1);
-      compiler(session, () => Promise.reject(new Error('internal compiler error\nand a page of it')));
+      replaceCompiler(session, () => Promise.reject(new Error('internal compiler error\nand a page of it')));
       session.recompile<LM>({ ...toPadded, name: 'first', cooldown: 1000 });
-      // Rules change what is traced: that program is the run's own, not the rule's, and has to come from somewhere.
+      // With a rule, the program of steps is traced anew, with statistics. For that one the real compiler is needed.
       const { device: machine } = machineOf(session),
         fails = machine.compile;
       machine.compile = (Object.getPrototypeOf(machine) as typeof machine).compile;
       const losses = await steps(session, 1);
       machine.compile = fails;
-      losses.push(...(await told(opened)), ...(await steps(session, 3)));
+      losses.push(...(await stepsUntilEvents(opened)), ...(await steps(session, 3)));
       const [, ...want] = await steps(plain.session, losses.length + 1);
       assert.deepEqual(losses, want);
       assert.deepEqual(fingerprint(session), fingerprint(plain.session));
@@ -63,24 +63,24 @@ for (const device of ['wasm', 'native'] as const) {
   );
 }
 
-test('a change of no result waits for memory, and comes when there is some', async () => {
+test('a class N change waits for memory and takes effect when there is enough', async () => {
   const opened = await open(),
     { session, events } = opened,
     plain = await open(),
     refused: number[] = [];
   session.recompile<LM>(toPadded);
   await steps(session, 3);
-  memory(session, () => {
+  checkReserve(session, () => {
     if (refused.length < 2) {
       refused.push(session.steps);
       throw new UserError('the model needs more memory than there is');
     }
   });
-  const losses = await told(opened);
+  const losses = await stepsUntilEvents(opened);
   assert.equal(events.length, 1);
   assert.ok(events[0].kept && events[0].error === undefined, JSON.stringify(events[0]));
   assert.equal(refused.length, 2);
-  assert.equal(refused[1] - refused[0], 32, 'it asks again 32 steps later');
+  assert.equal(refused[1] - refused[0], 32, 'memory is asked for again 32 steps later');
   assert.ok((events[0].effect ?? 0) > refused[1] + 32, `${events[0].effect} ${refused.join()}`);
   await steps(plain.session, 3);
   assert.deepEqual(losses, await steps(plain.session, losses.length));
@@ -88,18 +88,18 @@ test('a change of no result waits for memory, and comes when there is some', asy
   await plain.session.close();
 });
 
-test('memory that never comes: given up after four attempts, by name', async () => {
+test('if there is never enough memory, a class N change is given up after four attempts, with the reason', async () => {
   const opened = await open(),
     { session, events } = opened,
     plain = await open();
   session.recompile<LM>(toPadded);
   let refused = 0;
   await steps(session, 3);
-  memory(session, () => {
+  checkReserve(session, () => {
     refused++;
     throw new UserError('the model needs more memory than there is');
   });
-  await told(opened);
+  await stepsUntilEvents(opened);
   await steps(plain.session, session.steps);
   assert.deepEqual(
     [refused, events.length, events[0].kept, events[0].error],
@@ -110,7 +110,7 @@ test('memory that never comes: given up after four attempts, by name', async () 
   await plain.session.close();
 });
 
-test('a change of results does not wait for memory: it has its step, or is given up', async () => {
+test('a class R change does not wait for memory: it takes effect at its step, or is given up', async () => {
   const opened = await open(),
     { session, events } = opened,
     plain = await open();
@@ -123,7 +123,7 @@ test('a change of results does not wait for memory: it has its step, or is given
     budget: 1,
   });
   await steps(session, 3);
-  memory(session, () => {
+  checkReserve(session, () => {
     throw new UserError('the model needs more memory than there is');
   });
   await steps(session, 60);
@@ -138,7 +138,7 @@ test('a change of results does not wait for memory: it has its step, or is given
   await plain.session.close();
 });
 
-test('whatever fails at random beneath it, every step is one step, with the bits of a run without rules', async () => {
+test('with random failures, every call of step makes one step, with the bits of a run without rules', async () => {
   const stream = new Stream(2, 'failures'),
     plain = await open(),
     { session, events } = await open({
@@ -159,7 +159,7 @@ test('whatever fails at random beneath it, every step is one step, with the bits
     only: 'N',
     trigger: () => session.steps >= at && (at = session.steps + 1 + Math.floor(4 * draw())) > 0,
     alter: (m) => {
-      // Settings that did not come before, so that there is something to compile and to take memory for.
+      // New settings each time, so that there is a plan to compile and to reserve memory for.
       for (const moe of blocks(m)) {
         moe.dispatch = draw() < 0.5 ? 'ragged' : 'padded';
         moe.overflow = 'spill';
@@ -169,8 +169,10 @@ test('whatever fails at random beneath it, every step is one step, with the bits
   });
   await steps(session, 2);
   broken = true;
-  compiler(session, (real) => (broken && draw() < 0.5 ? Promise.reject(new Error('a compiler that fails')) : real()));
-  memory(session, () => {
+  replaceCompiler(session, (real) =>
+    broken && draw() < 0.5 ? Promise.reject(new Error('a compiler that fails')) : real(),
+  );
+  checkReserve(session, () => {
     if (broken && draw() < 0.3) throw new UserError('memory that fails');
   });
   const losses: number[] = [];

@@ -1,5 +1,5 @@
-// Rules that watch inference: evaluation, prediction, generation. What they change never changes an output. Decisions
-// that wait for a compiler are waited for; the runner's limit ends what never comes.
+// Rules for inference (evaluation, prediction, generation). Their changes never change an output. Loops run until the
+// compiler is done and the event arrives; only the test runner's time limit ends them.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
@@ -46,7 +46,7 @@ const outputs = async (session: Session, i: number): Promise<unknown> => {
     { x } = batch;
   return [await session.forward(batch), await session.predict(x)];
 };
-const turns = (name = 'ragged'): Rule<LM> => ({
+const toRagged = (name = 'ragged'): Rule<LM> => ({
   name,
   trigger: (run) => run.step === 6,
   alter: (m) => {
@@ -55,12 +55,12 @@ const turns = (name = 'ragged'): Rule<LM> => ({
 });
 
 test(
-  'a rule watches forward and predict: verified, measured, told; outputs are those of a session without, and so ' +
-    'is training after',
+  'a change of an inference rule is verified, measured and reported; outputs, and later training, are those of a ' +
+    'session without rules',
   async () => {
     const plain = await open(),
       watched = await open();
-    watched.session.recompile(turns(), 'inference');
+    watched.session.recompile(toRagged(), 'inference');
     let i = 0;
     for (; watched.events.length === 0; i++)
       assert.deepEqual(await outputs(watched.session, i), await outputs(plain.session, i), `run ${i}`);
@@ -69,7 +69,7 @@ test(
     assert.deepEqual([event.during, event.class, event.step, event.verified], ['inference', 'N', 8, true]);
     assert.ok(event.ratio && event.effect !== null && !event.error);
     assert.equal(inForce(watched.session)[0]['dispatch'], event.kept ? 'ragged' : 'padded');
-    assert.equal(watched.session.steps, 0, 'no step was taken');
+    assert.equal(watched.session.steps, 0, 'inference makes no training step');
     for (let s = 0; s < 3; s++)
       assert.equal((await watched.session.step(toyBatch(s))).loss, (await plain.session.step(toyBatch(s))).loss);
     await plain.session.close();
@@ -77,14 +77,14 @@ test(
   },
 );
 
-test('what would change results is not done', async () => {
+test('changes of results (class R) are not made in inference', async () => {
   const { session, events } = await open();
-  let asked = 0;
+  let triggerCalls = 0;
   session.recompile<LM>(
     {
       name: 'one expert',
       trigger: (run) => {
-        asked++;
+        triggerCalls++;
         return run.step > 2;
       },
       alter: (m) => {
@@ -95,13 +95,13 @@ test('what would change results is not done', async () => {
     'inference',
   );
   for (let i = 0; i < 60; i++) await session.forward(toyBatch(i));
-  assert.ok(asked > 20);
+  assert.ok(triggerCalls > 20);
   assert.deepEqual(events, []);
   assert.equal(inForce(session)[0]['topK'], 2);
   await session.close();
 });
 
-test('generation is watched too, by what it shows of its experts, and says the same words', async () => {
+test('rules see the expert loads of generation, and generated tokens stay the same', async () => {
   const plain = await open(),
     { session, events } = await open(),
     seen = new Set<number>();
@@ -123,10 +123,10 @@ test('generation is watched too, by what it shows of its experts, and says the s
     for await (const t of generate(s, [1, 2, 3], { tokens: 60, seed })) out.push(t);
     return out;
   };
-  // As many texts as the compiler beside them takes.
+  // Generates texts until the new plan has been compiled and tried.
   for (let seed = 0; events.length === 0; seed++)
     assert.deepEqual(await text(session, seed), await text(plain.session, seed));
-  assert.ok(seen.has(2), 'one token, two choices');
+  assert.ok(seen.has(2), 'a generated token makes two choices in each layer');
   assert.deepEqual(
     events.map((e) => [e.during, e.error, e.verified]),
     [['inference', undefined, true]],
@@ -135,9 +135,9 @@ test('generation is watched too, by what it shows of its experts, and says the s
   await session.close();
 });
 
-test('rules of training and of inference take turns with the knobs they share', async () => {
+test('rules of training and of inference change knobs of the same layers one after the other', async () => {
   const { session, events } = await open();
-  session.recompile<LM>(turns('inference'), 'inference');
+  session.recompile<LM>(toRagged('inference'), 'inference');
   session.recompile<LM>({
     name: 'training',
     cooldown: 5,
@@ -163,7 +163,7 @@ test('rules of training and of inference take turns with the knobs they share', 
   await session.close();
 });
 
-test('the policy chooseDispatch pays where padding is computed, also without a step', async () => {
+test('the policy chooseDispatch sets ragged instead of padded in inference, without a training step', async () => {
   const { session, events } = await open();
   session.recompile(chooseDispatch(), 'inference');
   while (events.length === 0) await session.forward(toyBatch(0));
@@ -174,7 +174,7 @@ test('the policy chooseDispatch pays where padding is computed, also without a s
   await session.close();
 });
 
-test('a checkpoint loaded during a trial of an inference plan has the settings that it was saved with', async () => {
+test('a checkpoint that is loaded during a trial of an inference plan restores its own settings', async () => {
   const { session } = await open(),
     other = await open();
   for (const moe of moes(other.session.model as LM)) {
@@ -183,7 +183,7 @@ test('a checkpoint loaded during a trial of an inference plan has the settings t
   }
   const bytes = await other.session.serialize(),
     want = await outputs(other.session, 3);
-  let set = 0;
+  let runsOfNewPlan = 0;
   session.recompile<LM>(
     {
       name: 'room',
@@ -194,14 +194,14 @@ test('a checkpoint loaded during a trial of an inference plan has the settings t
     },
     'inference',
   );
-  // In its turns the new plan is what runs.
+  // In the trial, runs of the old and the new plan alternate.
   const { executor } = session,
     run = executor.run.bind(executor);
   executor.run = (program, inputs) => {
-    if (inForce(session)[0]['capacity'] === 1.5) set++;
+    if (inForce(session)[0]['capacity'] === 1.5) runsOfNewPlan++;
     return run(program, inputs);
   };
-  while (set < 2) await session.forward(toyBatch(0));
+  while (runsOfNewPlan < 2) await session.forward(toyBatch(0));
   await session.deserialize(bytes);
   for (let i = 0; i < 4; i++) assert.deepEqual(await outputs(session, 3), want);
   assert.deepEqual(

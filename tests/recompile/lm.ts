@@ -58,8 +58,8 @@ export async function steps(session: Session, count: number): Promise<number[]> 
   return losses;
 }
 
-/** Steps until so many decisions are told: compilers take their time. */
-export async function told({ session, events }: Opened, count = 1): Promise<number[]> {
+/** Steps until `count` events were reported; how many steps that takes depends on the compiler. Returns the losses. */
+export async function stepsUntilEvents({ session, events }: Opened, count = 1): Promise<number[]> {
   const losses: number[] = [];
   while (events.length < count) losses.push(...(await steps(session, 1)));
   return losses;
@@ -70,7 +70,7 @@ export const blocks = (m: LM): MoE[] =>
     assert.ok(b.moe);
     return b.moe;
   });
-/** What steps of the session take for its two MoE layers, whatever their user wrote. */
+/** The knobs of the two MoE layers that steps of this session use: those that rules have set, else the user's. */
 export const inForce = (session: Session): Settings[] =>
   ['blocks.0.moe', 'blocks.1.moe'].map((path) => session.settings(path));
 export const toPadded: Rule<LM> = {

@@ -1,9 +1,9 @@
-// Several rules: who comes first, who waits, and rules that come late.
+// Several rules: their order, cooldowns and budgets, invalid rules, and rules that are added during a run.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fingerprint } from '../support/toy.ts';
 import { ruleOf } from '../../src/recompile/rule.ts';
-import { blocks, inForce, open, steps, toPadded, told, type LM } from './lm.ts';
+import { blocks, inForce, open, steps, toPadded, stepsUntilEvents, type LM } from './lm.ts';
 
 const toggle =
   (block: number) =>
@@ -12,12 +12,12 @@ const toggle =
     moe.topK = 3 - moe.topK;
   };
 
-test('rules are asked in their order, each within its cooldown and budget', async () => {
+test('rules are called in the order in which they were added, within cooldown and budget', async () => {
   const { session, events } = await open();
   session.recompile<LM>({ name: 'a', trigger: (run) => run.step >= 3, alter: toggle(0), cooldown: 40, budget: 2 });
   session.recompile<LM>({ name: 'b', trigger: (run) => run.step >= 3, alter: toggle(1), cooldown: 0, budget: 1 });
   await steps(session, 150);
-  // Decided at the boundary after what they waited for; in force 32 steps later. At 38 `a` is still in its cooldown.
+  // A decision takes effect 32 steps later; then the next one is decided. At step 38, `a` is still in its cooldown.
   assert.deepEqual(
     events.map((e) => [e.rule, e.step, e.effect, e.kept]),
     [
@@ -36,7 +36,7 @@ test('rules are asked in their order, each within its cooldown and budget', asyn
   await session.close();
 });
 
-test('a rule that asks for nothing lets the next one speak, and a name is given once', async () => {
+test('if a rule changes nothing, the next one is called; names of rules are unique', async () => {
   const { session, events } = await open();
   session.recompile<LM>({
     name: 'idle',
@@ -57,7 +57,7 @@ test('a rule that asks for nothing lets the next one speak, and a name is given 
   await session.close();
 });
 
-test('what is no rule is refused when it is given', () => {
+test('session.recompile refuses an invalid rule', () => {
   const whole = { name: 'r', trigger: () => true, alter: () => undefined };
   ruleOf({
     ...whole,
@@ -97,7 +97,7 @@ test('what is no rule is refused when it is given', () => {
   }
 });
 
-test('a rule is read when it is given: getters, methods of a class, and what is written into it later', async () => {
+test('a rule is read once, with getters and methods of its class; later writes have no effect', async () => {
   class Counting {
     #asked = 0;
     get name(): string {
@@ -114,17 +114,17 @@ test('a rule is read when it is given: getters, methods of a class, and what is 
     }
   }
   const { session, events } = await open(),
-    loose = {
-      name: 'loose',
+    changedLater = {
+      name: 'changed later',
       trigger: () => false,
       alter: (m: LM) => {
         blocks(m)[1].topK = 1;
       },
     };
   session.recompile<LM>(new Counting());
-  session.recompile<LM>(loose);
-  loose.trigger = () => true;
-  loose.name = 'other';
+  session.recompile<LM>(changedLater);
+  changedLater.trigger = () => true;
+  changedLater.name = 'other';
   await steps(session, 60);
   assert.deepEqual(
     events.map((e) => [e.rule, e.kept]),
@@ -133,14 +133,14 @@ test('a rule is read when it is given: getters, methods of a class, and what is 
   await session.close();
 });
 
-test('a rule that fails is said once, with its name and what it says; a listener is told each time', async () => {
-  const said: string[] = [],
-    boom = (what: string) => (): never => {
+test('a failing rule is reported once with its name and error; listeners get an event for each failure', async () => {
+  const messages: string[] = [],
+    throws = (what: string) => (): never => {
       throw new Error(`${what} fails\nand a second line`);
     },
-    { session, events } = await open({ say: (line) => said.push(line) });
-  session.recompile<LM>({ name: 'trigger', cooldown: 2, trigger: boom('trigger'), alter: () => undefined });
-  session.recompile<LM>({ name: 'alter', cooldown: 2, trigger: () => true, alter: boom('alter') });
+    { session, events } = await open({ say: (line) => messages.push(line) });
+  session.recompile<LM>({ name: 'trigger', cooldown: 2, trigger: throws('trigger'), alter: () => undefined });
+  session.recompile<LM>({ name: 'alter', cooldown: 2, trigger: () => true, alter: throws('alter') });
   session.recompile<LM>({
     name: 'reason',
     cooldown: 2,
@@ -148,7 +148,7 @@ test('a rule that fails is said once, with its name and what it says; a listener
     alter: (m) => {
       blocks(m)[0].chunks = 2;
     },
-    reason: boom('reason'),
+    reason: throws('reason'),
   });
   session.recompile<LM>({
     name: 'later',
@@ -165,8 +165,8 @@ test('a rule that fails is said once, with its name and what it says; a listener
     alter: (): unknown => Promise.reject(new Error('nobody waits for it')),
   });
   await steps(session, 20);
-  const about = (rule: string): string[] => said.filter((line) => line.startsWith(`the rule "${rule}": `)),
-    told = (rule: string): number => events.filter((e) => e.rule === rule && e.error !== undefined).length;
+  const messagesAbout = (rule: string): string[] => messages.filter((line) => line.startsWith(`the rule "${rule}": `)),
+    errorEvents = (rule: string): number => events.filter((e) => e.rule === rule && e.error !== undefined).length;
   for (const [rule, text] of [
     ['trigger', /it failed: trigger fails \(/],
     ['alter', /alter fails/],
@@ -176,15 +176,15 @@ test('a rule that fails is said once, with its name and what it says; a listener
     ['count', /trigger must answer true or false, got 1/],
     ['async', /alter must give its answer at once, not a promise/],
   ] as const) {
-    assert.equal(about(rule).length, 1, said.join('\n'));
-    assert.match(about(rule)[0], text);
-    assert.equal(told(rule), 3, `${rule}: until it is left out`);
+    assert.equal(messagesAbout(rule).length, 1, messages.join('\n'));
+    assert.match(messagesAbout(rule)[0], text);
+    assert.equal(errorEvents(rule), 3, `${rule} is disabled after three failures`);
   }
-  assert.equal(said.length, 7);
+  assert.equal(messages.length, 7);
   await session.close();
 });
 
-test('a change of class R comes before one of class N, so that its step depends on no compiler', async () => {
+test('class R changes are decided before class N changes, so that their step depends on no compiler', async () => {
   for (const order of [
     ['padded', 'one expert'],
     ['one expert', 'padded'],
@@ -206,20 +206,20 @@ test('a change of class R comes before one of class N, so that its step depends 
     assert.equal(
       session.plan().engine?.neutral['padded'].last,
       62,
-      'the other one has not used its cooldown or budget',
+      'the rule "padded" has used neither cooldown nor budget at step 12',
     );
     await session.close();
   }
 });
 
-test('a rule may come in the middle of a run, and changes no bit of it', async () => {
+test('a rule may be added during a run, and class N changes of it change no bit', async () => {
   const plain = await open(),
     late = await open(),
     want: number[] = [],
     got: number[] = [];
   got.push(...(await steps(late.session, 10)));
   late.session.recompile<LM>({ ...toPadded, name: 'late' });
-  got.push(...(await told(late)));
+  got.push(...(await stepsUntilEvents(late)));
   late.session.recompile<LM>({
     name: 'later',
     trigger: () => true,
@@ -229,7 +229,7 @@ test('a rule may come in the middle of a run, and changes no bit of it', async (
     budget: 1,
     measure: false,
   });
-  got.push(...(await told(late, 2)));
+  got.push(...(await stepsUntilEvents(late, 2)));
   want.push(...(await steps(plain.session, got.length)));
   assert.deepEqual(got, want);
   assert.deepEqual(fingerprint(late.session), fingerprint(plain.session));
@@ -240,7 +240,10 @@ test('a rule may come in the middle of a run, and changes no bit of it', async (
       ['later', true],
     ],
   );
-  assert.ok(late.events[0].step >= 13, 'the loads of a step are seen two steps later, and only from the first rule on');
+  assert.ok(
+    late.events[0].step >= 13,
+    'rules see loads two steps later, and only of steps after the first rule was added',
+  );
   await plain.session.close();
   await late.session.close();
 });

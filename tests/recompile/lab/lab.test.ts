@@ -1,5 +1,5 @@
-// The policy lab: made-up loads, traces as text, what a step costs, the clairvoyant plan, and the real engine on a
-// stand-in model.
+// The policy lab: synthetic loads, traces as text, the cost of a step, the plan of a planner that knows all loads
+// beforehand (clairvoyant), and replaying a trace through the engine with a stand-in model.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -19,7 +19,7 @@ import { normals } from '../../nn/moe/layer.ts';
 const SMALL = { experts: 8, tokens: 64, steps: 160 } as const;
 const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
-test('made-up loads: k different experts for each token, the same for the same seed', () => {
+test('synthetic loads: k different experts for each token; equal seeds give equal loads', () => {
   for (const name of Object.keys(WORKLOADS)) {
     const { loads } = generate(name, SMALL);
     assert.equal(loads.length, 160);
@@ -27,7 +27,7 @@ test('made-up loads: k different experts for each token, the same for the same s
       assert.ok(name === 'sizes' ? [64, 96, 128].includes(sum(own)) : sum(own) === 128, `${name} ${own.join()}`);
       assert.ok(
         own.every((n) => n <= sum(own) / 2),
-        'no token chooses an expert twice',
+        'a token chooses an expert at most once',
       );
     }
     assert.deepEqual(generate(name, SMALL).loads, loads);
@@ -37,7 +37,7 @@ test('made-up loads: k different experts for each token, the same for the same s
   assert.throws(() => generate('idle', { experts: 2, k: 2 }), /cannot go to 2 experts of 1/);
 });
 
-test('each workload is what its name says', () => {
+test('each workload has the property that its name says', () => {
   const totals = (name: string, from: number, to: number): number[] =>
     generate(name, { ...SMALL, steps: 1024 })
       .loads.slice(from, to)
@@ -58,7 +58,7 @@ test('each workload is what its name says', () => {
   assert.deepEqual(hottest(totals('hot', 0, 50)), hottest(totals('hot', 974, 1024)));
 });
 
-test('a trace goes through text and comes back; what is wrong in one is named with its line', () => {
+test('traces survive a text file; errors in the file name the line', () => {
   const trace = generate('spread', { ...SMALL, steps: 5, capacity: [1, 2, 1, 1, 1, 1, 1, 1] }),
     text = traceLines(trace);
   assert.deepEqual(parseTrace(text, 'a.jsonl'), trace);
@@ -77,7 +77,7 @@ test('a trace goes through text and comes back; what is wrong in one is named wi
   assert.throws(() => parseTrace(lines[0], 'a.jsonl'), /no step follows/);
 });
 
-test('rows and drops of a step are those that the layer itself has', async () => {
+test('outcomeOf gives the rows, drops and spills that the layer reports', async () => {
   const settings: Partial<MoEOptions>[] = [
     { capacity: 1 },
     { capacity: 0.5, dispatch: 'padded' },
@@ -110,7 +110,7 @@ test('rows and drops of a step are those that the layer itself has', async () =>
     assert.equal(
       found.computed - found.padded,
       64 - found.dropped,
-      'a row that is not empty is a choice that was kept',
+      'rows that are not empty are choices that were kept',
     );
   }
   const [layer] = generate('balanced', { experts: 4, tokens: 8, steps: 1, capacity: 1 }).layers;
@@ -135,20 +135,20 @@ test('rows and drops of a step are those that the layer itself has', async () =>
   });
 });
 
-test('the clairvoyant plan: as good as any that can be tried, and it changes where that pays', () => {
-  // Two experts that take turns in being busy: 12 of 16 tokens.
-  const turns = (period: number): Trace => ({
+test('the clairvoyant plan costs no more than constant capacities, and changes if that is cheaper', () => {
+  // Two experts; in turn one of them gets 12 of 16 tokens, for `period` steps.
+  const alternating = (period: number): Trace => ({
     layers: [
       { path: 'moe', experts: 2, k: 1, capacity: 2, overflow: 'drop', dispatch: 'padded', dModel: 4, hidden: 4 },
     ],
     loads: Array.from({ length: 192 }, (_, s) => [Math.floor(s / period) % 2 === 0 ? [12, 4] : [4, 12]]),
   });
-  const slow = clairvoyant(turns(64), PRICES),
-    fast = clairvoyant(turns(1), PRICES);
+  const slow = clairvoyant(alternating(64), PRICES),
+    fast = clairvoyant(alternating(1), PRICES);
   assert.deepEqual(
     [slow.recompilations, sum(slow.costs)],
     [3, 192 * 16 + 3 * 2 * 16],
-    'no row is empty, three changes at the price of two steps',
+    'no row is empty, and three changes cost two steps each',
   );
   assert.deepEqual([fast.recompilations, sum(fast.costs), fast.constant], [1, 192 * 24 + 32, 192 * 24 + 32]);
   for (const name of ['spread', 'drift', 'burst']) {
@@ -163,7 +163,7 @@ test('the clairvoyant plan: as good as any that can be tried, and it changes whe
   }
 });
 
-test('replayed, a policy decides as it would in a run: notice, cooldown and all', async () => {
+test('replay uses the real engine: the same delay before an effect, cooldown and decisions as a run', async () => {
   const trace = generate('spread', { ...SMALL, steps: 320 }),
     none = await replay(trace, []),
     adapted = await replay(trace, [adaptCapacity()]);
@@ -180,14 +180,14 @@ test('replayed, a policy decides as it would in a run: notice, cooldown and all'
   assert.ok(adapted.regret >= 0 && adapted.settled >= 0);
   assert.equal(none.choices, 320 * 128);
   const again = await replay(trace, [adaptCapacity()]);
-  const timeless = ({ events, ...rest }: typeof again) => ({
+  const withoutTimes = ({ events, ...rest }: typeof again) => ({
     ...rest,
     events: events.map(({ step, effect, changes }) => ({ step, effect, changes })),
   });
-  assert.deepEqual(timeless(again), timeless(adapted), 'no clock has a say');
+  assert.deepEqual(withoutTimes(again), withoutTimes(adapted), 'decisions do not depend on the clock');
 });
 
-test('a change of no result is tried in turns with the old plan, and kept where it computes fewer rows', async () => {
+test('a class N change is tried against the old plan, and kept if it computes fewer rows', async () => {
   const trace = generate('spread', { ...SMALL, steps: 320, overflow: 'spill' }),
     r = await replay(trace, [chooseDispatch()]);
   assert.deepEqual(
@@ -196,7 +196,7 @@ test('a change of no result is tried in turns with the old plan, and kept where 
   );
   assert.ok((r.events[0].ratio?.median ?? 0) > 1);
   assert.ok(r.events[0].after.bytes < r.events[0].before.bytes);
-  // Steps cost what the loads make them cost: the other way round it is undone.
+  // The time of a step follows from its computed rows. So the opposite change, to padded, is undone.
   const back = await replay({ ...trace, layers: trace.layers.map((l) => ({ ...l, dispatch: 'ragged' as const })) }, [
     {
       name: 'worse',
@@ -209,7 +209,7 @@ test('a change of no result is tried in turns with the old plan, and kept where 
   assert.deepEqual([back.recompilations, back.events.map((e) => e.kept)], [0, [false]]);
 });
 
-test('several layers in the places that their paths name; two in one place are refused', async () => {
+test('traces of several layers: each is put at its path; two layers at one path are refused', async () => {
   const one = generate('hot', { ...SMALL, steps: 100 }),
     two = generate('balanced', { ...SMALL, steps: 100 });
   const trace: Trace = {
@@ -227,7 +227,7 @@ test('several layers in the places that their paths name; two in one place are r
   );
 });
 
-test('adaptCapacity is within 5% of the clairvoyant plan where loads stay as they are or drift slowly', async () => {
+test('adaptCapacity costs at most 5% more than the clairvoyant plan if loads are stable or drift', async () => {
   for (const name of ['spread', 'drift']) {
     const { settled } = await replay(generate(name), [adaptCapacity()]);
     assert.ok(settled < 0.05, `${name}: ${settled}`);

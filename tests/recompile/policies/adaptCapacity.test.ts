@@ -1,5 +1,5 @@
-// The policies adaptCapacity and chooseDispatch on loads that were made up: what they want, and when they leave things
-// alone.
+// The policies adaptCapacity and chooseDispatch with synthetic loads: which knobs they set, and when they change
+// nothing. Also policies by name and with options.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -18,7 +18,10 @@ const layer = (options: Partial<MoEOptions>): { moe: MoE } => ({
   moe: anyMoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options }),
 });
 
-/** A run whose step i showed loads(i). */
+/**
+ * Statistics of a run in which step i had the expert loads `loads(i)`. dropped: choices of each expert beyond its
+ * capacity, reported as the statistic `beyond` ('dropped' or 'spilled').
+ */
 function run(
   steps: number,
   loads: (i: number) => readonly number[],
@@ -38,16 +41,16 @@ function run(
   return stats;
 }
 
-/** What a rule sets, by knob. */
+/** The knobs that a rule sets. */
 function wants(rule: Rule<object>, model: object, stats: RunStats): Record<string, unknown> {
   const draft = draftOf(model);
   rule.alter(draft.model, stats);
   return Object.fromEntries(draft.changes().map((c) => [`${c.path}.${c.knob}`, c.to]));
 }
 
-const SKEWED = [104, 40, 16, 0]; // of 160: the even share is 40
+const SKEWED = [104, 40, 16, 0]; // 160 choices: the even share of 4 experts is 40
 
-test('each expert gets the factor that holds its quantile, in sixteenths, whatever the size of the batch', () => {
+test('each expert gets the factor for its load quantile, in sixteenths, with any batch size', () => {
   const {
     layers: [even],
   } = run(32, () => SKEWED);
@@ -62,7 +65,7 @@ test('each expert gets the factor that holds its quantile, in sixteenths, whatev
   assert.deepEqual([neededFactors(burst(32))[0], neededFactors(burst(8))[0]], [2.625, 4]);
 });
 
-test('costs: planned rows, and what is beyond them at its price', () => {
+test('costOf: planned rows, plus dropped choices times their price', () => {
   const {
     layers: [stats],
   } = run(32, () => SKEWED);
@@ -70,7 +73,7 @@ test('costs: planned rows, and what is beyond them at its price', () => {
   assert.ok(Math.abs(costOf(stats, [1, 1, 1, 1], 20) - (4 + 20 * 1.6)) < 1e-9);
 });
 
-test('capacities rise where choices drop and fall where rows are empty, if that pays for a recompilation', () => {
+test('capacities rise if choices drop and fall if rows are empty, if that is worth recompiling', () => {
   const stats = run(32, () => SKEWED),
     rule = adaptCapacity(),
     want = { 'moe.capacity': [2.625, 1, 0.4375, 0] };
@@ -79,7 +82,7 @@ test('capacities rise where choices drop and fall where rows are empty, if that 
   assert.deepEqual(
     wants(rule, layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
     {},
-    'a sixteenth of a share for 64 steps is less than two steps',
+    '1/16 of an even share in 64 steps saves less than a recompilation costs: two steps',
   );
   assert.deepEqual(
     wants(adaptCapacity({ price: 0 }), layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
@@ -92,11 +95,11 @@ test('capacities rise where choices drop and fall where rows are empty, if that 
   assert.deepEqual(
     wants(rule, layer({ capacity: [2.625, 1, 0.4375, 0], dispatch: 'padded' }), stats),
     {},
-    'what it wanted, it leaves',
+    'with the wanted capacities the policy changes nothing',
   );
 });
 
-test('a load that flutters around a bucket moves nothing', () => {
+test('loads that oscillate around a step of 1/16 change nothing', () => {
   const rule = adaptCapacity(),
     at = (phase: number) =>
       run(64, (i) => SKEWED.map((n, e) => n + ((i + phase) % 2) * (e === 0 ? 1 : e === 1 ? -1 : 0)));
@@ -107,8 +110,8 @@ test('a load that flutters around a bucket moves nothing', () => {
 });
 
 test(
-  'layers without a capacity, or whose capacity bounds nothing, are left alone; so are layers that have shown ' +
-    'nothing',
+  'layers without a capacity, or whose capacity has no effect, are left alone, and so are layers without ' +
+    'statistics',
   () => {
     const stats = run(32, () => SKEWED),
       rule = adaptCapacity();
@@ -127,8 +130,8 @@ test(
 );
 
 test(
-  'a ragged bank plans for no more rows than choices: capacities rise where something drops, and are not lowered ' +
-    'for nothing',
+  'a ragged bank computes no empty rows: capacities rise if choices drop, and are not lowered, because that would ' +
+    'save nothing',
   () => {
     const stats = run(32, () => SKEWED),
       rule = adaptCapacity(),
@@ -138,12 +141,12 @@ test(
     assert.deepEqual(
       wants(rule, layer({ capacity: 4, experts: [ffn(), ffn(), ffn(), ffn()] }), stats),
       { 'moe.capacity': [2.625, 1, 0.4375, 0] },
-      'modules have tensors of their own',
+      'experts that are modules have tensors of their own, with empty rows',
     );
   },
 );
 
-test('it looks every 16th step, reads no clock, and says what it saw', () => {
+test('adaptCapacity acts every 16 steps, reads no clock and gives a reason', () => {
   const rule = adaptCapacity(),
     stats = run(32, () => SKEWED, 'moe', [7, 0, 0, 0]);
   assert.deepEqual(
@@ -156,7 +159,7 @@ test('it looks every 16th step, reads no clock, and says what it saw', () => {
   assert.equal(rule.reason?.(stats), 'experts have less room than they need: 7 choices dropped in step 32');
 });
 
-test('chooseDispatch: ragged where padding is computed, else what there is', () => {
+test('chooseDispatch sets ragged if empty rows are computed, otherwise it changes nothing', () => {
   const rule = chooseDispatch(),
     skewed = run(32, () => SKEWED),
     even = run(32, () => [40, 40, 40, 40]),
@@ -175,7 +178,7 @@ test('chooseDispatch: ragged where padding is computed, else what there is', () 
       run(32, () => SKEWED, 'moe', [64, 0, 0, 0]),
     ),
     ragged,
-    'what is dropped does not fill rows',
+    'dropped choices fill no rows',
   );
   const spilling = layer({ dispatch: 'padded', capacity: [1, 1, 0.4, 0], overflow: 'spill' });
   assert.deepEqual(
@@ -185,7 +188,7 @@ test('chooseDispatch: ragged where padding is computed, else what there is', () 
       run(32, () => [40, 40, 80, 0], 'moe', [0, 0, 64, 0], 'spilled'),
     ),
     {},
-    'every row that is planned is full',
+    'all planned rows are full',
   );
   assert.deepEqual(
     wants(
@@ -194,7 +197,7 @@ test('chooseDispatch: ragged where padding is computed, else what there is', () 
       run(32, () => [80, 20, 10, 50], 'moe', [40, 0, 0, 50], 'spilled'),
     ),
     ragged,
-    'spilled rows are computed beside empty ones',
+    'spilled rows are computed while planned rows are empty',
   );
   const stats = new RunStats(),
     int = (list: readonly number[]) => hostTensor('int32', [list.length], Int32Array.from(list));
@@ -207,7 +210,7 @@ test('chooseDispatch: ragged where padding is computed, else what there is', () 
     assert.deepEqual(wants(rule, layer({ dispatch }), skewed), {});
 });
 
-test('policies by name', () => {
+test('policies: names, auto and off', () => {
   assert.deepEqual(policies('off'), []);
   assert.ok(policies('auto').every((r) => r.only === 'N'));
   assert.deepEqual(
@@ -222,12 +225,12 @@ test('policies by name', () => {
   assert.deepEqual(
     policiesFor(layer({}), 'auto').map((r) => r.name),
     ['fitMemory', 'specialise'],
-    'ragged and dropless computes no row in vain',
+    'a ragged dropless layer computes no empty rows',
   );
   assert.ok(policiesFor(layer({ dispatch: 'padded' }), 'auto').length > 1);
 });
 
-test('policies with options', () => {
+test('policyWith: a name with options', () => {
   const stats = run(32, () => SKEWED);
   assert.deepEqual(wants(policyWith('adaptCapacity,margin=0.05'), layer({ capacity: 4, dispatch: 'padded' }), stats), {
     'moe.capacity': [2.75, 1.0625, 0.4375, 0],

@@ -1,5 +1,5 @@
-// The policy cacheAssignments: it watches where samples come again, takes what is remembered where that agrees, and
-// lets go where it does not.
+// The policy cacheAssignments: if samples recur, it records expert choices (routing 'watched'); if the router repeats
+// them often enough, it uses the recorded ones ('cached'), otherwise it goes back to 'watched'.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type Batch } from '../../../src/base/tensor.ts';
@@ -28,7 +28,10 @@ class Model {
   }
 }
 
-/** Steps of 4 samples out of `count`, of which `agreed` of 8 choices agree; null: nothing is compared. */
+/**
+ * Statistics of steps of 4 samples out of `count`. agreed: how many of 8 choices agree with recorded ones; null: no
+ * choices were compared.
+ */
 function shown(
   steps: number,
   { count = 16, agreed = null as number | null, ids = true, from = 0, stats = new RunStats() } = {},
@@ -59,7 +62,7 @@ function wanted(options: CacheAssignmentsOptions, routing: MoE['routing'], run: 
     .join();
 }
 
-test('agreement of a step is counted over its parts; its average is that of the paper, of the steps there were', () => {
+test('agreement is counted over the parts of a step; its average is over the steps that compared choices', () => {
   const stats = new RunStats(),
     part = (agreed: number, compared: number): StepReport['stats'] => ({
       'moe/load': hostTensor('int32', [2], Int32Array.of(1, 1)),
@@ -75,7 +78,7 @@ test('agreement of a step is counted over its parts; its average is that of the 
   counts.forEach(([agreed, compared], i) => {
     stats.show({ step: i + 1, loss: 1, ms: 1, stats: {}, parts: [part(agreed, compared / 2), part(0, compared / 2)] });
   });
-  assert.equal(stats.layer('moe').agreement, 1); // the last is seen later
+  assert.equal(stats.layer('moe').agreement, 1); // rules see the last step only later
   shown(1, { stats, from: 5 });
   const { agreement, agreementEma } = stats.layer('moe'),
     g = 0.99;
@@ -87,7 +90,7 @@ test('agreement of a step is counted over its parts; its average is that of the 
   assert.ok(Number.isNaN(shown(3).layer('moe').agreementEma));
 });
 
-test('samples that come again are counted', () => {
+test('recurring samples are counted', () => {
   assert.deepEqual({ ...shown(5).samples, first: [] }, { steps: 4, without: 0, largest: 15, again: 0, first: [] });
   assert.deepEqual({ ...shown(7).samples, first: [] }, { steps: 6, without: 0, largest: 15, again: 4, first: [] });
   assert.deepEqual(
@@ -97,8 +100,8 @@ test('samples that come again are counted', () => {
 });
 
 test(
-  'watched when samples came again; cached at .95, let go below .85, nothing between; the score may be the ' +
-    "caller's own",
+  "routing is 'watched' if samples recur, 'cached' from agreement 0.95 on, 'watched' below 0.85, unchanged between; " +
+    'options set thresholds and score',
   () => {
     const again = shown(17);
     assert.equal(wanted({}, 'live', again), 'remember=16,routing=watched');
@@ -112,14 +115,14 @@ test(
       [8, 7, 6].map((n) => wanted({}, 'cached', at(n))),
       ['', '', 'routing=watched'],
     );
-    assert.deepEqual([wanted({}, 'watched', again), wanted({}, 'cached', again)], ['', ''], 'nothing was compared');
+    assert.deepEqual([wanted({}, 'watched', again), wanted({}, 'cached', again)], ['', ''], 'no choices were compared');
     assert.equal(wanted({ on: 0.8, off: 0.7 }, 'watched', at(7)), 'routing=cached');
     assert.equal(wanted({ score: (layer) => 1 - layer.agreement }, 'watched', at(0)), 'routing=cached');
     assert.equal(wanted({ freeze: true }, 'watched', at(8)), 'routing=cached,gateFrozen=true');
   },
 );
 
-test('it looks every 16 steps, and only where samples come again; else it says so once', () => {
+test('it acts every 16 steps, and only if samples recur; otherwise it reports that once', () => {
   const ask = (rule: ReturnType<typeof cacheAssignments>, run: RunStats): string => {
     try {
       return String(rule.trigger(run));
@@ -141,14 +144,14 @@ test('it looks every 16 steps, and only where samples come again; else it says s
       'false',
     ],
   );
-  assert.equal(ask(patient, shown(65)), 'true', 'samples that come late are not missed');
+  assert.equal(ask(patient, shown(65)), 'true', 'samples that recur later are noticed, too');
   assert.deepEqual(
     [16, 17, 32].map((n) => ask(cacheAssignments(), shown(n + 1))),
     ['true', 'false', 'true'],
   );
 });
 
-test('options, names and routers that do not fit are refused by name; auto does not have this policy', () => {
+test('wrong options and routers give clear errors; neither auto nor the lab has this policy', () => {
   assert.throws(() => cacheAssignments({ on: 0.5 }), /off \(0\.85\) must not be above on \(0\.5\)/);
   for (const wrong of [0, 1.5]) assert.throws(() => cacheAssignments({ audit: wrong }), /audit must be a whole number/);
   assert.throws(() => policyWith('cacheAssignments'), /cacheAssignments cannot be tried in the lab/);
@@ -191,7 +194,7 @@ async function open(
   return { session, model, events };
 }
 
-test('a run: watched, cached, let go when the gate is another, cached again', async () => {
+test('a run: watched, cached, watched again when the router changes, then cached', async () => {
   const { session, model, events } = await open(),
     inForce = (): Settings => session.settings('moe');
   await using _ = session;
@@ -201,19 +204,23 @@ test('a run: watched, cached, let go when the gate is another, cached again', as
   const settings: unknown[] = [];
   await until('cached');
   settings.push(inForce()['remember'], inForce()['audit']);
-  // Another gate at each step: what is remembered of the last one is of no use.
-  const other = (): void => {
+  // New router weights at each step: choices recorded with the old ones do not agree.
+  const changeRouter = (): void => {
     void session.restore(session.steps, [
       { name: 'moe.router.weight', value: hostTensor('float32', [4, 4], normals(`w${session.steps}`, 16)) },
     ]);
   };
   while (inForce()['routing'] === 'cached') {
-    other();
+    changeRouter();
     await session.step(batch(session.steps));
   }
   await until('cached');
   assert.deepEqual(settings, [COUNT, 2]);
-  assert.deepEqual([model.moe.routing, model.moe.audit], ['live', 16], 'the layer is as its user made it');
+  assert.deepEqual(
+    [model.moe.routing, model.moe.audit],
+    ['live', 16],
+    'the properties of the layer keep the values of the user',
+  );
   assert.deepEqual(
     events.map((e) => [e.class, e.kept, e.error, e.changes.map((c) => c.to).join(), (e.effect ?? 0) - e.step]),
     [
@@ -264,7 +271,7 @@ test('a run stopped and resumed before, between and after decisions makes the sa
   await whole.session.close();
 });
 
-test('batches without ids: it says so in one event, and nothing changes', async () => {
+test('batches without ids: one event says so, and nothing changes', async () => {
   const { session, events } = await open();
   await using _ = session;
   for (let i = 0; i < 100; i++) {
@@ -285,7 +292,7 @@ test('batches without ids: it says so in one event, and nothing changes', async 
   assert.equal(session.settings('moe')['routing'], 'live');
 });
 
-test('in inference, where nothing is remembered, it says and does nothing', async () => {
+test('in inference, which records no choices, the policy does nothing', async () => {
   const { session, events } = await open();
   await using _ = session;
   session.recompile(cacheAssignments(), 'inference');

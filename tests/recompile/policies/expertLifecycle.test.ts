@@ -1,4 +1,4 @@
-// The policy expertLifecycle: what it decides for which loads, and a run in which it decides.
+// The policy expertLifecycle: which changes it makes for which expert loads, and a run with it.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -31,7 +31,7 @@ class Model {
   }
 }
 
-/** A run of 256 steps with these loads; the step may change them. */
+/** Statistics of 256 steps with the expert loads `load`, or `change(load, step)`. */
 function run(
   load: readonly number[],
   change = (own: readonly number[], _: number): readonly number[] => own,
@@ -47,8 +47,8 @@ function run(
   return stats;
 }
 
-/** What the rule writes: the changes of slots, frozen experts, and why. */
-function decided(
+/** What the rule sets: changes of slots, frozen experts, and its reason. */
+function decide(
   model: Model,
   stats: RunStats,
   options: ExpertLifecycleOptions = {},
@@ -65,99 +65,115 @@ function decided(
     reason: rule.reason?.(stats) ?? '',
   };
 }
-const does = (model: Model, load: readonly number[], options?: ExpertLifecycleOptions): unknown[] =>
-  decided(model, run(load), options).slots;
-const with_ = (slots: MoE['slots'], options: Partial<MoEOptions> = {}): Model => {
+const slotChanges = (model: Model, load: readonly number[], options?: ExpertLifecycleOptions): unknown[] =>
+  decide(model, run(load), options).slots;
+const modelWithSlots = (slots: MoE['slots'], options: Partial<MoEOptions> = {}): Model => {
   const model = new Model(options);
   model.moe.slots = slots;
   return model;
 };
 
-test('experts that nobody chooses go, as long as there are enough', () => {
+test('experts that are hardly chosen are pruned, as long as enough remain', () => {
   assert.deepEqual(
-    does(new Model(), [100, 100, 5, 100, 100, 100, 100, 0]),
+    slotChanges(new Model(), [100, 100, 5, 100, 100, 100, 100, 0]),
     ['prune 7', 'prune 2'],
     'an even share is 75.6',
   );
-  assert.deepEqual(does(new Model(), [100, 100, 9, 100, 100, 100, 100, 9]), [], 'above a tenth of it');
-  assert.deepEqual(does(new Model(), [100, 100, 0, 100, 100, 100, 100, 0], { prune: 0, split: 0 }), []);
   assert.deepEqual(
-    does(new Model(), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0 }),
-    ['prune 2', 'prune 3', 'prune 4', 'prune 5', 'prune 6', 'prune 7'],
-    'two are left, as many as a token chooses',
+    slotChanges(new Model(), [100, 100, 9, 100, 100, 100, 100, 9]),
+    [],
+    '9 is above a tenth of the even share',
   );
-  assert.deepEqual(does(new Model(), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0, keep: 5 }), [
+  assert.deepEqual(slotChanges(new Model(), [100, 100, 0, 100, 100, 100, 100, 0], { prune: 0, split: 0 }), []);
+  assert.deepEqual(
+    slotChanges(new Model(), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0 }),
+    ['prune 2', 'prune 3', 'prune 4', 'prune 5', 'prune 6', 'prune 7'],
+    'topK experts (2) must remain',
+  );
+  assert.deepEqual(slotChanges(new Model(), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0, keep: 5 }), [
     'prune 2',
     'prune 3',
     'prune 4',
   ]);
-  assert.deepEqual(does(new Model({ topK: 3 }), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0 }).length, 5);
-  // One busy step in 64 is a sign of life.
+  assert.deepEqual(slotChanges(new Model({ topK: 3 }), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0 }).length, 5);
+  // One busy step in the last 64 prevents pruning.
   assert.deepEqual(
-    decided(
+    decide(
       new Model(),
       run([100, 100, 0, 100, 100, 100, 100, 100], (own, i) => (i === 200 ? own.map(() => 80) : own)),
     ).slots,
     [],
   );
-  const { reason } = decided(new Model(), run([100, 100, 5, 100, 100, 100, 100, 0]));
+  const { reason } = decide(new Model(), run([100, 100, 5, 100, 100, 100, 100, 0]));
   assert.equal(
     reason,
     'moe: prune 7 (at most 0.00), prune 2 (at most 0.07) (loads in shares of the even load, over 64 steps)',
   );
 });
 
-test('an expert that too many choose gets a copy, where there is a slot or room can be made', () => {
+test('an overloaded expert is split if a slot is free or can be freed', () => {
   const free = new Model({ active: 6 });
   assert.deepEqual(
-    does(free, [300, 60, 60, 60, 60, 60, 0, 0]),
+    slotChanges(free, [300, 60, 60, 60, 60, 60, 0, 0]),
     ['split 0 into 6'],
     'three times the even share of six experts',
   );
-  assert.deepEqual(does(free, [200, 60, 60, 60, 60, 60, 0, 0]), [], '3.2 times that of eight, 2.4 times that of six');
-  assert.deepEqual(does(free, [260, 280, 20, 20, 20, 20, 0, 0]), ['split 1 into 6'], 'the most loaded first');
-  assert.deepEqual(does(new Model(), [400, 60, 60, 60, 60, 60, 60, 60]), [], 'nobody is small');
   assert.deepEqual(
-    does(new Model(), [400, 60, 60, 60, 10, 60, 60, 20]),
+    slotChanges(free, [200, 60, 60, 60, 60, 60, 0, 0]),
+    [],
+    '3.2 times that of eight, 2.4 times that of six',
+  );
+  assert.deepEqual(slotChanges(free, [260, 280, 20, 20, 20, 20, 0, 0]), ['split 1 into 6'], 'the most loaded first');
+  assert.deepEqual(
+    slotChanges(new Model(), [400, 60, 60, 60, 60, 60, 60, 60]),
+    [],
+    'no expert is small enough to be merged or pruned',
+  );
+  assert.deepEqual(
+    slotChanges(new Model(), [400, 60, 60, 60, 10, 60, 60, 20]),
     ['merge 4 into 7 by 0.333', 'split 0 into 4'],
-    'the two least loaded make room',
+    'the two least loaded experts are merged to free a slot',
   );
-  assert.deepEqual(does(new Model(), [400, 60, 60, 60, 10, 60, 60, 20], { merge: 0 }), []);
+  assert.deepEqual(slotChanges(new Model(), [400, 60, 60, 60, 10, 60, 60, 20], { merge: 0 }), []);
   assert.deepEqual(
-    does(new Model(), [400, 60, 60, 60, 2, 60, 60, 60]),
+    slotChanges(new Model(), [400, 60, 60, 60, 2, 60, 60, 60]),
     ['prune 4', 'split 0 into 4'],
-    'or one that goes',
+    'a pruned expert frees its slot',
   );
   assert.deepEqual(
-    decided(
+    decide(
       free,
       run([300, 60, 60, 60, 60, 60, 0, 0], (own, i) => (i === 250 ? own.map((n) => (n > 0 ? 100 : 0)) : own)),
     ).slots,
     [],
-    'in all of 64 steps',
+    'the load must be high in all of the last 64 steps',
   );
   const lists = new Model({ active: 6, capacity: [2, 1, 1, 1, 1, 1, 0, 0] }),
     draft = draftOf<Model>(lists);
   expertLifecycle().alter(draft.model, run([300, 60, 60, 60, 60, 60, 0, 0]));
-  assert.deepEqual(draft.model.moe.capacity, [2, 1, 1, 1, 1, 1, 2, 0], 'with the capacity of what it is a copy of');
+  assert.deepEqual(draft.model.moe.capacity, [2, 1, 1, 1, 1, 1, 2, 0], 'the copy gets the capacity of its original');
 });
 
-test('copies that are no longer needed are joined again; a family counts as one choice', () => {
-  const twins: MoE['slots'] = ['on', 'on', 'on', 'on', 'on', 'like 0', 'off', 'off'];
+test('copies that are not needed are merged again; all copies of an expert count as one choice', () => {
+  const copyOf0: MoE['slots'] = ['on', 'on', 'on', 'on', 'on', 'like 0', 'off', 'off'];
   assert.deepEqual(
-    does(with_(twins), [24, 100, 100, 100, 100, 8, 0, 0]),
+    slotChanges(modelWithSlots(copyOf0), [24, 100, 100, 100, 100, 8, 0, 0]),
     ['merge 5 into 0 by 0.25'],
     'together 32, of an even share of 72',
   );
-  assert.deepEqual(does(with_(twins), [30, 100, 100, 100, 100, 10, 0, 0]), [], '40 of 73');
-  // Of copies one may go even where as few choices are left as a token needs.
+  assert.deepEqual(slotChanges(modelWithSlots(copyOf0), [30, 100, 100, 100, 100, 10, 0, 0]), [], '40 of 73');
+  // A copy may be pruned even if only topK different experts remain: the expert itself stays.
   const pair: MoE['slots'] = ['on', 'on', 'like 0', 'off', 'off', 'off', 'off', 'off'];
-  assert.deepEqual(does(with_(pair), [200, 200, 1, 0, 0, 0, 0, 0], { merge: 0 }), ['prune 2']);
-  assert.deepEqual(does(with_(pair), [200, 1, 200, 0, 0, 0, 0, 0], { merge: 0 }), [], 'the only other choice stays');
+  assert.deepEqual(slotChanges(modelWithSlots(pair), [200, 200, 1, 0, 0, 0, 0, 0], { merge: 0 }), ['prune 2']);
+  assert.deepEqual(
+    slotChanges(modelWithSlots(pair), [200, 1, 200, 0, 0, 0, 0, 0], { merge: 0 }),
+    [],
+    'the only other choice stays',
+  );
 });
 
-test('experts of little load are frozen, and learn again with twice as much', () => {
-  const { frozen, slots, reason } = decided(new Model(), run([100, 100, 30, 100, 100, 100, 100, 10]), {
+test('experts with little load are frozen, and trained again at twice that load', () => {
+  const { frozen, slots, reason } = decide(new Model(), run([100, 100, 30, 100, 100, 100, 100, 10]), {
     prune: 0,
     freeze: 0.3,
   });
@@ -165,16 +181,19 @@ test('experts of little load are frozen, and learn again with twice as much', ()
   assert.match(reason, /moe: freeze 7/);
   const model = new Model(),
     again = (n: number): unknown =>
-      decided(model, run([100, 100, 100, 100, 100, 100, 100, n]), { prune: 0, freeze: 0.3 }).frozen;
+      decide(model, run([100, 100, 100, 100, 100, 100, 100, n]), { prune: 0, freeze: 0.3 }).frozen;
   model.moe.frozen = [false, false, false, false, false, false, false, true];
   assert.deepEqual([again(50), again(70)], [undefined, new Array<boolean>(8).fill(false)]);
 });
 
-test('layers that cannot, and settings that would chase their own tail', () => {
-  assert.deepEqual(does(new Model({ router: new HashRouter({ experts: 8 }) }), [400, 60, 0, 60, 2, 60, 60, 60]), []);
+test('layers that cannot change experts are left alone; options that would oscillate are refused', () => {
+  assert.deepEqual(
+    slotChanges(new Model({ router: new HashRouter({ experts: 8 }) }), [400, 60, 0, 60, 2, 60, 60, 60]),
+    [],
+  );
   const odd = new Model({ experts: [new Linear(4, 4), new Linear(4, 4, { bias: false }), new Linear(4, 4)], topK: 1 });
   assert.deepEqual(
-    does(odd, [300, 0, 15], { split: 2 }),
+    slotChanges(odd, [300, 0, 15], { split: 2 }),
     ['prune 1'],
     'no copy fits into the slot of an expert of another shape',
   );
@@ -188,7 +207,7 @@ test('layers that cannot, and settings that would chase their own tail', () => {
   );
 });
 
-test('the lab says that it cannot tell', async () => {
+test('the lab refuses the policy, because loads do not tell its effect', async () => {
   assert.throws(() => policyWith('expertLifecycle'), /cannot be tried in the lab/);
   const { events } = await replay(generate('idle', { steps: 300, experts: 8 }), [expertLifecycle({ cooldown: 100 })]);
   assert.ok(
@@ -197,8 +216,11 @@ test('the lab says that it cannot tell', async () => {
   );
 });
 
-test('capacities are shares among the experts that there are', () => {
-  const model = with_(['on', 'on', 'on', 'on', 'off', 'off', 'off', 'off'], { capacity: 3, dispatch: 'padded' }),
+test('capacity factors are relative to the even share of active experts', () => {
+  const model = modelWithSlots(['on', 'on', 'on', 'on', 'off', 'off', 'off', 'off'], {
+      capacity: 3,
+      dispatch: 'padded',
+    }),
     draft = draftOf<Model>(model),
     stats = run([80, 120, 100, 100, 0, 0, 0, 0]);
   assert.deepEqual(factorsOf(model.moe, 8), [3, 3, 3, 3, 0, 0, 0, 0]);
@@ -206,7 +228,7 @@ test('capacities are shares among the experts that there are', () => {
   assert.deepEqual(draft.model.moe.capacity, [0.8125, 1.25, 1, 1, 0, 0, 0, 0]);
 });
 
-test('a run: who is not chosen goes, who is chosen too often is split, and nothing else is touched', async () => {
+test('a run: the expert that is not chosen is pruned, the overloaded one is split, others stay', async () => {
   const model = new Model({ experts: 6, active: 5, topK: 1, balance: 0, zLoss: 0 }),
     events: RecompileEvent[] = [];
   await using session = await compile(model, {
@@ -227,7 +249,7 @@ test('a run: who is not chosen goes, who is chosen too often is split, and nothi
     y: hostTensor('float32', [64, 4], normals(`y${step}`, 256)),
   });
   await session.prepare(batch(0));
-  // The last input is always 1: expert 0 is chosen by most, 4 by nobody.
+  // The last input is always 1, so that most tokens choose expert 0 and none chooses expert 4.
   const rows = [
       [0.2, 0, 0, 2],
       [1, 0, 0, 0],

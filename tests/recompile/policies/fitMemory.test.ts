@@ -1,5 +1,5 @@
-// The policy fitMemory: made-up runs and plans for what it sets and takes back; then sessions that have less memory
-// than their model would take.
+// The policy fitMemory: which knobs it sets and sets back, with synthetic runs and plans; then sessions that have less
+// memory than their model needs.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -25,7 +25,7 @@ import { nameParameters } from '../../../src/trace/module.ts';
 import { fingerprint, toyBatch } from '../../support/toy.ts';
 import { anyMoE } from '../../support/moe.ts';
 
-test('a slope is told where it is more than chance', () => {
+test('slope is 0 unless the trend is significant', () => {
   const noise = [1, -1, -1, 1, 1, 1, -1, 1, -1, -1, 1, -1, 1, -1, -1, 1];
   assert.ok(Math.abs(slope(Array.from({ length: 16 }, (_, i) => 3 + 0.25 * i)) - 0.25) < 1e-12);
   assert.ok(Math.abs(slope(noise.map((n, i) => 0.5 * i + 0.2 * n)) - 0.5) < 0.02);
@@ -36,7 +36,7 @@ test('a slope is told where it is more than chance', () => {
   );
 });
 
-/** A run whose step i showed loads(i). */
+/** Statistics of a run in which step i had the expert loads `loads(i)`. */
 function run(steps: number, loads: (i: number) => readonly number[]): RunStats {
   const stats = new RunStats();
   for (let i = 1; i <= steps + 1; i++)
@@ -48,13 +48,13 @@ const moe = (options: Partial<MoEOptions> = {}): MoE =>
   anyMoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options });
 const rising = (i: number): number[] => [40 + i, 40 - i / 2, 40 - i / 2, 40];
 
-test('capacities are forecast along the trend of loads, and never below what they are', () => {
+test('capacity factors are forecast along the trend of loads, and never below the current ones', () => {
   const {
       layers: [stats],
     } = run(64, rising),
     at = (horizon: number, options: Partial<MoEOptions>) =>
       forecastFactors(moe({ dispatch: 'padded', capacity: 1, ...options }), stats, horizon);
-  assert.deepEqual(at(0, {}), [2, 1, 1, 1.0625], 'no more than each token once');
+  assert.deepEqual(at(0, {}), [2, 1, 1, 1.0625], 'at most one choice of each token goes to one expert');
   const [slow] = run(64, (i) => rising(i / 8)).layers,
     of = (horizon: number) => forecastFactors(moe({ dispatch: 'padded', capacity: 1 }), slow, horizon)?.[0] ?? 0;
   assert.deepEqual([of(0), of(80), of(160)], [1.1875, 1.4375, 1.6875]);
@@ -67,7 +67,7 @@ test('capacities are forecast along the trend of loads, and never below what the
   assert.deepEqual(
     forecastFactors(moe({ dispatch: 'padded', capacity: 2 }), run(64, (i) => rising(64 - i)).layers[0], 64),
     [2, 2, 2, 2],
-    'falling loads ask for nothing',
+    'falling loads need no more capacity',
   );
 });
 
@@ -85,7 +85,7 @@ const lm = (
     moe: { experts: 4, topK: 2, hidden: 16, ...moeOptions },
   });
 
-test('the ladder: hidden values, blocks, chunks; wide layers first; what the user set is no rung', () => {
+test('ladder: recompute experts, then blocks, then chunks; wide layers first; user settings are no rungs', () => {
   const model = {
     narrow: moe(),
     wide: moe({ hidden: 64 }),
@@ -138,7 +138,7 @@ test('the ladder: hidden values, blocks, chunks; wide layers first; what the use
   assert.deepEqual(
     names.slice(0, 2),
     ['blocks.0.moe', 'blocks.0.moe,blocks.1.moe'],
-    'what lies within others comes first',
+    'inner modules come before the modules that contain them',
   );
 });
 
@@ -147,8 +147,8 @@ interface Made {
   readonly model: { moe: MoE };
 }
 
-/** The rule on one layer and plans that were made up. */
-function made(options: FitMemoryOptions, stats: RunStats, layer: Partial<MoEOptions> = {}): Made {
+/** The rule on one layer, with plans whose bytes the test gives. `want` returns the knobs that the rule sets. */
+function ruleOnLayer(options: FitMemoryOptions, stats: RunStats, layer: Partial<MoEOptions> = {}): Made {
   const model = { moe: moe(layer) },
     knobs = new Knobs(nameParameters(model)),
     rule = fitMemory(options);
@@ -175,72 +175,72 @@ function made(options: FitMemoryOptions, stats: RunStats, layer: Partial<MoEOpti
   };
 }
 
-/** Bytes by how hidden values are kept: `all` is 1 with all of them. */
+/** Bytes of a plan: `all` if hidden values are stored, less if they are recomputed or computed in chunks. */
 const plan =
   (all: number) =>
   (m: MoE): number =>
     all / (m.chunks > 1 ? 2 * m.chunks : m.recompute ? 2 : 1);
 
-test('as few rungs as fit; taken back from above when there is room, and the margin keeps it from fluttering', () => {
-  const { want } = made(
+test('as few rungs as needed; undone in reverse order if memory allows, with a margin against oscillation', () => {
+  const { want } = ruleOnLayer(
     {},
     run(64, () => [40, 40, 40, 40]),
   );
-  assert.deepEqual(want(plan(1000)), {}, 'what fits is left alone');
+  assert.deepEqual(want(plan(1000)), {}, 'a plan that fits is not changed');
   assert.deepEqual(want(plan(1001)), { recompute: true });
-  assert.deepEqual(want(plan(1900)), {}, 'it fits');
+  assert.deepEqual(want(plan(1900)), {}, 'the plan fits');
   assert.deepEqual(want(plan(2001)), { chunks: 2 });
   assert.deepEqual(want(plan(9000)), { chunks: 8 });
-  assert.deepEqual(want(plan(8200)), {}, 'four chunks would be just above');
-  assert.deepEqual(want(plan(7900)), {}, 'and here just below, within the margin');
+  assert.deepEqual(want(plan(8200)), {}, 'with 4 chunks it would not quite fit');
+  assert.deepEqual(want(plan(7900)), {}, 'with 4 chunks it would fit, but within the margin');
   assert.deepEqual(want(plan(7000)), { chunks: 4 });
   assert.deepEqual(want(plan(1700)), { chunks: 1 });
   assert.deepEqual(want(plan(950)), {});
   assert.deepEqual(want(plan(900)), { recompute: false });
-  assert.deepEqual(want(plan(20_000)), { recompute: true, chunks: 8 }, 'nothing fits: the least that there is');
-  assert.deepEqual(want(plan(20_000)), {}, 'and no more can be done');
+  assert.deepEqual(want(plan(20_000)), { recompute: true, chunks: 8 }, 'no plan fits: the smallest one is taken');
+  assert.deepEqual(want(plan(20_000)), {}, 'there is no smaller plan');
 });
 
-test('a rung that saves nothing is not climbed for nothing, and a user keeps what he set', () => {
+test('rungs that save nothing are not set, and settings of the user are not undone', () => {
   const stats = run(64, () => [40, 40, 40, 40]),
-    own = made({}, stats, { recompute: true, chunks: 2 });
+    own = ruleOnLayer({}, stats, { recompute: true, chunks: 2 });
   assert.deepEqual(own.want(plan(5000)), { chunks: 4 });
-  assert.deepEqual(own.want(plan(100)), { chunks: 2 }, 'as the model came');
-  const { want } = made({}, stats);
+  assert.deepEqual(own.want(plan(100)), { chunks: 2 }, 'back to the settings of the user');
+  const { want } = ruleOnLayer({}, stats);
   assert.deepEqual(
     want(() => 5000),
     {},
   );
 });
 
-test('a trend is answered before memory runs out, where capacities follow it', () => {
+test('if a rule adapts capacities, the rule acts on their trend before memory runs out', () => {
   const slow = run(64, (i) => [40 + i / 8, 40 - i / 8, 40, 40]),
     rows = (m: MoE): number =>
       typeof m.capacity === 'object' ? m.capacity.reduce((a, b) => a + b, 0) : 4 * Number(m.capacity);
   const bytes = (m: MoE): number => plan(230 * rows(m))(m),
     layer = { dispatch: 'padded', capacity: 1 } as const,
     follows = { rules: ['adaptCapacity', 'fitMemory'] };
-  assert.deepEqual(made({}, slow, layer).want(bytes), {}, 'nobody changes capacities');
-  assert.deepEqual(made({}, slow, layer).want(bytes, follows), { recompute: true });
-  assert.deepEqual(made({ horizon: 0 }, slow, layer).want(bytes, follows), {});
+  assert.deepEqual(ruleOnLayer({}, slow, layer).want(bytes), {}, 'no rule changes capacities');
+  assert.deepEqual(ruleOnLayer({}, slow, layer).want(bytes, follows), { recompute: true });
+  assert.deepEqual(ruleOnLayer({ horizon: 0 }, slow, layer).want(bytes, follows), {});
   assert.deepEqual(
-    made({}, slow, layer).want(bytes, { ...follows, first: true }),
+    ruleOnLayer({}, slow, layer).want(bytes, { ...follows, first: true }),
     {},
     'before the first step there is no trend',
   );
-  const there = made(
+  const shifting = ruleOnLayer(
     {},
     run(64, (i) => [50 - i / 8, 30 + i / 8, 40, 40]),
     layer,
   );
-  assert.deepEqual(there.want(plan(1500), follows), { recompute: true });
-  assert.deepEqual(there.want(plan(1500), { ...follows, first: true }), {});
+  assert.deepEqual(shifting.want(plan(1500), follows), { recompute: true });
+  assert.deepEqual(shifting.want(plan(1500), { ...follows, first: true }), {});
   assert.deepEqual(
-    there.want((m) => plan(150 * rows(m))(m), follows),
+    shifting.want((m) => plan(150 * rows(m))(m), follows),
     { recompute: false },
-    'the trend has turned',
+    'loads shift between experts, but need no more memory',
   );
-  assert.deepEqual(there.model.moe.capacity, 1, 'capacities are for others to set');
+  assert.deepEqual(shifting.model.moe.capacity, 1, 'this rule does not set capacities');
 });
 
 test('if that is not enough and results may change, the batch is split; the split is undone first', () => {
@@ -250,11 +250,11 @@ test('if that is not enough and results may change, the batch is split; the spli
   const knobs = new Knobs(nameParameters(model), new Map([[batching, SESSION]])),
     rule = fitMemory();
   const want = (all: number, more: Partial<Outlook> = {}): Record<string, unknown> => {
-    const changes = knobs.onModules(() => altered(all, more));
+    const changes = knobs.onModules(() => changesFor(all, more));
     knobs.apply(changes);
     return Object.fromEntries(changes.map((c) => [c.knob, c.to]));
   };
-  const altered = (all: number, more: Partial<Outlook>): Change[] => {
+  const changesFor = (all: number, more: Partial<Outlook>): Change[] => {
     const draft = draftOf(model),
       own = draftOf(batching, { paths: new Map([[batching, SESSION]]) });
     const outlook: Outlook = {
@@ -271,7 +271,11 @@ test('if that is not enough and results may change, the batch is split; the spli
     return [...draft.changes(), ...own.changes()];
   };
   assert.deepEqual(want(16_000), { recompute: true, chunks: 8 });
-  assert.deepEqual(want(33_000, { fixed: false }), {}, 'what is free is no number that a run repeats');
+  assert.deepEqual(
+    want(33_000, { fixed: false }),
+    {},
+    'free memory differs between runs, so that it must not change results',
+  );
   assert.deepEqual(want(33_000, { session: null }), {});
   assert.deepEqual(want(33_000), { split: 4 });
   assert.deepEqual(want(33_000), {});
@@ -282,22 +286,22 @@ test('if that is not enough and results may change, the batch is split; the spli
   assert.deepEqual(
     want(100_000, { first: true }),
     { recompute: true, chunks: 8, split: 8 },
-    'at once, before the first step',
+    'before the first step, all in one change',
   );
-  assert.deepEqual(want(500), { split: 1 }, 'changes of results by themselves');
+  assert.deepEqual(want(500), { split: 1 }, 'class R changes are not mixed with class N changes');
   assert.deepEqual(want(500), { recompute: false, chunks: 1 });
 });
 
-test('without a budget it reads what is free, and is told so; a budget must be one', () => {
-  const asked: string[] = [],
+test("without the option `budget` it uses the session's budget; a budget must be above 0", () => {
+  const calls: string[] = [],
     stats = run(16, () => [1, 1, 1, 1]),
     budget = (): number => {
-      asked.push('budget');
+      calls.push('budget');
       return 1000;
     };
-  made({}, stats).want(plan(10), { budget });
-  made({ budget: 5 }, stats).want(plan(1), { budget });
-  assert.deepEqual(asked, ['budget']);
+  ruleOnLayer({}, stats).want(plan(10), { budget });
+  ruleOnLayer({ budget: 5 }, stats).want(plan(1), { budget });
+  assert.deepEqual(calls, ['budget']);
   for (const wrong of [0, -1, NaN])
     assert.throws(() => fitMemory({ budget: wrong }), {
       name: 'UserError',
@@ -335,8 +339,8 @@ const wide = (moeOptions: Partial<MoEOptions> = {}, options: { recompute?: boole
   lm({ hidden: 64, ...moeOptions }, { width: 16, ...options });
 
 test(
-  'a model that is too large is refused, with what would fit; the rule makes it fit before its first step, with ' +
-    'the same bits',
+  'a model that does not fit is refused with a hint what would; with the rule it fits from the first step, with the ' +
+    'same bits',
   async () => {
     await using plain = (await open(wide())).session;
     const losses = [(await plain.step(batch(0))).loss, (await plain.step(batch(1))).loss],
@@ -366,7 +370,7 @@ test(
   },
 );
 
-test('with too little memory for a batch, it is split from step 1, with the bits of accumulated parts', async () => {
+test('if a batch does not fit, it is split from step 1 on, with the bits of accumulate', async () => {
   await using plain = (await open(wide())).session;
   await plain.step(batch(0));
   const least = wide({ recompute: true, chunks: 8 }, { recompute: true });
@@ -397,7 +401,7 @@ test('with too little memory for a batch, it is split from step 1, with the bits
   });
   for (let i = 0; i < 3; i++) assert.equal((await parts.step(batch(i))).loss, losses[i]);
   assert.deepEqual(fingerprint(fitted), fingerprint(parts));
-  // The log is kept, and the plan.
+  // A checkpoint holds the settings and the decision log.
   const { session: other } = await open(wide(), memory);
   await using resumed = other;
   resumed.recompile(fitMemory());
@@ -406,7 +410,7 @@ test('with too little memory for a batch, it is split from step 1, with the bits
   assert.equal((await resumed.step(batch(3))).loss, (await parts.step(batch(3))).loss);
 });
 
-test('programs that are made ahead of the first step are made to fit, too', async () => {
+test('session.prepare before the first step applies the rule, too', async () => {
   await using plain = (await open(wide())).session;
   await plain.prepare(batch(0));
   const { session, events } = await open(wide(), Math.floor(0.6 * held(plain)));
@@ -420,7 +424,7 @@ test('programs that are made ahead of the first step are made to fit, too', asyn
   );
 });
 
-test('with an eager optimiser it does what does not need sums', async () => {
+test('with an eager optimiser the rule does not split the batch', async () => {
   const events: RecompileEvent[] = [],
     eager = (memory?: number): Promise<Session> =>
       compile(wide(), {
@@ -452,7 +456,7 @@ test('with an eager optimiser it does what does not need sums', async () => {
   );
 });
 
-test('nothing helps: the refusal names the least', async () => {
+test('if no plan fits, the event says that the smallest was taken, and the step is refused', async () => {
   const { session, events } = await open(wide(), 400_000);
   await using tight = session;
   tight.recompile(fitMemory());
@@ -460,7 +464,7 @@ test('nothing helps: the refusal names the least', async () => {
   assert.match(events[0].reason, /which is the least$/);
 });
 
-test('where states alone have no room, the step is refused before the rule is asked', async () => {
+test('if the states alone do not fit, the step is refused before the rule is called', async () => {
   const { session, events } = await open(wide(), 100_000);
   await using tight = session;
   tight.recompile(fitMemory());
@@ -469,13 +473,13 @@ test('where states alone have no room, the step is refused before the rule is as
 });
 
 test(
-  'capacities rise above a budget and fall again: set and taken back, memory given back, the bits of a run without',
+  'capacities rise above a budget and fall again: knobs are set and set back, memory is freed, no bit changes',
   { timeout: 120_000 },
   async () => {
     const start = { dispatch: 'padded', capacity: 1, overflow: 'spill' } as const,
       { session, events } = await open(wide(start));
     await using watched = session;
-    // The room for capacities of 1, and of 3.
+    // Bytes of a session with capacity 1 and with capacity 3.
     const needs = async (capacity: number): Promise<number> => {
       await using s = (await open(wide({ ...start, capacity }))).session;
       await s.prepare(batch(0));
@@ -484,7 +488,7 @@ test(
     const [low, high] = [await needs(1), await needs(3)],
       budget = Math.floor((1.02 * low) / 0.9);
     assert.ok(high > budget);
-    const others = (name: string, capacity: number, at: (run: RunStats) => boolean) => ({
+    const capacityRule = (name: string, capacity: number, at: (run: RunStats) => boolean) => ({
       name,
       measure: false,
       budget: 1,
@@ -494,9 +498,9 @@ test(
       },
     });
     let ease = false;
-    watched.recompile(others('rise', 3, (r) => r.step >= 2));
+    watched.recompile(capacityRule('rise', 3, (r) => r.step >= 2));
     watched.recompile(fitMemory({ budget, cooldown: 1 }));
-    watched.recompile(others('fall', 1, () => ease));
+    watched.recompile(capacityRule('fall', 1, () => ease));
     const losses: number[] = [],
       by = (rule: string): RecompileEvent[] => events.filter((e) => e.rule === rule && e.kept),
       until = async (done: () => boolean): Promise<void> => {
@@ -521,7 +525,7 @@ test(
   },
 );
 
-test('a run goes on from a checkpoint with the plan that it had, and takes it back by the same measure', async () => {
+test('a resumed run has the settings of the checkpoint, and undoes them if memory allows', async () => {
   const model = wide(),
     { session } = await open(model);
   await using first = session;
@@ -542,6 +546,6 @@ test('a run goes on from a checkpoint with the plan that it had, and takes it ba
   );
   assert.ok(
     Object.values(resumed.plan().knobs).every((k) => (k['recompute'] ?? false) === false && (k['chunks'] ?? 1) === 1),
-    'more memory: as the model came',
+    'with more memory, all knobs are set back',
   );
 });

@@ -1,5 +1,5 @@
-// Experts that come and go while a run goes on: a change takes effect with its values or not at all, a split costs
-// nothing, and a run that is stopped at any moment goes on with the same bits.
+// Experts that are split, merged and pruned during a run: a change takes effect with its moved values or not at all, a
+// split does not change the loss, and a run that is stopped at any step resumes with the same bits.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -70,11 +70,11 @@ const bytes = (session: Session, name: string): string => fingerprint(session)[n
 
 for (const device of ['wasm', 'native'] as const) {
   test(
-    `${device}: a split takes effect on its step, verified, and the loss of that step is what it would have been`,
+    `${device}: a split is verified and takes effect at its step, whose loss is that of a run without it`,
     { skip: device === 'native' && noCompiler },
     async () => {
-      // A dry run that did not see the copy would be far from this tolerance: the free slot holds an expert that was
-      // never trained.
+      // If the dry run did not use the copied values, its loss would differ by more than this tolerance: the free slot
+      // holds an expert that was never trained.
       const plain = await open([], { device }),
         { session, events } = await open([split(4, { tolerance: 1e-5 })], { device });
       const want = await steps(plain.session, 60),
@@ -94,14 +94,14 @@ for (const device of ['wasm', 'native'] as const) {
           to: ['on', 'on', 'on', 'on', 'off', 'off', 1, 'split 2 into 4'],
         },
       ]);
-      assert.deepEqual(got.slice(0, effect - 1), want.slice(0, effect - 1), 'the same bits until then');
+      assert.deepEqual(got.slice(0, effect - 1), want.slice(0, effect - 1), 'the same bits until the split');
       assert.ok(
         Math.abs(got[effect - 1] - want[effect - 1]) < 1e-5 * want[effect - 1],
         `${got[effect - 1]} and ${want[effect - 1]}`,
       );
       assert.ok(
         got.slice(effect).some((loss, i) => loss !== want[effect + i]),
-        'the copies part',
+        'after the split the copies train differently',
       );
       const load = new Array<number>(6).fill(0);
       for (let i = 0; i < 20; i++)
@@ -119,7 +119,7 @@ for (const device of ['wasm', 'native'] as const) {
   );
 }
 
-test('a change that is not what it announced is dropped, and leaves no trace', async () => {
+test('a change whose loss exceeds the tolerance is dropped and changes nothing', async () => {
   const plain = await open(),
     { session, events } = await open([
       at(
@@ -145,13 +145,13 @@ test('a change that is not what it announced is dropped, and leaves no trace', a
   await plain.session.close();
 });
 
-test('values that cannot be written are put back, whichever write fails, and the run goes on', async () => {
-  // three parameters with two moments each,
+test('if any write of moved values fails, all are put back and the run continues', async () => {
+  // Writes of one split: three parameters with two moments each.
   const plain = await open(),
     want = await steps(plain.session, 50),
     kept = fingerprint(plain.session),
     writes = 9;
-  // moved for the dry run, put back, moved in earnest
+  // The split writes them three times: for the dry run, to put them back, and when it takes effect.
   for (const fails of [1, 2, 5, writes, 2 * writes + 1, 2 * writes + 6, 3 * writes, 3 * writes + 1]) {
     const { session, events } = await open([split(4)]),
       got = await steps(session, 4 + NOTICE),
@@ -179,7 +179,7 @@ test('values that cannot be written are put back, whichever write fails, and the
   await plain.session.close();
 });
 
-test('stopped at any moment, a run goes on as if it had not been', async (t) => {
+test('a run that is saved and resumed at any step continues with the same bits', async (t) => {
   const rules = (): Rule<LM>[] => [
     split(4),
     at(44, 'fewer', (m) => {
@@ -226,7 +226,7 @@ test('stopped at any moment, a run goes on as if it had not been', async (t) => 
   await whole.session.close();
 });
 
-test('what was pruned lies as it was, with its moments, until it is taken back', async () => {
+test('a pruned expert keeps its values and moments until the pruning is undone', async () => {
   const { session, events } = await open([
     at(
       4,
@@ -255,21 +255,21 @@ test('what was pruned lies as it was, with its moments, until it is taken back',
   await steps(session, 54);
   assert.equal(session.steps, 92);
   assert.deepEqual(names.map(part), before);
-  const back = 62 + NOTICE;
+  const undoneAt = 62 + NOTICE;
   assert.deepEqual([await load(), events.length], [0, 1]);
-  assert.ok((await load()) > 0, 'it is chosen again');
+  assert.ok((await load()) > 0, 'tokens choose the expert again');
   assert.deepEqual(
     events.map((e) => [e.effect, e.reason]),
     [
       [6 + NOTICE, 'prune'],
-      [back, 'taken back'],
+      [undoneAt, 'taken back'],
     ],
   );
   assert.notDeepEqual(names.map(part), before);
   await session.close();
 });
 
-test('a step that is not finite where a split takes effect: nothing of it is stored, and the split stays', async () => {
+test('if the loss is not finite where a split takes effect, the step changes nothing, the split stays', async () => {
   const one = await open([split(4)]),
     two = await open([split(4)]),
     bad = toyBatch(37);
@@ -290,7 +290,7 @@ test('a step that is not finite where a split takes effect: nothing of it is sto
   for (const { session } of [one, two]) await session.close();
 });
 
-test('micro-batches: the parts of one step are verified and run with the same experts', async () => {
+test('micro-batches: all parts of a step are verified and run with the same experts', async () => {
   const plain = await open([], { accumulate: 3 }),
     { session, events } = await open([split(4, { tolerance: 1e-5 })], { accumulate: 3 });
   const [want, got] = [await steps(plain.session, 45), await steps(session, 45)];
@@ -299,13 +299,13 @@ test('micro-batches: the parts of one step are verified and run with the same ex
   assert.equal(
     bytes(session, 'optim/sum/blocks.1.moe.experts.w1'),
     bytes(plain.session, 'optim/sum/blocks.1.moe.experts.w1'),
-    'sums start anew',
+    'sums of gradients are cleared',
   );
   await session.close();
   await plain.session.close();
 });
 
-test('what cannot be is told as a fault of the rule, at once, and costs nothing', async () => {
+test('an impossible change is reported at once as an error of the rule, and costs nothing', async () => {
   const plain = await open(),
     { session, events } = await open([
       at(4, 'too many', (m) => {

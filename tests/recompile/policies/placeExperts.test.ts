@@ -1,5 +1,5 @@
-// The placement planner: against the plan that DeepSeek publishes for its own example, against greedy on random loads,
-// and what must hold for any loads.
+// The placement planner: compared with the plan that DeepSeek publishes for its example, with a greedy planner on
+// random loads, and properties that hold for any loads.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -7,7 +7,7 @@ import { placeExperts, type PlacementOptions } from '../../../src/recompile/poli
 
 const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
-/** Loads of devices and nodes of a plan that is given by the expert at each place. */
+/** Loads of the devices and nodes of a plan. experts: the expert at each place. */
 function loadsOf(
   load: readonly number[],
   experts: readonly number[],
@@ -38,7 +38,7 @@ const PUBLISHED = [
   [7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1],
 ];
 
-test('the published example: no device and no node has more to do than in the published plan', () => {
+test('published example: the largest load of a device, and of a node, is not above the published plan', () => {
   placeExperts(EPLB).forEach((own, layer) => {
     const theirs = loadsOf(EPLB.loads[layer], PUBLISHED[layer], 8, 2);
     assert.deepEqual(loadsOf(EPLB.loads[layer], own.experts, 8, 2), { devices: own.devices, nodes: own.nodes });
@@ -53,7 +53,7 @@ test('the published example: no device and no node has more to do than in the pu
   });
 });
 
-/** EPLB's greedy: heaviest first into the lightest bin that has room. */
+/** The greedy planner of EPLB: the heaviest item first, into the lightest bin that has room. */
 function greedy(weights: readonly number[], bins: number): number[][] {
   const made = Array.from({ length: bins }, (): number[] => []),
     sums = new Array<number>(bins).fill(0);
@@ -111,7 +111,7 @@ const problems = shapes.chain(({ nodes, perNode, groupsPerNode, size, more }) =>
   });
 });
 
-test('random loads: every expert has a place, groups stay within a node, and no plan is worse than greedy', () => {
+test('random loads: every expert has a place, groups stay within a node, no plan is worse than greedy', () => {
   fc.assert(
     fc.property(problems, (p) => {
       const [own] = placeExperts(p),
@@ -141,14 +141,14 @@ test('random loads: every expert has a place, groups stay within a node, and no 
   );
 });
 
-test('groups that cannot be divided among nodes are not kept together', () => {
+test('groups are not kept together if their number is no multiple of the nodes', () => {
   const [own] = placeExperts({ loads: [[9, 1, 1, 1, 1, 1]], groups: 3, nodes: 2, devices: 2, replicas: 8 });
   assert.equal(own.experts.length, 8);
   assert.ok(own.replicas[0] > 1);
   assert.deepEqual(own.nodes, own.devices);
 });
 
-test('what cannot be placed is refused by name', () => {
+test('numbers that allow no placement are refused with clear errors', () => {
   const fine = { loads: [[1, 2]], replicas: 2, devices: 2 };
   const bad: [Partial<PlacementOptions>, RegExp][] = [
     [{ replicas: 1 }, /2 experts do not fit into 1 places/],

@@ -1,4 +1,4 @@
-// The policy sparsify: two experts a token become one where the second has no weight, and two again where it would have
+// The policy sparsify: top-2 becomes top-1 if second choices have nearly no weight, and top-2 again if they would have
 // some.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -20,7 +20,7 @@ class Model {
   }
 }
 
-/** A run of `steps` steps in which the second choice weighs `weight`. */
+/** Statistics of a run of `steps` steps in which second choices have the mean weight `weight`. */
 function run(steps: number, weight: number): RunStats {
   const stats = new RunStats();
   for (let i = 1; i <= steps + 1; i++) {
@@ -37,7 +37,7 @@ function run(steps: number, weight: number): RunStats {
   return stats;
 }
 
-test('one expert below, two above, nothing between; not before its time', () => {
+test('topK is 1 below `below`, 2 above `above`, unchanged between; only after `cooldown` steps', () => {
   const rule = sparsify({ below: 0.1, above: 0.3, cooldown: 32 }),
     want = (topK: number, weight: number): number => {
       const model = new Model();
@@ -56,7 +56,7 @@ test('one expert below, two above, nothing between; not before its time', () => 
   );
 });
 
-test('a router that is sure of itself goes over to one expert, and back when it is not', async () => {
+test('a run: with a confident router topK becomes 1, and 2 again with an unsure one', async () => {
   const model = new Model(),
     events: RecompileEvent[] = [];
   await using session = await compile(model, {

@@ -1,4 +1,4 @@
-// The policy specialise: what it asks for from loads that are made up, and that what it changes keeps every bit.
+// The policy specialise: which knob values it sets for synthetic loads, and that its changes keep every bit.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -17,11 +17,11 @@ const layer = (options: Partial<MoEOptions> = {}): MoE =>
 class Model {
   readonly moe = layer();
   forward() {
-    throw new Error('nobody runs this');
+    throw new Error('forward is not called in these tests');
   }
 }
 
-/** A run whose last steps all had this load. */
+/** Statistics of a run of `steps` steps with this load. */
 function runOf(load: readonly number[], steps = 40): RunStats {
   const run = new RunStats();
   for (let step = 1; step <= steps; step++)
@@ -34,7 +34,7 @@ function runOf(load: readonly number[], steps = 40): RunStats {
   return run;
 }
 
-test('rows of the expert that a row is usually computed with', () => {
+test('usualRows: the mean over rows of the number of rows of their expert', () => {
   assert.equal(usualRows(runOf([64, 64, 64, 64]).layer('moe')), 64);
   assert.equal(usualRows(runOf([256, 0, 0, 0]).layer('moe')), 256);
   assert.equal(usualRows(runOf([0, 0, 0, 0]).layer('moe')), 0);
@@ -42,12 +42,12 @@ test('rows of the expert that a row is usually computed with', () => {
   assert.ok(Math.abs(skewed - (600 ** 2 + 2 * 100 ** 2 + 200 ** 2) / 1000) < 1e-9, `${skewed}`);
 });
 
-test('a layer is made anew beyond the border, and not to and fro about it', () => {
+test('expertRows changes clearly above the threshold, and does not oscillate around it', () => {
   const S = STORED_FROM;
-  assert.equal(expertRowsFor(S, 0), 0, 'at the border: as it is');
+  assert.equal(expertRowsFor(S, 0), 0, 'at the threshold nothing changes');
   assert.equal(expertRowsFor(1.3 * S, 0), S);
   assert.equal(expertRowsFor(5 * S, 0), 4 * S);
-  assert.equal(expertRowsFor(5 * S, S), S, 'the same kernels');
+  assert.equal(expertRowsFor(5 * S, S), S, 'no change, because the kernels would be the same');
   assert.equal(expertRowsFor(0.9 * S, S), S);
   assert.equal(expertRowsFor(0.7 * S, S), S / 2);
   assert.equal(expertRowsFor(0, S), 1);
@@ -61,7 +61,7 @@ test('a layer is made anew beyond the border, and not to and fro about it', () =
   assert.equal(changes, 0);
 });
 
-test('the rule sets the knob on a draft, and it is of class N', () => {
+test('the rule sets expertRows, a class N change', () => {
   const model = new Model(),
     named = nameParameters(model),
     rule = specialise();
@@ -78,7 +78,7 @@ test('the rule sets the knob on a draft, and it is of class N', () => {
   assert.match(rule.reason?.(many) ?? '', /about 660 rows/);
 });
 
-test('a value that is no power of 2 is refused', () => {
+test('expertRows must be 0 or a power of 2', () => {
   const moe = layer();
   for (const bad of [3, -1, 1.5, NaN, Infinity])
     assert.throws(
@@ -90,7 +90,7 @@ test('a value that is no power of 2 is refused', () => {
   assert.equal(moe.expertRows, 0);
 });
 
-test('from the border on rows are written out, which takes memory', () => {
+test('from the threshold on, rows are materialised in memory, which needs a larger arena', () => {
   const arena = (expertRows: number): number =>
     compileGraph(layerGraph(layer({ expertRows }), [64, 8])).program.slabs.arena;
   assert.equal(arena(STORED_FROM / 2), arena(0));
@@ -100,7 +100,7 @@ test('from the border on rows are written out, which takes memory', () => {
 for (const dispatch of ['ragged', 'padded'] as const) {
   for (const options of [{}, { capacity: 0.75, overflow: 'drop' }, { capacity: 0.75, overflow: 'spill' }] as const) {
     for (const device of devices) {
-      test(`${device}, ${dispatch}, ${JSON.stringify(options)}: every value gives the same bits`, async () => {
+      test(`${device}, ${dispatch}, ${JSON.stringify(options)}: any expertRows gives the same bits`, async () => {
         const run = (expertRows: number) => runLayer(layer({ dispatch, ...options, expertRows }), [64, 8], { device });
         const first = await run(0);
         assert.ok(Object.keys(first).some((name) => name.startsWith('grad/')));

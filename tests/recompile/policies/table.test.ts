@@ -1,4 +1,4 @@
-// The table of policies: what its rows say about `auto` and about results is what rules may do, and what docs say.
+// The table of policies: its columns `auto` and `mayChangeResults` agree with what the rules may do and with the docs.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { blocks, inForce, open, steps, type LM } from '../lm.ts';
 
 const rows = Object.entries(POLICIES);
 
-test('auto has exactly the policies whose row says so, and none of them may change results there', () => {
+test('auto has exactly the policies whose row says so, and none of them may change results', () => {
   const auto = policies('auto');
   assert.deepEqual(
     auto.map((rule) => rule.name),
@@ -29,7 +29,7 @@ test('a rule may change results exactly where the row of its policy says so, by 
   }
 });
 
-test('the rule of a policy whose row says that results stay is refused every change of results', async () => {
+test('if the row of a policy says that results stay, its rule cannot make a class R change', async () => {
   const make = () => ({
     name: 'wrong row',
     trigger: () => true,
