@@ -5,8 +5,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { NativeDevice } from '../src/device/native/native.ts';
 import { WasmDevice } from '../src/device/wasm/wasm.ts';
 import { Session } from '../src/session/session.ts';
-import type { TypedArray } from '../src/base/dtype.ts';
-import type { Bound, DeviceInfo } from '../src/device/device.ts';
+import type { Device } from '../src/device/device.ts';
 
 const FAULTS: Readonly<Record<string, () => void>> = {
   /** After each run on 2 threads of the native device, the next read returns one value with its last bit flipped. */
@@ -38,22 +37,22 @@ const FAULTS: Readonly<Record<string, () => void>> = {
   },
 };
 
-interface Read {
-  readonly info: DeviceInfo;
-  run(bound: Bound, from?: number, to?: number): Promise<void>;
-  read(address: number, into: TypedArray): void;
-}
-
-function flip(device: Read): void {
-  const { run, read } = device;
+function flip(device: Pick<Device, 'info' | 'bind' | 'read'>): void {
+  const { bind, read } = device;
   let due = false;
-  device.run = function (this: Read, ...args) {
-    due = this.info.threads === 2;
-    return run.apply(this, args);
+  device.bind = function (this: Device, steps) {
+    const bound = bind.call(this, steps),
+      { run } = bound;
+    bound.run = (...args): Promise<void> => {
+      due = this.info.threads === 2;
+      return run.apply(bound, args);
+    };
+    return bound;
   };
-  device.read = function (this: Read, address, into) {
-    read.call(this, address, into);
-    if (!due || !(into instanceof Float32Array)) return;
+  device.read = async function (this: Device, reads) {
+    await read.call(this, reads);
+    const into = reads.map((r) => r.into).find((data) => data instanceof Float32Array);
+    if (!due || !into) return;
     due = false;
     new Uint32Array(into.buffer, into.byteOffset, 1)[0] ^= 1;
   };

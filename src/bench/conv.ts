@@ -55,7 +55,7 @@ export async function benchConv({
       for (let round = 0; round < rounds; round++) {
         for (const [what, { bound }] of Object.entries(works)) {
           const start = performance.now();
-          await device.run(bound);
+          await bound.run();
           best[what] = Math.max(best[what] ?? 0, flops / (performance.now() - start) / 1e6);
         }
       }
@@ -81,7 +81,7 @@ export async function benchConv({
       ]);
     }
   } finally {
-    executor.close();
+    await executor.close();
   }
   if (json) return;
   process.stdout.write(

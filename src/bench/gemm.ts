@@ -85,7 +85,7 @@ async function measure(size: number, name: GemmDevice, threads: number, rounds: 
     const { bound } = await loadProgram(executor, compileGraph(graph));
     const timed = async (): Promise<number> => {
       const start = performance.now();
-      await device.run(bound);
+      await bound.run();
       return (performance.now() - start) / 1000;
     };
     const flops = 2 * size ** 3,
@@ -113,8 +113,8 @@ async function measure(size: number, name: GemmDevice, threads: number, rounds: 
       of_peak_best: top && best / top,
     };
   } finally {
-    executor.close();
-    native?.close();
+    await executor.close();
+    await native?.close();
   }
 }
 

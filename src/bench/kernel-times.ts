@@ -28,7 +28,7 @@ export async function machineLimits(threads: number): Promise<Limits | null> {
       gbs = await native.memoryPeak();
     return gbs > 0 ? { gflops, gbs } : null;
   } finally {
-    native.close();
+    await native.close();
   }
 }
 

@@ -257,7 +257,7 @@ export class LayerBench {
       setStates(executor, model, work, compiled);
       return new LayerBench(work, executor, compileMs, executor.load(compiled.program), optimizer);
     } catch (error) {
-      executor.close();
+      await executor.close();
       throw error;
     }
   }
@@ -291,14 +291,14 @@ export class LayerBench {
   async profile(runs: number): Promise<KernelTime[]> {
     let total = new Float64Array(this.#loaded.program.steps.length);
     for (let i = 0; i < runs; i++) {
-      const { ns } = await this.executor.device.profile(this.#loaded.bound);
+      const { ns } = await this.#loaded.bound.profile();
       total = total.map((t, k) => t + ns[k]);
     }
     return byKernel(this.#loaded, total, runs);
   }
 
-  close(): void {
-    this.executor.close();
+  close(): Promise<void> {
+    return this.executor.close();
   }
 }
 
@@ -329,7 +329,7 @@ export class ProductsBench {
       }
       return new ProductsBench(executor, executor.load(compiled.program));
     } catch (error) {
-      executor.close();
+      await executor.close();
       throw error;
     }
   }
@@ -341,8 +341,8 @@ export class ProductsBench {
     return performance.now() - start;
   }
 
-  close(): void {
-    this.executor.close();
+  close(): Promise<void> {
+    return this.executor.close();
   }
 }
 

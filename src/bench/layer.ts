@@ -181,11 +181,11 @@ export async function measureLayer(
         dropped: 1 - last.kept / (work.tokens * work.topK),
       };
     } finally {
-      alone?.close();
-      layer.close();
+      await alone?.close();
+      await layer.close();
     }
   } finally {
-    native?.close();
+    await native?.close();
   }
 }
 

@@ -112,8 +112,8 @@ export async function benchRouting(flags: RoutingFlags): Promise<void> {
           await session.step(batches[i % BATCHES]);
           if (i >= WARM_UP) ms.push(performance.now() - start);
         }
-        const { loaded, executor } = await programOf(session, batches[0]);
-        for (let i = 0; i < STEPS; i++) runs.push((await executor.device.profile(loaded.bound)).ns);
+        const { loaded } = await programOf(session, batches[0]);
+        for (let i = 0; i < STEPS; i++) runs.push((await loaded.bound.profile()).ns);
       }
     }
     const results: RoutingResult[] = [];

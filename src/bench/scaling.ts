@@ -112,7 +112,7 @@ async function measure(points: readonly Point[], rounds: number, device: DeviceN
         const native = await openNative(point.threads).catch(() => null);
         if (native) {
           peaks.push(await native.fmaPeak(0.02));
-          native.close();
+          await native.close();
         }
       }
     }
@@ -148,7 +148,7 @@ async function measure(points: readonly Point[], rounds: number, device: DeviceN
       };
     });
   } finally {
-    for (const { layer } of layers) layer.close();
+    for (const { layer } of layers) await layer.close();
   }
 }
 

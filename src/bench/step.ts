@@ -53,12 +53,11 @@ export async function benchStep(
       if (!onDevice) continue;
       outside.push((ms[ms.length - 1] ?? 0) - onDevice.executor.callMs);
       // Runs the same step again, as one call and kernel by kernel. Its inputs are still in the device's memory.
-      const { device } = onDevice.executor,
-        { bound } = onDevice.loaded,
+      const { bound } = onDevice.loaded,
         called = performance.now();
-      await device.run(bound);
+      await bound.run();
       calls.push(performance.now() - called);
-      const { ns } = await device.profile(bound);
+      const { ns } = await bound.profile();
       sums.push(ns.reduce((a, b) => a + b, 0) / 1e6);
       times = times.length === 0 ? ns : times.map((t, k) => t + ns[k]);
     }

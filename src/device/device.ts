@@ -1,45 +1,44 @@
 // The interface of a device: it manages memory, compiles kernels and runs tables of steps. It knows nothing of graphs
-// and ops.
-import type { TypedArray } from '../base/dtype.ts';
+// and ops. Memory is named by place (a block and an offset); only a device knows addresses.
+import type { DType, TypedArray } from '../base/dtype.ts';
 import type { Kernel } from '../kernel/kernel.ts';
+import type { NormalsSource } from './normals.ts';
+import type { Target } from './target.ts';
 
 /** A block of device memory. */
 export interface Memory {
   readonly bytes: number;
-  readonly address: number;
+  /**
+   * Copies the bytes from `offset` on into `into`, before it returns. Only devices whose memory the host sees have it:
+   * others can read only with `Device.read`.
+   */
+  peek?(offset: number, into: TypedArray): void;
 }
 
-/** A launch of a kernel on buffers at given addresses. */
+/** Device memory from `offset` bytes after the start of a block. */
+export interface Place {
+  readonly memory: Memory;
+  readonly offset: number;
+}
+
+/** A copy from device memory to the host. */
+export interface Read {
+  readonly place: Place;
+  readonly into: TypedArray;
+}
+
+/** A launch of a kernel on buffers. */
 export interface BoundStep {
   readonly kernel: string;
-  readonly buffers: readonly number[]; // addresses in bytes
+  readonly buffers: readonly Place[];
   readonly ints: readonly number[];
   readonly barrier: boolean;
   /**
    * If set, a device may run this step group by group together with the step before it: the groups are the same.
-   * offsets: address of int32[groups + 1], the first row of each group.
+   * offsets: int32[groups + 1], the first row of each group.
    */
-  readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: number };
-  readonly unless: number | null; // address of an int32: the step is skipped if it is not 0
-}
-
-/** A table of steps in device memory. */
-export interface Bound {
-  readonly steps: number;
-}
-
-/** Fills float32[count] with `std` times the normal numbers of the random stream of `seed` and `name`. */
-export interface Draw {
-  readonly address: number;
-  readonly count: number;
-  readonly std: number;
-  readonly seed: number;
-  readonly name: number;
-}
-
-export interface KernelSource {
-  readonly key: string;
-  readonly kernel: Kernel;
+  readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: Place };
+  readonly unless: Place | null; // an int32: the step is skipped if it is not 0
 }
 
 /** The time of each step in nanoseconds, and its number of tasks. */
@@ -48,33 +47,48 @@ export interface StepTimes {
   readonly tasks: Float64Array;
 }
 
+/** A table of steps whose places the device has resolved. */
+export interface Bound {
+  /** Runs steps from..to of the table, off the main thread; by default all. */
+  run(from?: number, to?: number): Promise<void>;
+  /** Runs all steps, one at a time. */
+  profile(): Promise<StepTimes>;
+  /** Frees the table. It must not be running. */
+  dispose(): void;
+}
+
+export interface KernelSource {
+  readonly key: string;
+  readonly kernel: Kernel;
+}
+
 export interface DeviceInfo {
   readonly name: string;
   readonly threads: number;
   readonly description: string;
+  /** The storage types for which results have the bits of the native device. */
+  readonly exact: readonly DType[];
   /** The most memory that the device can use, if the machine may have more. */
   readonly limit?: { readonly bytes: number; readonly why: string };
 }
 
 export interface Device {
   readonly info: DeviceInfo;
+  readonly target: Target;
   /** Allocates zeroed memory, aligned to 256 bytes. Throws UserError if there is too little. */
   alloc(bytes: number): Memory;
   free(memory: Memory): void;
-  write(address: number, data: TypedArray): void;
-  /** Copies device memory into `into`. */
-  read(address: number, into: TypedArray): void;
+  /** Copies `data` before it returns. Runs that begin later see it; memory that a run uses must not be written. */
+  write(place: Place, data: TypedArray): void;
   /**
-   * Fills memory with initial values (`base/random.ts`), off the main thread. The memory must not be used until the
-   * promise resolves.
+   * Copies the memory as it is now, in order with writes, runs and `free`: what is called later does not change what is
+   * read. The arrays have their values when the promise resolves. Memory that a run may write must not be read.
    */
-  draw(draws: readonly Draw[]): Promise<void>;
+  read(reads: readonly Read[]): Promise<void>;
   /** Compiles kernels. Kernels that the device already has are skipped. */
-  compile(kernels: readonly KernelSource[]): Promise<void>;
+  compile(kernels: readonly (KernelSource | NormalsSource)[]): Promise<void>;
+  /** Makes a table of steps. Their kernels must be compiled. */
   bind(steps: readonly BoundStep[]): Bound;
-  /** Runs steps from..to of the table, off the main thread. */
-  run(bound: Bound, from?: number, to?: number): Promise<void>;
-  profile(bound: Bound): Promise<StepTimes>;
-  release(bound: Bound): void;
-  close(): void;
+  /** Waits until nothing is running, then gives back threads and memory. Later calls are refused. */
+  close(): Promise<void>;
 }

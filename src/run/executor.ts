@@ -43,7 +43,7 @@ export interface Executor<R extends Runnable = Runnable> {
   setPart(name: string, at: number, data: HostTensor['data']): void;
   /**
    * Sets float32 states to `std` times the normal numbers of the random stream of `seed` and the state's name. The
-   * values must not be used until the promise resolves.
+   * device must have compiled NORMALS. The values must not be used until the promise resolves.
    */
   draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void>;
   /** Removes states that no loaded program uses. */
@@ -83,8 +83,8 @@ export interface Executor<R extends Runnable = Runnable> {
   release(runnable: R): void;
   /** Resolves when nothing is running. */
   idle(): Promise<void>;
-  /** Frees all memory when the current run is done. */
-  close(): void;
+  /** Frees all memory and closes the device when the current run is done. Closing again does nothing. */
+  close(): Promise<void>;
 }
 
 /** Whether a state is a cache. */

@@ -4,7 +4,9 @@ import { UserError } from '../base/errors.ts';
 import { hash32 } from '../base/hash.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
-import type { Bound, BoundStep, Device, Memory } from '../device/device.ts';
+import { TABLES } from '../base/trig.ts';
+import type { Bound, BoundStep, Device, Memory, Place } from '../device/device.ts';
+import { NORMALS, normalsInts } from '../device/normals.ts';
 import type { Port, Program } from '../plan/program.ts';
 import { OpenCaches, type OwnCaches } from './caches.ts';
 import {
@@ -40,11 +42,11 @@ export interface LoadedProgram extends Runnable {
 }
 
 /**
- * A program's table of steps and the address of each planned tensor, for one caller's caches and the current arena.
+ * A program's table of steps and the place of each planned tensor, for one caller's caches and the current arena.
  */
 interface Binding {
   readonly bound: Bound;
-  readonly addresses: readonly number[];
+  readonly places: readonly Place[];
 }
 
 export class ProgramExecutor implements Executor<LoadedProgram> {
@@ -62,7 +64,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   readonly #turns = new Turns();
   /** The states that the current run uses, and those that it may change. */
   #current: Pick<LoadedProgram, 'uses' | 'stores'> = { uses: NONE, stores: NONE };
-  #closed = false;
+  #closed: Promise<void> | null = null;
 
   constructor(device: Device) {
     this.device = device;
@@ -81,12 +83,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     if (value) checkInput(name, type, value);
     const { memory } = found ? this.#writable(name) : this.#createState(this.#states, name, type);
     // new memory is 0 already
-    if (found || value) this.device.write(memory.address, value ?? hostArray(type.dtype, elements(type.shape)));
+    if (found || value) this.device.write({ memory, offset: 0 }, value ?? hostArray(type.dtype, elements(type.shape)));
   }
 
   setPart(name: string, at: number, data: TypedArray): void {
     const { type, memory } = this.#writable(name);
-    this.device.write(memory.address + at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
+    this.device.write({ memory, offset: at * data.BYTES_PER_ELEMENT }, checkPart(name, type, at, data));
   }
 
   #createState(states: Map<string, State>, name: string, type: TensorType): State {
@@ -112,26 +114,52 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
       () => {
         const names = new Set(states.map((s) => s.name));
         this.#current = { uses: names, stores: names };
-        return states.map(({ name, std }) => {
-          const { type, memory } = this.#state(name);
-          return { address: memory.address, count: elements(type.shape), std, seed, name: hash32(name) };
-        });
+        return this.#bindDraws(states, seed);
       },
-      (draws) => this.device.draw(draws),
+      ({ bound, tables }) =>
+        bound.run().finally(() => {
+          bound.dispose();
+          this.device.free(tables);
+        }),
     );
+  }
+
+  #bindDraws(
+    states: readonly { readonly name: string; readonly std: number }[],
+    seed: number,
+  ): { readonly bound: Bound; readonly tables: Memory } {
+    const tables = this.device.alloc(TABLES.byteLength),
+      read: Place = { memory: tables, offset: 0 };
+    try {
+      this.device.write(read, TABLES);
+      const steps = states.map(({ name, std }): BoundStep => {
+        const { type, memory } = this.#state(name);
+        return {
+          kernel: NORMALS.key,
+          buffers: [{ memory, offset: 0 }, read],
+          ints: normalsInts(elements(type.shape), seed, hash32(name), std),
+          barrier: false,
+          unless: null,
+        };
+      });
+      return { bound: this.device.bind(steps), tables };
+    } catch (error) {
+      this.device.free(tables);
+      throw error;
+    }
   }
 
   getState(name: string): HostTensor {
     const state = this.#readable(name),
       data = hostArray(state.type.dtype, elements(state.type.shape));
-    this.device.read(state.memory.address, data);
+    peek(name, state.memory, 0, data);
     return hostOf(state.type, data);
   }
 
   getPart(name: string, at: number, count: number): TypedArray {
     const { type, memory } = this.#readable(name),
       data = hostArray(type.dtype, count);
-    this.device.read(memory.address + at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
+    peek(name, memory, at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
     return data;
   }
 
@@ -261,7 +289,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
       for (const c of program.constants) {
         const data = hostArray(c.dtype, c.data.length);
         data.set(c.data);
-        this.device.write(memories[1].address + tensors[c.tensor].offset, data);
+        this.device.write({ memory: memories[1], offset: tensors[c.tensor].offset }, data);
       }
       const bindings = new Map<Own | null, Binding>();
       if (loaded.caches.length === 0) bindings.set(null, this.#bind(loaded, null));
@@ -290,30 +318,31 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   }
 
   #bind({ program, memories: [io, constants], caches: cached }: LoadedProgram, caches: Own | null): Binding {
-    const base = { arena: this.#arena?.address ?? 0, io: io.address, constants: constants.address },
+    // A program without an arena may have tensors of 0 bytes there.
+    const slabs = { arena: this.#arena ?? io, io, constants },
       own = caches?.states ?? this.#states;
     for (const { name, type } of cached)
       checkState(name, (own.get(name) ?? this.#createState(own, name, type)).type, type);
     const stateOf = (name: string): State => (isCache(name) && own.get(name)) || this.#state(name);
-    const addresses = program.tensors.map((t) =>
-      t.slab === 'state' ? stateOf(t.name).memory.address : base[t.slab] + t.offset,
+    const places = program.tensors.map(({ slab, name, offset }): Place =>
+      slab === 'state' ? { memory: stateOf(name).memory, offset: 0 } : { memory: slabs[slab], offset },
     );
     const bound = this.device.bind(
       program.steps.map((s): BoundStep => ({
         kernel: s.kernel,
-        buffers: s.buffers.map((b) => addresses[b]),
+        buffers: s.buffers.map((b) => places[b]),
         ints: s.ints,
         barrier: s.barrier,
-        unless: s.unless === null ? null : addresses[s.unless],
+        unless: s.unless === null ? null : places[s.unless],
         ...(s.runsGroupwiseAfterPrevious && {
           runsGroupwiseAfterPrevious: {
             groups: s.runsGroupwiseAfterPrevious.groups,
-            offsets: addresses[s.runsGroupwiseAfterPrevious.offsets],
+            offsets: places[s.runsGroupwiseAfterPrevious.offsets],
           },
         }),
       })),
     );
-    return { bound, addresses };
+    return { bound, places };
   }
 
   #unbind(bindings: Map<Own | null, Binding>, caches: Own | null): void {
@@ -321,7 +350,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     if (!made) return;
     bindings.delete(caches);
     this.#turns.whenIdle(() => {
-      this.device.release(made.bound);
+      made.bound.dispose();
     });
   }
 
@@ -344,9 +373,11 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
       },
       async (binding) => {
         const start = performance.now();
-        await this.device.run(binding.bound);
+        await binding.bound.run();
         this.callMs = performance.now() - start;
-        return Object.fromEntries(l.program.outputs.map((o) => [o.name, this.#read(l, binding, o.tensor, o.type)]));
+        const { outputs } = l.program,
+          values = await this.#read(binding, outputs);
+        return Object.fromEntries(outputs.map(({ name }, i) => [name, values[i]]));
       },
     );
   }
@@ -355,20 +386,19 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     const binding = this.#bindingOf(l, this.#caches.of(caches));
     this.#current = l;
     for (const { name, tensor } of l.program.inputs) {
-      this.device.write(binding.addresses[tensor], checkInput(name, l.program.tensors[tensor].type, inputs[name]));
+      this.device.write(binding.places[tensor], checkInput(name, l.program.tensors[tensor].type, inputs[name]));
     }
     return binding;
   }
 
-  #read(
-    l: LoadedProgram,
-    { addresses }: Binding,
-    tensor: number,
-    type: TensorType = l.program.tensors[tensor].type,
-  ): HostTensor {
-    const data = hostArray(type.dtype, elements(type.shape));
-    this.device.read(addresses[tensor], data);
-    return hostOf(type, data);
+  /** Reads tensors in one batch. */
+  async #read({ places }: Binding, tensors: readonly Pick<Port, 'tensor' | 'type'>[]): Promise<HostTensor[]> {
+    const reads = tensors.map(({ tensor, type }) => ({
+      place: places[tensor],
+      into: hostArray(type.dtype, elements(type.shape)),
+    }));
+    await this.device.read(reads);
+    return reads.map(({ into }, i) => hostOf(tensors[i].type, into));
   }
 
   /** Uses the inputs of the last run, which are still on the device. */
@@ -378,11 +408,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
       async (binding) => {
         for (let i = 0; i < l.program.steps.length; i++) {
           const step = l.program.steps[i];
-          await this.device.run(binding.bound, i, i + 1);
-          const bad = step.buffers.some(
-            (b, j) => step.writes[j] && l.program.tensors[b].slab !== 'state' && !finite(this.#read(l, binding, b)),
-          );
-          if (bad) return `${step.ops.join('+')}${step.scope ? ` in ${step.scope}` : ''}`;
+          await binding.bound.run(i, i + 1);
+          const written = step.buffers
+            .filter((b, j) => step.writes[j] && l.program.tensors[b].slab !== 'state')
+            .map((tensor) => ({ tensor, type: l.program.tensors[tensor].type }));
+          if (!(await this.#read(binding, written)).every(finite))
+            return `${step.ops.join('+')}${step.scope ? ` in ${step.scope}` : ''}`;
         }
         return null;
       },
@@ -393,7 +424,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   profile(l: LoadedProgram): Promise<Float64Array> {
     return this.#turns.take(
       () => this.#prepareDryRun(l),
-      async ({ bound }) => (await this.device.profile(bound)).ns,
+      async ({ bound }) => (await bound.profile()).ns,
     );
   }
 
@@ -401,7 +432,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   #prepareDryRun(l: LoadedProgram): Binding {
     const binding = this.#bindingOf(l),
       commit = l.program.inputs.find((i) => i.name === 'commit');
-    if (commit) this.device.write(binding.addresses[commit.tensor], Int32Array.of(0));
+    if (commit) this.device.write(binding.places[commit.tensor], Int32Array.of(0));
     this.#current = l;
     return binding;
   }
@@ -420,18 +451,26 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     return this.#turns.idle();
   }
 
-  close(): void {
-    if (this.#closed) return;
+  close(): Promise<void> {
+    if (this.#closed) return this.#closed;
     for (const l of [...this.#loaded.keys()]) this.release(l);
     this.#caches.closeAll();
     this.removeStates(this.stateNames());
-    this.#closed = true;
-    this.#turns.whenIdle(() => {
-      if (this.#arena) this.device.free(this.#arena);
-      this.#arena = null;
-      this.device.close();
+    this.#closed = new Promise((resolve, reject) => {
+      this.#turns.whenIdle(() => {
+        if (this.#arena) this.device.free(this.#arena);
+        this.#arena = null;
+        this.device.close().then(resolve, reject);
+      });
     });
+    return this.#closed;
   }
+}
+
+/** Reads a state at once. Throws UserError if the host does not see the device's memory. */
+function peek(name: string, memory: Memory, offset: number, into: TypedArray): void {
+  if (memory.peek) memory.peek(offset, into);
+  else throw new UserError(`state ${name}: the memory of this device cannot be read at once`);
 }
 
 const NONE: ReadonlySet<string> = new Set();

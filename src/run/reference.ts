@@ -203,10 +203,11 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     return Promise.resolve();
   }
 
-  close(): void {
+  close(): Promise<void> {
     this.#states.clear();
     this.#caches.closeAll();
     this.#closed = true;
+    return Promise.resolve();
   }
 }
 

@@ -4,6 +4,7 @@ import { showType } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Edits } from '../graph/retype.ts';
 import type { DeviceInfo } from '../device/device.ts';
+import { NORMALS } from '../device/normals.ts';
 import type { KernelMemo } from '../lower/lower.ts';
 import { compileGraph, recompileGraph, type Compiled } from '../pipeline.ts';
 import { showBytes } from '../plan/print.ts';
@@ -107,6 +108,10 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
     };
   }
   const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
+  await opened.compile([NORMALS]).catch(async (error: unknown) => {
+    await opened.close();
+    throw error;
+  });
   const executor = new ProgramExecutor(opened),
     { info } = opened,
     memo: KernelMemo = new Map();

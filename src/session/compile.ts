@@ -16,7 +16,7 @@ export async function compileOn(platform: Platform, model: Model, options: Compi
   try {
     return new Session(model, options, backend);
   } catch (error) {
-    backend.executor.close();
+    await backend.executor.close();
     throw error;
   }
 }

@@ -69,7 +69,7 @@ export async function chooseDevice(say: (line: string) => void): Promise<'native
     return 'wasm';
   }
   try {
-    (await openNative(1, say)).close();
+    await (await openNative(1, say)).close();
     return 'native';
   } catch (error) {
     const [why] = (error instanceof Error ? error.message : String(error)).split('\n');

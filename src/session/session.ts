@@ -404,7 +404,7 @@ export class Session {
       this.#recompiling.close();
       await this.executor.idle(); // calls made on the executor directly, such as a profile
       this.#executorClosed = true;
-      this.executor.close();
+      await this.executor.close();
     });
     return this.#closed;
   }

@@ -193,7 +193,7 @@ test('a training step computes the gradient of the input on the device, and trai
         'the input is random and has no zeros',
       );
     } finally {
-      layer.close();
+      await layer.close();
     }
   }
 });
@@ -204,7 +204,7 @@ test('with skew, loads fall from expert to expert; 0 experts is a dense network 
     try {
       return (await layer.step()).load;
     } finally {
-      layer.close();
+      await layer.close();
     }
   };
   const even = await load({ ...TINY, tokens: 512, pass: 'forward' }),
@@ -231,7 +231,7 @@ test('with capacity factors choices are dropped, and FLOPs count only kept ones;
           `${dispatch} ${capacity}: ${kept}`,
         );
       } finally {
-        layer.close();
+        await layer.close();
       }
     }
   }
@@ -250,7 +250,7 @@ test('with spilling nothing is dropped, and the loss is the same', async () => {
       }
       return [kept, losses];
     } finally {
-      layer.close();
+      await layer.close();
     }
   };
   assert.deepEqual(await trained({ ...TINY, capacity: 0.5, overflow: 'spill' }), await trained(TINY));

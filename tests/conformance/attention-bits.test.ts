@@ -88,7 +88,7 @@ for (const entry of DEVICES) {
           );
         }
     }
-    executor.close();
+    await executor.close();
   });
 
   test(`masks do not change the order of summation: ${entry.name}`, async (t) => {
@@ -182,7 +182,7 @@ for (const entry of DEVICES) {
     assert.deepEqual(await part(0, TOTAL, 'all'), plain, 'a mask that hides nothing changes no bit');
     assert.deepEqual(await part(0, TOTAL, 'lower', false), plain, 'a lower triangular mask equals causal attention');
     assert.notDeepEqual(full, plain);
-    executor.close();
+    await executor.close();
   });
 
   test(`gradients by heads have the bits of those by queries and keys: ${entry.name}`, async (t) => {
@@ -225,6 +225,6 @@ for (const entry of DEVICES) {
     const got = await executor.run(await loadProgram(executor, compileGraph(b.build())), data);
     for (let n = 0; n < 2; n++)
       for (let i = 0; i < 3; i++) assert.deepEqual(got[`${n}${i}`].data, got[`${n}${i + 3}`].data);
-    executor.close();
+    await executor.close();
   });
 }

@@ -84,7 +84,7 @@ for (const entry of DEVICES) {
     b.output('softplus', softplus(ends));
     const executor = new ProgramExecutor(await entry.open());
     const out = await executor.run(await loadProgram(executor, compileGraph(b.build())), given);
-    executor.close();
+    await executor.close();
 
     let worst = 0;
     const check = (what: string, got: number, want: number): void => {

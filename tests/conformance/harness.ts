@@ -308,7 +308,7 @@ async function runCase(
         };
       });
     } finally {
-      executor.close();
+      await executor.close();
     }
   }
 }
@@ -455,7 +455,7 @@ async function runGraphs(feeds: readonly Feed[], device: Device): Promise<Record
     });
     return await executor.run(loaded, given);
   } finally {
-    executor.close();
+    await executor.close();
   }
 }
 

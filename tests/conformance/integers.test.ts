@@ -45,8 +45,8 @@ import { PoisonedDevice } from './poisoned.ts';
 
 const opened = new Map<string, Device>();
 for (const entry of DEVICES) if ((await entry.skip()) === null) opened.set(entry.name, await entry.open());
-after(() => {
-  for (const d of opened.values()) d.close();
+after(async () => {
+  for (const d of opened.values()) await d.close();
 });
 
 type Outputs = Readonly<Record<string, readonly number[]>>;
@@ -70,7 +70,7 @@ async function everywhere(
     const executor = new ProgramExecutor(new PoisonedDevice(device)),
       out = await executor.run(await loadProgram(executor, program), inputs);
     all.set(name, Object.fromEntries(Object.entries(out).map(([key, tensor]) => [key, Array.from(numbersOf(tensor))])));
-    executor.close();
+    await executor.close();
   }
   return all;
 }

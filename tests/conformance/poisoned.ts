@@ -1,16 +1,7 @@
 // A device whose new memory is full of NaN: if a kernel reads memory that nothing has written, NaN appears in its
 // result.
-import type { TypedArray } from '../../src/base/dtype.ts';
-import type {
-  Bound,
-  BoundStep,
-  Device,
-  DeviceInfo,
-  Draw,
-  KernelSource,
-  Memory,
-  StepTimes,
-} from '../../src/device/device.ts';
+import type { Memory } from '../../src/device/device.ts';
+import { WrappedDevice } from '../support/wrapped-device.ts';
 
 /**
  * 64 bits that are NaN as float64. The upper 32 bits are NaN as float32 and -1 as int32; the lower ones are NaN as
@@ -22,22 +13,13 @@ const POISON = 0xffffffff_7fffffffn;
  * Wraps a device that several executors use one after the other. close() frees only what was allocated through this
  * wrapper.
  */
-export class PoisonedDevice implements Device {
-  readonly #device: Device;
+export class PoisonedDevice extends WrappedDevice {
   readonly #open = new Set<Memory>();
 
-  constructor(device: Device) {
-    this.#device = device;
-  }
-
-  get info(): DeviceInfo {
-    return this.#device.info;
-  }
-
-  alloc(bytes: number): Memory {
-    const memory = this.#device.alloc(bytes);
-    this.#device.write(
-      memory.address,
+  override alloc(bytes: number): Memory {
+    const memory = this.device.alloc(bytes);
+    this.device.write(
+      { memory, offset: 0 },
       new Uint32Array(
         new BigUint64Array(Math.ceil(memory.bytes / 8)).fill(POISON).buffer,
         0,
@@ -48,36 +30,13 @@ export class PoisonedDevice implements Device {
     return memory;
   }
 
-  free(memory: Memory): void {
+  override free(memory: Memory): void {
     this.#open.delete(memory);
-    this.#device.free(memory);
+    this.device.free(memory);
   }
 
-  write(address: number, data: TypedArray): void {
-    this.#device.write(address, data);
-  }
-  read(address: number, into: TypedArray): void {
-    this.#device.read(address, into);
-  }
-  draw(draws: readonly Draw[]): Promise<void> {
-    return this.#device.draw(draws);
-  }
-  compile(kernels: readonly KernelSource[]): Promise<void> {
-    return this.#device.compile(kernels);
-  }
-  bind(steps: readonly BoundStep[]): Bound {
-    return this.#device.bind(steps);
-  }
-  run(bound: Bound, from?: number, to?: number): Promise<void> {
-    return this.#device.run(bound, from, to);
-  }
-  profile(bound: Bound): Promise<StepTimes> {
-    return this.#device.profile(bound);
-  }
-  release(bound: Bound): void {
-    this.#device.release(bound);
-  }
-  close(): void {
+  override close(): Promise<void> {
     for (const memory of [...this.#open]) this.free(memory);
+    return Promise.resolve();
   }
 }

@@ -192,7 +192,7 @@ test('a node that cannot be computed is refused by name; all others give the res
           (dtype) => near[dtype] ?? 0,
         );
     } finally {
-      device.close();
+      await device.close();
     }
   }
 });

@@ -68,7 +68,7 @@ test(`${GRAPHS} random graphs give the results of the reference`, { skip: noComp
       g,
     );
     assertClose(got, want, `graph ${seed}`);
-    native.close();
+    await native.close();
   }
 });
 

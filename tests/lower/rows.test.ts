@@ -112,7 +112,7 @@ for (const { name, kernels, build, row } of CASES)
             );
           });
         executor.release(loaded);
-        executor.close();
+        await executor.close();
       }
     });
   }
@@ -155,6 +155,6 @@ test('a row sum joins no kernel that does not go by rows: sums over leading axes
         );
       });
     executor.release(loaded);
-    executor.close();
+    await executor.close();
   }
 });

@@ -78,7 +78,7 @@ for (const D of [16, 20])
       });
       assert.equal(stepsOf(exchanged.compiled, 'transpose'), 0);
       assert.deepEqual(exchanged.o, apart.o);
-      executor.close();
+      await executor.close();
     });
   }
 

@@ -272,7 +272,7 @@ for (const count of [0, 1, 4, 6]) {
       stats,
       'running on a device',
     );
-    executor.close();
+    await executor.close();
   });
 }
 

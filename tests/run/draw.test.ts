@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
 import type { Device } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
+import { NORMALS } from '../../src/device/normals.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { ReferenceExecutor } from '../../src/run/reference.ts';
@@ -24,7 +25,9 @@ for (const [name, open] of DEVICES) {
     `${name}: normal numbers equal those of the host, and other states are not changed`,
     { skip: name === 'native' && noCompiler },
     async () => {
-      const executor = new ProgramExecutor(await open());
+      const device = await open(),
+        executor = new ProgramExecutor(device);
+      await device.compile([NORMALS]);
       try {
         SIZES.forEach((size, i) => {
           executor.setState(`w${i}`, { dtype: 'float32', shape: [size] }, new Float32Array(size).fill(5));
@@ -47,21 +50,23 @@ for (const [name, open] of DEVICES) {
           });
         }
       } finally {
-        executor.close();
+        await executor.close();
       }
     },
   );
 }
 
 test('two draws may be requested at once, before the threads have started', async () => {
-  const executor = new ProgramExecutor(await WasmDevice.open(2));
+  const device = await WasmDevice.open(2),
+    executor = new ProgramExecutor(device);
+  await device.compile([NORMALS]);
   try {
     for (const name of ['a', 'b']) executor.setState(name, { dtype: 'float32', shape: [100_000] }, null);
     await Promise.all(['a', 'b'].map((name) => executor.draw([{ name, std: 1 }], 3)));
     for (const name of ['a', 'b'])
       assert.deepEqual(executor.getState(name).data, new Stream(3, name).normals(0, 1, new Float32Array(100_000)));
   } finally {
-    executor.close();
+    await executor.close();
   }
 });
 

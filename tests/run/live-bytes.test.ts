@@ -5,17 +5,7 @@ import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { hostTensor } from '../../src/base/tensor.ts';
-import type { TypedArray } from '../../src/base/dtype.ts';
-import type {
-  Bound,
-  BoundStep,
-  Device,
-  DeviceInfo,
-  Draw,
-  KernelSource,
-  Memory,
-  StepTimes,
-} from '../../src/device/device.ts';
+import type { Bound, BoundStep, Memory } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { crossEntropy, meanSquaredError } from '../../src/nn/loss.ts';
@@ -29,56 +19,35 @@ import { node } from '../../src/session/node.ts';
 import { Session } from '../../src/session/session.ts';
 import type { CompileOptions } from '../../src/session/step.ts';
 import { noCompiler, toyBatch, toyLM } from '../support/toy.ts';
+import { WrappedDevice } from '../support/wrapped-device.ts';
 
 const STEPS = 10_000;
 
 /** Counts bytes that are allocated and not freed (`live`), and tables of steps that are not released (`tables`). */
-class CountingDevice implements Device {
+class CountingDevice extends WrappedDevice {
   live = 0;
   tables = 0;
-  readonly #device: Device;
-  constructor(device: Device) {
-    this.#device = device;
+
+  override alloc(bytes: number): Memory {
+    const memory = this.device.alloc(bytes);
+    this.live += memory.bytes;
+    return memory;
   }
-  get info(): DeviceInfo {
-    return this.#device.info;
-  }
-  alloc(bytes: number): Memory {
-    this.live += bytes;
-    return { ...this.#device.alloc(bytes), bytes };
-  }
-  free(memory: Memory): void {
+  override free(memory: Memory): void {
     this.live -= memory.bytes;
-    this.#device.free(memory);
+    this.device.free(memory);
   }
-  write(address: number, data: TypedArray): void {
-    this.#device.write(address, data);
-  }
-  read(address: number, into: TypedArray): void {
-    this.#device.read(address, into);
-  }
-  draw(draws: readonly Draw[]): Promise<void> {
-    return this.#device.draw(draws);
-  }
-  compile(kernels: readonly KernelSource[]): Promise<void> {
-    return this.#device.compile(kernels);
-  }
-  bind(steps: readonly BoundStep[]): Bound {
+  override bind(steps: readonly BoundStep[]): Bound {
+    const real = this.device.bind(steps);
     this.tables++;
-    return this.#device.bind(steps);
-  }
-  run(bound: Bound, from?: number, to?: number): Promise<void> {
-    return this.#device.run(bound, from, to);
-  }
-  profile(bound: Bound): Promise<StepTimes> {
-    return this.#device.profile(bound);
-  }
-  release(bound: Bound): void {
-    this.tables--;
-    this.#device.release(bound);
-  }
-  close(): void {
-    this.#device.close();
+    return {
+      run: (from, to) => real.run(from, to),
+      profile: () => real.profile(),
+      dispose: () => {
+        this.tables--;
+        real.dispose();
+      },
+    };
   }
 }
 

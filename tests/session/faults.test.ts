@@ -195,7 +195,7 @@ test('all states are created or none, and parameters never exist without their i
     );
     await session.close();
     assert.deepEqual(device.wrong, []);
-    real.close();
+    await real.close();
   }
   await assertNoUnhandledRejection();
 });
@@ -226,7 +226,7 @@ test('if memory is short, restore and load set all states or none', async () => 
   assert.deepEqual([fingerprint(session), session.steps], [fingerprint(trained), 1]);
   await session.close();
   assert.deepEqual(device.wrong, []);
-  real.close();
+  await real.close();
 });
 
 test('programs are released and the arena is moved only after running programs have finished', async () => {
@@ -268,8 +268,8 @@ test('programs are released and the arena is moved only after running programs h
   assert.deepEqual(device.wrong, []);
   assert.throws(() => executor.getState('layers.0.weight'), /UserError.*closed/s);
   await assert.rejects(executor.run(program, inputs(1)), /closed/);
-  executor.close();
-  real.close();
+  await executor.close();
+  await real.close();
 });
 
 interface Act {
@@ -372,9 +372,9 @@ test(
       { of: [], rate: 0 },
       { of: ['compile'], rate: 0.3 },
       { of: ['alloc'], rate: 0.05 },
-      { of: ['run', 'draw'], rate: 0.1 },
+      { of: ['run'], rate: 0.1 },
       { of: ['profile', 'bind', 'compile'], rate: 0.1 },
-      { of: ['alloc', 'write', 'read', 'draw', 'compile', 'bind', 'run', 'profile'], rate: 0.02 },
+      { of: ['alloc', 'write', 'read', 'compile', 'bind', 'run', 'profile'], rate: 0.02 },
     );
     await fc.assert(
       fc.asyncProperty(
@@ -384,13 +384,14 @@ test(
         fc.constantFrom(1, 2),
         async (list, { of, rate }, seed, accumulate) => {
           let draws = seed >>> 0,
-            on = true;
+            on = false;
           const chance = (): number => {
             draws = (Math.imul(draws, 1664525) + 1013904223) >>> 0;
             return draws / 2 ** 32;
           };
           const device = new CheckedDevice(real, (call) => on && of.includes(call) && chance() < rate);
           const session = await open(device, lm(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), accumulate });
+          on = true;
           const results: Promise<unknown>[] = [];
           for (const { does, n, wait } of list) {
             const act = ACTS[does] as (s: Session, n: number) => Promise<unknown>;
@@ -412,6 +413,6 @@ test(
       ),
       { numRuns: 60 },
     );
-    real.close();
+    await real.close();
   },
 );

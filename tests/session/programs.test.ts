@@ -55,5 +55,5 @@ test('resized programs are derived only for the 32 families that were used most 
     [true, false, false, true, true],
     'the families that were not used for the longest time are forgotten',
   );
-  backend.executor.close();
+  await backend.executor.close();
 });

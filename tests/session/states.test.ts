@@ -91,7 +91,7 @@ for (const device of DEVICES) {
       await executor.run(await load(increment('float32', [2, 3])), {});
       assert.deepEqual([...executor.getState('w').data], [2, 3, 4, 5, 6, 7]);
       assert.ok(executor.getState('neighbour').data.every((v) => v === 7));
-      executor.close();
+      await executor.close();
       assert.throws(() => executor.getState('w'), /UserError.*closed/s);
     },
   );

@@ -6,41 +6,34 @@ import type {
   Bound,
   BoundStep,
   Device,
-  DeviceInfo,
-  Draw,
   KernelSource,
   Memory,
+  Place,
+  Read,
   StepTimes,
 } from '../../src/device/device.ts';
+import type { NormalsSource } from '../../src/device/normals.ts';
+import { placesOf, WrappedDevice } from './wrapped-device.ts';
 
-export type DeviceCall = 'alloc' | 'write' | 'read' | 'draw' | 'compile' | 'bind' | 'run' | 'profile';
+export type DeviceCall = 'alloc' | 'write' | 'read' | 'compile' | 'bind' | 'run' | 'profile';
 
-interface Table extends Bound {
-  readonly real: Bound;
-  readonly at: readonly number[];
-}
-
-export class CheckedDevice implements Device {
+export class CheckedDevice extends WrappedDevice {
   /** Violations that were found, as text. */
   readonly wrong: string[] = [];
-  readonly #device: Device;
   readonly #fails: (call: DeviceCall) => boolean;
-  readonly #live = new Map<number, Memory>();
+  readonly #live = new Set<Memory>();
   readonly #tables = new Set<Bound>();
-  /** Addresses in use by running programs. */
-  #used: readonly number[] | null = null;
+  /** Memory in use by what is running. */
+  #used: ReadonlySet<Memory> | null = null;
   #compiling = 0;
   #closed = false;
 
   /** `fails`: returns true if this call must throw. */
   constructor(device: Device, fails: (call: DeviceCall) => boolean = () => false) {
-    this.#device = device;
+    super(device);
     this.#fails = fails;
   }
 
-  get info(): DeviceInfo {
-    return this.#device.info;
-  }
   get idle(): boolean {
     return this.#used === null && this.#compiling === 0;
   }
@@ -54,48 +47,42 @@ export class CheckedDevice implements Device {
     this.wrong.push(what);
   }
 
-  #memoryAt(address: number, bytes = 1): Memory | null {
-    for (const m of this.#live.values()) if (address >= m.address && address + bytes <= m.address + m.bytes) return m;
-    return null;
+  #check(what: string, { memory, offset }: Place, bytes = 1): void {
+    if (!this.#live.has(memory) || offset < 0 || offset + bytes > memory.bytes)
+      this.#note(`${what} of ${bytes} bytes at ${offset}, which is not allocated`);
   }
 
-  alloc(bytes: number): Memory {
+  override alloc(bytes: number): Memory {
     this.#enter('alloc');
-    const memory = this.#device.alloc(bytes);
-    this.#live.set(memory.address, memory);
+    const memory = this.device.alloc(bytes);
+    this.#live.add(memory);
     return memory;
   }
 
-  free(memory: Memory): void {
-    if (this.#live.get(memory.address) !== memory) this.#note(`free of ${memory.address}, which is not allocated`);
-    if (this.#used?.some((a) => a >= memory.address && a < memory.address + memory.bytes))
-      this.#note(`free of ${memory.address} while it is used`);
-    this.#live.delete(memory.address);
-    this.#device.free(memory);
+  override free(memory: Memory): void {
+    if (!this.#live.delete(memory)) this.#note('free of memory that is not allocated');
+    if (this.#used?.has(memory) === true) this.#note('free of memory while it is used');
+    this.device.free(memory);
   }
 
-  write(address: number, data: TypedArray): void {
+  override write(place: Place, data: TypedArray): void {
     this.#enter('write');
-    const memory = this.#memoryAt(address, data.byteLength);
-    if (!memory && data.byteLength > 0)
-      this.#note(`write of ${data.byteLength} bytes at ${address}, where there is no memory`);
-    if (memory && this.#used?.some((a) => a >= memory.address && a < memory.address + memory.bytes))
-      this.#note(`write at ${address} while it is used`);
-    this.#device.write(address, data);
+    if (data.byteLength > 0) this.#check('write', place, data.byteLength);
+    if (this.#used?.has(place.memory) === true) this.#note('write of memory while it is used');
+    this.device.write(place, data);
   }
 
-  read(address: number, into: TypedArray): void {
+  override read(reads: readonly Read[]): Promise<void> {
     this.#enter('read');
-    if (!this.#memoryAt(address, into.byteLength) && into.byteLength > 0)
-      this.#note(`read of ${into.byteLength} bytes at ${address}, where there is no memory`);
-    this.#device.read(address, into);
+    for (const { place, into } of reads) if (into.byteLength > 0) this.#check('read', place, into.byteLength);
+    return this.device.read(reads);
   }
 
-  async #run<T>(call: DeviceCall, addresses: readonly number[], work: () => Promise<T>): Promise<T> {
+  async #run<T>(call: DeviceCall, used: readonly Place[], work: () => Promise<T>): Promise<T> {
     this.#enter(call);
     if (this.#used) this.#note(`${call} while another call runs`);
-    for (const a of addresses) if (!this.#memoryAt(a)) this.#note(`${call} on ${a}, where there is no memory`);
-    this.#used = addresses;
+    for (const place of used) this.#check(call, place);
+    this.#used = new Set(used.map(({ memory }) => memory));
     try {
       // Long enough for other calls to run in between.
       await new Promise((resolve) => {
@@ -112,66 +99,49 @@ export class CheckedDevice implements Device {
     }
   }
 
-  draw(draws: readonly Draw[]): Promise<void> {
-    return this.#run(
-      'draw',
-      draws.map((d) => d.address),
-      () => this.#device.draw(draws),
-    );
-  }
-
-  async compile(kernels: readonly KernelSource[]): Promise<void> {
+  override async compile(kernels: readonly (KernelSource | NormalsSource)[]): Promise<void> {
     this.#enter('compile');
     this.#compiling++;
     try {
-      await this.#device.compile(kernels);
+      await this.device.compile(kernels);
       if (this.#fails('compile')) throw new Error('compile fails late');
     } finally {
       this.#compiling--;
     }
   }
 
-  bind(steps: readonly BoundStep[]): Bound {
+  override bind(steps: readonly BoundStep[]): Bound {
     this.#enter('bind');
-    const at = [
-      ...new Set(
-        steps.flatMap((s) => [
-          ...s.buffers,
-          ...(s.unless === null ? [] : [s.unless]),
-          ...(s.runsGroupwiseAfterPrevious ? [s.runsGroupwiseAfterPrevious.offsets] : []),
-        ]),
-      ),
-    ];
-    const real = this.#device.bind(steps),
-      table: Table = { steps: real.steps, real, at };
+    const used = steps.flatMap(placesOf),
+      real = this.device.bind(steps);
+    let running = false;
+    const run = <T>(call: DeviceCall, work: () => Promise<T>): Promise<T> => {
+      if (!this.#tables.has(table)) this.#note(`${call} of a table that was given back`);
+      running = true;
+      return this.#run(call, used, work).finally(() => {
+        running = false;
+      });
+    };
+    const table: Bound = {
+      run: (from, to): Promise<void> => run('run', () => real.run(from, to)),
+      profile: (): Promise<StepTimes> => run('profile', () => real.profile()),
+      dispose: () => {
+        if (!this.#tables.delete(table)) this.#note('a table is given back twice');
+        if (running) this.#note('a table is given back while it runs');
+        real.dispose();
+      },
+    };
     this.#tables.add(table);
     return table;
   }
 
-  run(bound: Bound, from?: number, to?: number): Promise<void> {
-    if (!this.#tables.has(bound)) this.#note('run of a table that was given back');
-    const { at, real } = bound as Table;
-    return this.#run('run', at, () => this.#device.run(real, from, to));
-  }
-
-  profile(bound: Bound): Promise<StepTimes> {
-    if (!this.#tables.has(bound)) this.#note('profile of a table that was given back');
-    const { at, real } = bound as Table;
-    return this.#run('profile', at, () => this.#device.profile(real));
-  }
-
-  release(bound: Bound): void {
-    if (!this.#tables.delete(bound)) this.#note('a table is given back twice');
-    if (this.#used === (bound as Table).at) this.#note('a table is given back while it runs');
-    this.#device.release((bound as Table).real);
-  }
-
-  close(): void {
+  override close(): Promise<void> {
     if (this.#closed) this.#note('closed twice');
     this.#closed = true;
     if (this.#used) this.#note('closed while something runs');
     if (this.#live.size > 0) this.#note(`${this.#live.size} blocks of memory are left`);
     if (this.#tables.size > 0) this.#note(`${this.#tables.size} tables are left`);
-    for (const memory of this.#live.values()) this.#device.free(memory);
+    for (const memory of this.#live) this.device.free(memory);
+    return Promise.resolve();
   }
 }

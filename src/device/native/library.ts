@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { hashHex } from '../../base/hash.ts';
 import { emitFile, functionName } from '../../emit/c/kernel.ts';
 import type { KernelSource } from '../device.ts';
+import { isNormals, NORMALS, type NormalsSource } from '../normals.ts';
 import { emitterHash, headersHash, type Driver } from './driver.ts';
 import { compileShared, type Toolchain } from './toolchain.ts';
 
@@ -20,7 +21,7 @@ export interface NativeKernel {
 export class KernelLibrary {
   readonly #tool: Toolchain;
   readonly #driver: Driver;
-  readonly #kernels = new Map<string, NativeKernel>();
+  readonly #kernels: Map<string, NativeKernel>;
   readonly #objects = new Map<string, number>();
   readonly #salt: string;
   /**
@@ -31,6 +32,7 @@ export class KernelLibrary {
   constructor(tool: Toolchain, driver: Driver) {
     this.#tool = tool;
     this.#driver = driver;
+    this.#kernels = new Map([[NORMALS.key, driver.normals]]);
     this.#salt = hashHex(tool.id + FLAGS.join(' ') + headersHash());
     this.#version = hashHex(this.#salt + emitterHash());
   }
@@ -41,8 +43,9 @@ export class KernelLibrary {
     return found;
   }
 
-  async add(kernels: readonly KernelSource[]): Promise<void> {
-    const fresh = new Map(kernels.filter((k) => !this.#kernels.has(k.key)).map((k) => [k.key, k]));
+  async add(kernels: readonly (KernelSource | NormalsSource)[]): Promise<void> {
+    const fresh = new Map<string, KernelSource>();
+    for (const k of kernels) if (!isNormals(k) && !this.#kernels.has(k.key)) fresh.set(k.key, k);
     const { cache } = this.#driver;
     const kept = await Promise.all(
       [...fresh.values()].map(async (source) => ({ source, path: await cache.find(this.#name(source)) })),

@@ -1,6 +1,6 @@
-// Initial values: counter-based normal numbers, with the bits of base/random.ts. It can be a step of a table like a
-// kernel. Buffers: float[count], the generator's tables; integers: count, seed, name, and the bits of the standard
-// deviation (double).
+// The kernel of initial values (device/normals.ts): counter-based normal numbers, with the bits of base/random.ts.
+// Buffers: float[count], the generator's tables; integers: count, seed, name, and the low and the high word of the
+// standard deviation (double).
 #include "runtime.h"
 #include <string.h>
 
@@ -18,8 +18,9 @@ void dm_normals(const dm_ctx *c, int64_t task) {
   const int64_t from = task * PART, count = c->n[0] - from < PART ? c->n[0] - from : PART;
   const uint32_t k0 = (uint32_t)c->n[1], k1 = (uint32_t)c->n[2], k2 = 0x1bd11bdau ^ k0 ^ k1, keys[3] = {k0, k1, k2};
   float *const out = (float *)c->buf[0] + from;
+  const uint64_t bits = (uint64_t)(uint32_t)c->n[4] << 32 | (uint32_t)c->n[3];
   double std;
-  memcpy(&std, &c->n[3], sizeof std);
+  memcpy(&std, &bits, sizeof std);
   for (int64_t i = 0; i < count; i += 2) {
     uint32_t x0 = k0, x1 = (uint32_t)((from + i) / 2) + k1;
     for (uint32_t s = 1; s <= 5; s++) {

@@ -1,6 +1,7 @@
 // The memory of the WebAssembly device: one linear memory, reserved once, from which blocks are allocated first-fit.
 import { UserError } from '../../base/errors.ts';
-import type { Memory } from '../device.ts';
+import type { TypedArray } from '../../base/dtype.ts';
+import type { Memory, Place } from '../device.ts';
 
 export const PAGE = 65536;
 /** WebAssembly addresses have 32 bits: 4 GiB. */
@@ -12,11 +13,16 @@ interface Gap {
   bytes: number;
 }
 
+export interface Block extends Memory {
+  readonly address: number;
+}
+
 export class Heap {
   readonly memory: WebAssembly.Memory;
   readonly pages: number;
   readonly bytes: Uint8Array;
   readonly #gaps: Gap[];
+  readonly #blocks = new Set<Memory>();
   /** Memory from this address on was never written, so it is still zero. */
   #touched: number;
 
@@ -45,7 +51,7 @@ export class Heap {
   }
 
   /** Zeroed memory at a multiple of 256 bytes. Throws UserError if there is too little. */
-  alloc(bytes: number): Memory {
+  alloc(bytes: number): Block {
     const size = Math.max(UNIT, Math.ceil(bytes / UNIT) * UNIT),
       at = this.#gaps.findIndex((g) => g.bytes >= size);
     if (at < 0) {
@@ -63,16 +69,22 @@ export class Heap {
     if (gap.bytes === 0) this.#gaps.splice(at, 1);
     if (address < this.#touched) this.bytes.fill(0, address, Math.min(address + size, this.#touched));
     this.#touched = Math.max(this.#touched, address + size);
-    return { address, bytes: size };
+    const block: Block = {
+      address,
+      bytes: size,
+      peek: (offset, into) => {
+        this.read({ memory: block, offset }, into);
+      },
+    };
+    this.#blocks.add(block);
+    return block;
   }
 
-  free({ address, bytes }: Memory): void {
+  free(memory: Memory): void {
+    const { address, bytes } = this.#blockOf(memory);
+    this.#blocks.delete(memory);
     let at = this.#gaps.findIndex((g) => g.address > address);
     if (at < 0) at = this.#gaps.length;
-    const before = this.#gaps[at - 1],
-      after = this.#gaps[at];
-    if ((before && before.address + before.bytes > address) || (after && address + bytes > after.address))
-      throw new Error(`no memory at ${address} to free`);
     this.#gaps.splice(at, 0, { address, bytes });
     for (const i of [at, at - 1]) {
       const [a, b] = [this.#gaps[i], this.#gaps[i + 1]];
@@ -87,9 +99,29 @@ export class Heap {
     return this.#gaps.reduce((n, g) => n + g.bytes, 0);
   }
 
-  at(address: number, length: number): Uint8Array {
-    if (address < PAGE || address + length > this.bytes.length)
-      throw new Error(`${length} bytes at ${address} lie outside the device's memory`);
+  addressOf({ memory, offset }: Place): number {
+    return this.#blockOf(memory).address + offset;
+  }
+
+  write(place: Place, data: TypedArray): void {
+    this.#at(place, data.byteLength).set(bytesOf(data));
+  }
+  read(place: Place, into: TypedArray): void {
+    bytesOf(into).set(this.#at(place, into.byteLength));
+  }
+
+  #at(place: Place, length: number): Uint8Array {
+    const address = this.addressOf(place),
+      { memory, offset } = place;
+    if (offset < 0 || offset + length > memory.bytes)
+      throw new Error(`${length} bytes at ${offset} lie outside a block of ${memory.bytes} bytes`);
     return this.bytes.subarray(address, address + length);
   }
+
+  #blockOf(memory: Memory): Block {
+    if (this.#blocks.has(memory)) return memory as Block;
+    throw new Error('this memory was freed, or is not of this wasm device');
+  }
 }
+
+const bytesOf = (data: TypedArray): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

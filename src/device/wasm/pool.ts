@@ -3,7 +3,6 @@
 import { UserError } from '../../base/errors.ts';
 import { makeMath64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
-import type { Draw } from '../device.ts';
 import type { Layout, Runner } from './runner.ts';
 import { makeRunner } from './runner.ts';
 
@@ -11,9 +10,7 @@ import { makeRunner } from './runner.ts';
 const CONTROL = { turn: 0, mail: 1, table: 2, counters: 3, from: 4, to: 5, times: 6, left: 7 } as const;
 
 export type Mail =
-  | { readonly core: WebAssembly.Module }
-  | { readonly module: WebAssembly.Module; readonly shapes: readonly Shape[] }
-  | { readonly draws: readonly Draw[]; readonly tables: number; readonly taken: number };
+  { readonly core: WebAssembly.Module } | { readonly module: WebAssembly.Module; readonly shapes: readonly Shape[] };
 type Letter = { readonly number: number; readonly mail: Mail } | { readonly serve: number };
 /** done: the number of the letter that was handled, or 0 for a run. */
 type Answer = { readonly done: number } | { readonly failed: string };
@@ -21,7 +18,7 @@ type Answer = { readonly done: number } | { readonly failed: string };
 export interface Pool {
   /** Sends mail to every thread. Must not be called during a run; need not wait for earlier mail. */
   send(mail: Mail): Promise<void>;
-  /** Runs steps from..to of a table. Must not be called before all mail has arrived. */
+  /** Runs steps from..to of a table. Must not be called before all mail that was sent after a run has arrived. */
   run(table: number, counters: number, from: number, to: number, times: number): Promise<void>;
   /** Keeps the process alive until `work` settles. */
   hold<T>(work: Promise<T>): Promise<T>;
@@ -37,8 +34,7 @@ export class InlinePool implements Pool {
 
   send(mail: Mail): Promise<void> {
     if ('core' in mail) this.#runner.core(mail.core);
-    else if ('module' in mail) this.#runner.add(mail.module, mail.shapes);
-    else this.#runner.draw(mail.draws, mail.tables, mail.taken);
+    else this.#runner.add(mail.module, mail.shapes);
     return Promise.resolve();
   }
 
@@ -256,8 +252,7 @@ function workerProgram(
     try {
       const { mail } = letter;
       if ('core' in mail) runner?.core(mail.core);
-      else if ('module' in mail) runner?.add(mail.module, mail.shapes);
-      else runner?.draw(mail.draws, mail.tables, mail.taken);
+      else runner?.add(mail.module, mail.shapes);
       post({ done: letter.number });
     } catch (error) {
       post({ failed: error instanceof Error ? `${error.name}: ${error.message}` : String(error) });

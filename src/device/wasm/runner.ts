@@ -4,7 +4,6 @@
 import type { Math64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Extent } from '../../kernel/kernel.ts';
-import type { Draw } from '../device.ts';
 
 /** The layout of tables and scratch memory, for the code that writes tables and the code that reads them. */
 export interface Layout {
@@ -21,15 +20,10 @@ export interface Layout {
 }
 
 export interface Runner {
-  /** Loads the module of the matrix core. */
+  /** Loads the module of the matrix core and of the kernel of initial values (../normals.ts), which gets number 0. */
   core(module: WebAssembly.Module): void;
   /** Loads the kernels of a module; they get the next kernel numbers. */
   add(module: WebAssembly.Module, shapes: readonly Shape[]): void;
-  /**
-   * Computes a share of the initial values. tables: address of the generator's tables; taken: address of a word that
-   * counts the parts that threads have taken.
-   */
-  draw(draws: readonly Draw[], tables: number, taken: number): void;
   /**
    * Runs this thread's share of steps from..to of the table. times: address where nanoseconds and tasks of each step
    * are added, or 0. Returns false if another thread failed; that thread throws. After a failure, threads may be left
@@ -76,7 +70,7 @@ export function makeRunner(
   const aAt = scratch + layout.own,
     bAt = aAt + layout.aBytes,
     sumAt = bAt + layout.bBytes;
-  let block: Fn, normals: Fn;
+  let block: Fn;
 
   const env = { memory, ...makeMath64() }; // float64 functions that WebAssembly does not have
 
@@ -211,22 +205,34 @@ export function makeRunner(
     }
   };
 
+  /** `normals` writes numbers from an even one on; its arguments are those of ../normals.ts, in parts of PART numbers. */
+  const addNormals = (normals: Fn): void => {
+    const PART = 8192,
+      none: Fn = () => 0,
+      std = new Float64Array(1),
+      stdWords = new Int32Array(std.buffer);
+    kernels.push({
+      shape: { form: 'loops', grain: 1 },
+      extent: (args) => Math.ceil(words[(args >>> 2) + 2] / PART),
+      run: (args, own, from, to) => {
+        const [out, tables, count, seed, name, low, high] = words.subarray(args >>> 2, (args >>> 2) + 7);
+        stdWords.set([low, high]);
+        for (let at = from * PART; at < Math.min(to * PART, count); at += PART)
+          normals(out + 4 * at, tables, Math.min(PART, count - at), at / 2, seed, name, own, std[0]);
+        return 0;
+      },
+      packA: none,
+      packB: none,
+      store: none,
+      split: { of: 0, total: 0, starts: [], nc: 0, columns: 1, slices: [] },
+    });
+  };
+
   return {
     core(module) {
-      ({ block, normals } = new WebAssembly.Instance(module, { env }).exports as { block: Fn; normals: Fn });
-    },
-    draw(draws, tables, taken) {
-      const take = (): number => Atomics.add(words, taken >>> 2, 1),
-        PART = 8192;
-      let mine = take(),
-        part = 0;
-      for (const { address, count, std, seed, name } of draws) {
-        for (let from = 0; from < count; from += PART) {
-          if (part++ !== mine) continue;
-          normals(address + 4 * from, tables, Math.min(PART, count - from), from / 2, seed, name, scratch, std);
-          mine = take();
-        }
-      }
+      const made = new WebAssembly.Instance(module, { env }).exports as { block: Fn; normals: Fn };
+      ({ block } = made);
+      addNormals(made.normals);
     },
     add(module, shapes) {
       const made = new WebAssembly.Instance(module, { env }).exports as Record<string, Fn>;

@@ -1,15 +1,17 @@
 // The WebAssembly device: our own emitter makes SIMD code, and workers run it on one shared memory. It needs only a
 // JavaScript engine, in Node or a browser. A page that is not cross-origin isolated has one thread, the page's own.
-import type { TypedArray } from '../../base/dtype.ts';
+import { DTYPES, type TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
-import { TABLES } from '../../base/trig.ts';
 import { A_STRIDE, DEPTH, emitCore, PANEL } from '../../emit/wasm/gemm.ts';
 import { emitModule } from '../../emit/wasm/kernel.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
-import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../device.ts';
-import { Heap, MOST_PAGES, PAGE } from './heap.ts';
+import type { BoundStep, Device, DeviceInfo, KernelSource, Memory, Place, Read } from '../device.ts';
+import { isNormals, NORMALS, type NormalsSource } from '../normals.ts';
+import type { Target } from '../target.ts';
+import { Heap, MOST_PAGES, PAGE, type Block } from './heap.ts';
 import { InlinePool, WorkerPool, type Mail, type Pool } from './pool.ts';
 import type { Layout } from './runner.ts';
+import { WasmTable } from './table.ts';
 
 const ROWS = 48;
 const LAYOUT: Layout = {
@@ -27,11 +29,6 @@ const LAYOUT: Layout = {
 const SPARE = 8 << 20;
 const SCRATCH = LAYOUT.own + LAYOUT.aBytes + LAYOUT.bBytes + LAYOUT.sumBytes;
 
-interface WasmBound extends Bound {
-  readonly table: Memory;
-  readonly counters: Memory;
-}
-
 export interface WasmOptions {
   /**
    * Bytes for programs and states, reserved once; default and maximum 4 GiB. The system provides them when they are
@@ -46,12 +43,13 @@ export interface WasmOptions {
 
 export class WasmDevice implements Device {
   readonly info: DeviceInfo;
-  /** Whether multiply-adds round once, as on the native device. Results then have the same bits. */
-  readonly fused: boolean;
+  readonly target: Target = { kind: 'cpu' };
+  /** Whether multiply-adds round once, as on the native device. */
+  readonly #fused: boolean;
   readonly #heap: Heap;
   readonly #pool: Pool;
   readonly #shared: boolean;
-  readonly #numbers = new Map<string, number>();
+  readonly #numbers = new Map<string, number>([[NORMALS.key, 0]]);
   /** Resolves when all threads have the code sent so far. A failure is permanent: threads without code are useless. */
   #handed: Promise<void> = Promise.resolve();
   /**
@@ -59,8 +57,13 @@ export class WasmDevice implements Device {
    * requested again.
    */
   readonly #known = new Map<string, Promise<void>>();
-  /** Runs wait for each other and for mail; mail waits for runs. `#runs` counts runs in progress. */
+  /**
+   * Runs wait for each other and for mail; mail waits for runs. The mail with the core is an exception: the first runs
+   * need not wait for it, because every thread reads it first. `#runs` and `#mails` count those in progress.
+   */
   #runs = 0;
+  #mails = 0;
+  #closed = false;
   #ran: Promise<unknown> = Promise.resolve();
   #sent: Promise<unknown> = Promise.resolve();
 
@@ -68,7 +71,7 @@ export class WasmDevice implements Device {
     const scratches = Array.from({ length: threads }, () => heap.alloc(SCRATCH).address);
     this.#heap = heap;
     this.#shared = shared;
-    this.fused = fused;
+    this.#fused = fused;
     this.#pool = shared
       ? new WorkerPool(heap.memory, heap.alloc(256).address, scratches, LAYOUT)
       : new InlinePool(heap.memory, scratches[0], LAYOUT);
@@ -79,6 +82,8 @@ export class WasmDevice implements Device {
     this.info = {
       name: 'wasm',
       threads,
+      // float64 functions such as exp are those of base/math64.ts, on the native device those of the C library.
+      exact: DTYPES.filter((t) => t !== 'float64' && (fused || ['int32', 'uint32', 'bool'].includes(t))),
       limit: { bytes: heap.left - SPARE, why },
       description: `CPU, WebAssembly, ${threads} ${threads === 1 ? 'thread' : 'threads'}${
         fused
@@ -104,7 +109,7 @@ export class WasmDevice implements Device {
       throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
     // Threads start while the caller continues; if that fails, the first `compile` rejects.
-    device.#handed = device.#send({ core });
+    device.#handed = device.#pool.send({ core });
     device.#handed.catch(() => undefined);
     return device;
   }
@@ -115,11 +120,12 @@ export class WasmDevice implements Device {
   free(memory: Memory): void {
     this.#heap.free(memory);
   }
-  write(address: number, data: TypedArray): void {
-    this.#heap.at(address, data.byteLength).set(bytesOf(data));
+  write(place: Place, data: TypedArray): void {
+    this.#heap.write(place, data);
   }
-  read(address: number, into: TypedArray): void {
-    bytesOf(into).set(this.#heap.at(address, into.byteLength));
+  read(reads: readonly Read[]): Promise<void> {
+    for (const { place, into } of reads) this.#heap.read(place, into);
+    return Promise.resolve();
   }
 
   /** Free bytes. */
@@ -128,16 +134,19 @@ export class WasmDevice implements Device {
   }
 
   /** Compiles while the caller and steps continue; threads receive the code between two steps. */
-  compile(kernels: readonly KernelSource[]): Promise<void> {
-    const fresh = [...new Map(kernels.filter((k) => !this.#known.has(k.key)).map((k) => [k.key, k.kernel]))];
-    if (fresh.length > 0) this.#make(fresh);
+  compile(kernels: readonly (KernelSource | NormalsSource)[]): Promise<void> {
+    const fresh = new Map<string, Kernel>();
+    for (const k of kernels) if (!isNormals(k) && !this.#known.has(k.key)) fresh.set(k.key, k.kernel);
+    if (fresh.size > 0) this.#make([...fresh]);
+    // The kernel of initial values is in the core: it is used before the threads have started.
+    if (kernels.every(isNormals)) return Promise.resolve();
     return Promise.all([this.#handed, ...kernels.map((k) => this.#known.get(k.key))]).then(() => undefined);
   }
 
   #make(fresh: readonly (readonly [string, Kernel])[]): void {
     const { bytes, shapes } = emitModule(
       fresh.map(([, k]) => k),
-      { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own },
+      { fused: this.#fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own },
     );
     const code = this.#pool.hold(compiled(bytes)).catch((error: unknown) => {
       for (const [key] of fresh) this.#known.delete(key);
@@ -159,90 +168,46 @@ export class WasmDevice implements Device {
     for (const [key] of fresh) this.#known.set(key, ready);
   }
 
-  bind(steps: readonly BoundStep[]): WasmBound {
-    const head = steps.length * LAYOUT.stepWords,
-      words = new Int32Array(steps.reduce((n, s) => n + s.buffers.length + s.ints.length, head));
-    const numbers = steps.map((s) => {
-      const number = this.#numbers.get(s.kernel);
-      if (number === undefined) throw new Error(`kernel ${s.kernel} was not compiled`);
-      return number;
+  bind(steps: readonly BoundStep[]): WasmTable {
+    const numbered = steps.map((step) => {
+      const number = this.#numbers.get(step.kernel);
+      if (number === undefined) throw new Error(`kernel ${step.kernel} was not compiled`);
+      return { number, step };
     });
-    const [table, counters] = this.#allocAll([words.byteLength, 8 + 8 * steps.length]);
-    let tail = head;
-    steps.forEach((s, i) => {
-      words.set([numbers[i], table.address + 4 * tail, s.unless ?? 0, s.barrier ? 1 : 0], i * LAYOUT.stepWords);
-      for (const v of [...s.buffers, ...s.ints]) words[tail++] = v;
-    });
-    this.write(table.address, words);
-    return { steps: steps.length, table, counters };
+    return new WasmTable(this.#heap, LAYOUT, (...args) => this.#run(...args), numbered);
   }
 
-  /** Allocates all blocks or none. */
-  #allocAll(sizes: readonly number[]): Memory[] {
-    const made: Memory[] = [];
-    try {
-      for (const bytes of sizes) made.push(this.alloc(bytes));
-      return made;
-    } catch (error) {
-      for (const memory of made) this.free(memory);
-      throw error;
-    }
-  }
-
-  run(bound: Bound, from = 0, to = bound.steps): Promise<void> {
-    return this.#run(bound as WasmBound, from, to, 0);
-  }
-
-  #run({ table, counters }: WasmBound, from: number, to: number, times: number): Promise<void> {
-    const turn = (async (before) => {
-      await before;
-      this.#heap.at(counters.address, counters.bytes).fill(0);
+  #run(table: number, counters: Block, from: number, to: number, times: number): Promise<void> {
+    if (this.#closed) return Promise.reject(new Error('the wasm device is closed'));
+    const start = async (): Promise<void> => {
+      this.#heap.bytes.fill(0, counters.address, counters.address + counters.bytes);
       // The word before the steps' counters is not 0 after a thread has failed.
-      await this.#pool.run(table.address, counters.address + 8, from, to, times);
-    })(Promise.all([this.#ran, this.#sent])).finally(() => {
-      this.#runs--;
-    });
+      await this.#pool.run(table, counters.address + 8, from, to, times);
+    };
+    const begun = this.#runs + this.#mails === 0 ? start() : Promise.all([this.#ran, this.#sent]).then(start),
+      ended = begun.finally(() => {
+        this.#runs--;
+      });
     this.#runs++;
-    this.#ran = turn.catch(() => undefined);
-    return turn;
+    this.#ran = ended.catch(() => undefined);
+    return ended;
   }
 
   #send(mail: Mail): Promise<void> {
-    const sent = this.#runs === 0 ? this.#pool.send(mail) : this.#ran.then(() => this.#pool.send(mail));
-    this.#sent = Promise.all([this.#sent, sent.catch(() => undefined)]);
+    const sent = this.#runs === 0 ? this.#pool.send(mail) : this.#ran.then(() => this.#pool.send(mail)),
+      arrived = sent
+        .catch(() => undefined)
+        .then(() => {
+          this.#mails--;
+        });
+    this.#mails++;
+    this.#sent = Promise.all([this.#sent, arrived]);
     return sent;
   }
 
-  async draw(draws: readonly Draw[]): Promise<void> {
-    const memory = this.alloc(TABLES.byteLength + 8),
-      taken = memory.address + TABLES.byteLength;
-    this.write(memory.address, TABLES);
-    await this.#send({ draws, tables: memory.address, taken }).finally(() => {
-      this.free(memory);
-    });
-  }
-
-  async profile(bound: Bound): Promise<StepTimes> {
-    const { steps } = bound,
-      memory = this.alloc(16 * steps),
-      raw = new Float64Array(2 * steps);
-    try {
-      await this.#run(bound as WasmBound, 0, steps, memory.address);
-      this.read(memory.address, raw);
-    } finally {
-      this.free(memory);
-    }
-    const pick = (k: number): Float64Array => Float64Array.from({ length: steps }, (_, i) => raw[2 * i + k]);
-    return { ns: pick(0), tasks: pick(1) };
-  }
-
-  release(bound: Bound): void {
-    const { table, counters } = bound as WasmBound;
-    this.free(table);
-    this.free(counters);
-  }
-
-  close(): void {
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all([this.#ran, this.#sent]);
     this.#pool.close();
   }
 }
@@ -277,5 +242,3 @@ async function fuses(memory: WebAssembly.Memory, core: WebAssembly.Module): Prom
     madd = exports['madd'] as (a: number, b: number, c: number) => number;
   return madd(1 + 2 ** -12, 1 - 2 ** -12, -1) === -(2 ** -24);
 }
-
-const bytesOf = (data: TypedArray): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

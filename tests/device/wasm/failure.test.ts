@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import type { Worker } from 'node:worker_threads';
-import type { Memory } from '../../../src/device/device.ts';
+import { WasmTable } from '../../../src/device/wasm/table.ts';
 import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
 import { compile } from '../../../src/session/node.ts';
 import { crossEntropy } from '../../../src/nn/loss.ts';
@@ -24,9 +24,9 @@ for (const threads of [1, 2, 3, 8]) {
     const { executor } = session;
     assert.ok(executor instanceof ProgramExecutor && executor.device instanceof WasmDevice);
     // Makes a step in the middle of the table call a kernel that does not exist.
-    const [{ bound }] = executor.loadedPrograms(),
-      { table } = bound as unknown as { table: Memory };
-    executor.device.write(table.address + 16 * (bound.steps >> 1), Int32Array.of(99_999));
+    const [{ bound }] = executor.loadedPrograms();
+    assert.ok(bound instanceof WasmTable);
+    executor.device.write({ memory: bound.table, offset: 16 * (bound.steps >> 1) }, Int32Array.of(99_999));
     await assert.rejects(session.step(toyBatch(0)), /the wasm device failed: TypeError/);
     await assert.rejects(session.step(toyBatch(0)), /the wasm device failed: TypeError/);
   });

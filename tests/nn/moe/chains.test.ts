@@ -76,7 +76,7 @@ async function statesOf(
     }
     return new Map(states.map(({ name }) => [name, new Uint32Array(executor.getState(name).data.slice().buffer)]));
   } finally {
-    executor.close();
+    await executor.close();
   }
 }
 

@@ -125,7 +125,7 @@ export async function runLayer(layer: Layer, x: readonly number[], options: Opti
     const loaded = await loadProgram(executor, compileGraph(graph));
     return numbers(await executor.run(loaded, inputs), (name) => executor.getState(name).data);
   } finally {
-    executor.close();
+    await executor.close();
   }
 }
 
