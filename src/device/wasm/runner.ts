@@ -205,7 +205,7 @@ export function makeRunner(
     }
   };
 
-  /** `normals` writes numbers from an even one on; its arguments are those of ../normals.ts, in parts of PART numbers. */
+  /** Adds the kernel of initial values. `normals` (emit/wasm/normals.ts) writes one part of the numbers. */
   const addNormals = (normals: Fn): void => {
     const PART = 8192,
       none: Fn = () => 0,
