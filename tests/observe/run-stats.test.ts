@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
 import { quantile, RunStats } from '../../src/observe/run-stats.ts';
 
-const shown = (step: number, load: readonly number[], more: Record<string, number> = {}) => ({
+const stepStats = (step: number, load: readonly number[], more: Record<string, number> = {}) => ({
   step,
   loss: step / 10,
   ms: step,
@@ -18,14 +18,14 @@ const shown = (step: number, load: readonly number[], more: Record<string, numbe
 
 test('rules see a step two steps later; averages and quantiles are over the steps that they see', () => {
   const stats = new RunStats();
-  stats.show(shown(1, [4, 0], { dropped: 1, secondGateWeight: 0.25 }));
+  stats.show(stepStats(1, [4, 0], { dropped: 1, secondGateWeight: 0.25 }));
   assert.equal(stats.step, 0);
   assert.throws(() => stats.layer('a.moe'), /no layer at "a.moe"/);
-  stats.show(shown(2, [0, 4]));
+  stats.show(stepStats(2, [0, 4]));
   assert.equal(stats.step, 1);
   let layer = stats.layer('a.moe');
   assert.deepEqual([layer.load, layer.loadEma, layer.dropped, layer.secondGateWeight], [[4, 0], [4, 0], 1, 0.25]);
-  stats.show(shown(3, [2, 2]));
+  stats.show(stepStats(3, [2, 2]));
   layer = stats.layer('a.moe');
   assert.deepEqual(layer.load, [0, 4]);
   assert.ok(layer.loadEma.every((v, e) => Math.abs(v - [3.8, 0.2][e]) < 1e-12));
@@ -37,9 +37,9 @@ test('rules see a step two steps later; averages and quantiles are over the step
 test('the state survives JSON, including NaN', () => {
   const stats = new RunStats(),
     copy = new RunStats();
-  for (let i = 1; i < 9; i++) stats.show(shown(i, [i, 9 - i]));
+  for (let i = 1; i < 9; i++) stats.show(stepStats(i, [i, 9 - i]));
   copy.restore(JSON.parse(JSON.stringify(stats.state())) as ReturnType<RunStats['state']>);
-  for (const s of [stats, copy]) s.show(shown(9, [1, 1]));
+  for (const s of [stats, copy]) s.show(stepStats(9, [1, 1]));
   assert.deepEqual(copy.state(), stats.state());
   assert.deepEqual(copy.layer('a.moe').quantile(0.9), stats.layer('a.moe').quantile(0.9));
 });
@@ -54,10 +54,10 @@ test('quantiles are interpolated between the nearest values', () => {
 
 test('a batch in parts: quantiles use the loads of each part, dropped choices are summed over parts', () => {
   const stats = new RunStats(),
-    part = (load: readonly number[], dropped: number) => shown(0, load, { dropped }).stats;
-  stats.show({ ...shown(1, [9, 9]), parts: [part([4, 0], 1), part([1, 3], 2)] });
-  stats.show({ ...shown(2, [9, 9]), parts: [part([2, 2], 5), part([0, 4], 0)] });
-  stats.show(shown(3, [1, 1]));
+    part = (load: readonly number[], dropped: number) => stepStats(0, load, { dropped }).stats;
+  stats.show({ ...stepStats(1, [9, 9]), parts: [part([4, 0], 1), part([1, 3], 2)] });
+  stats.show({ ...stepStats(2, [9, 9]), parts: [part([2, 2], 5), part([0, 4], 0)] });
+  stats.show(stepStats(3, [1, 1]));
   const layer = stats.layer('a.moe');
   assert.deepEqual(
     [layer.load, layer.dropped, layer.droppedTotal, layer.quantile(1), layer.quantile(0)],

@@ -7,11 +7,11 @@ import type { Session } from '../../src/session/session.ts';
 import { toyBatch } from '../support/toy.ts';
 import { blocks, inForce, open, steps, stepsUntilEvents, toPadded, type LM } from './lm.ts';
 
-interface Machine {
+interface TestedExecutor {
   run(program: unknown, inputs: unknown): Promise<unknown>;
   device: { compile(kernels: unknown): Promise<void> };
 }
-const machineOf = (session: Session): Machine => session.executor as unknown as Machine;
+const executorOf = (session: Session): TestedExecutor => session.executor as unknown as TestedExecutor;
 const oneExpert = (at: (step: number) => boolean): Rule<LM> => ({
   name: 'one expert',
   trigger: (run) => at(run.step),
@@ -107,7 +107,7 @@ test('time that a step waits for a compilation that then fails is reported', asy
   await steps(session, 1);
   session.recompile(oneExpert((step) => step >= 3));
   await steps(session, 1); // compiles the program with statistics that the rule needs
-  const { device } = machineOf(session);
+  const { device } = executorOf(session);
   let fail = (_: Error): void => undefined;
   device.compile = () =>
     new Promise((_, reject) => {
@@ -150,9 +150,9 @@ test('a change that was not faster is tried again after twice the cooldown, then
   const opened = await open(),
     { session, events } = opened,
     clock = mockClock(t),
-    machine = machineOf(session),
-    run = machine.run.bind(machine);
-  machine.run = async (program, inputs) => {
+    executor = executorOf(session),
+    run = executor.run.bind(executor);
+  executor.run = async (program, inputs) => {
     const slow = inForce(session)[0]['dispatch'] === 'padded';
     const out = await run(program, inputs);
     clock.now += slow ? 10 : 1;

@@ -241,7 +241,7 @@ test('random failing rules, in any number and order', { timeout: 240_000 }, asyn
   );
 });
 
-interface Machine {
+interface TestedExecutor {
   device: { compile(kernels: unknown): Promise<void> };
   reserve(program: unknown): void;
   load(program: unknown): unknown;
@@ -281,26 +281,26 @@ test(
           const rules = where === 'setPart' ? good.slice(2) : some; // only this rule moves values
           const opened = await open(),
             { session, events } = opened,
-            machine = session.executor as unknown as Machine;
+            executor = session.executor as unknown as TestedExecutor;
           // The first plan is compiled before anything fails: later failures are those of plans for rules.
           await session.step(toyBatch(0));
           const bits = await session.serialize();
           await session.deserialize(bits);
           const throws = (): never => fails(`${where} fails`),
-            run = machine.run.bind(machine);
+            run = executor.run.bind(executor);
           for (const rule of rules) session.recompile<LM>(rule);
-          if (where === 'compile') machine.device.compile = () => Promise.reject(new Error('compile fails'));
+          if (where === 'compile') executor.device.compile = () => Promise.reject(new Error('compile fails'));
           else if (where === 'compile later')
-            machine.device.compile = () =>
+            executor.device.compile = () =>
               new Promise((_, reject) => {
                 setTimeout(() => {
                   reject(new Error('compile later fails'));
                 }, 5);
               });
           else if (where === 'dry run')
-            machine.run = (program, inputs) =>
+            executor.run = (program, inputs) =>
               inputs['commit']?.[0] === 0 ? Promise.reject(new Error('dry run fails')) : run(program, inputs);
-          else machine[where as 'reserve'] = throws;
+          else executor[where as 'reserve'] = throws;
           const want = await plain;
           for (let i = 1; i < STEPS; i++)
             assert.equal((await session.step(toyBatch(i))).loss, want.losses[i], `${where}: step ${i}`);

@@ -7,22 +7,22 @@ import type { Session } from '../../src/session/session.ts';
 import { fingerprint, noCompiler } from '../support/toy.ts';
 import { blocks, inForce, open, steps, toPadded, stepsUntilEvents, type LM } from './lm.ts';
 
-interface Machine {
+interface TestedExecutor {
   device: { compile(kernels: unknown): Promise<void> };
   reserve(program: unknown): void;
 }
-const machineOf = (session: Session): Machine => session.executor as unknown as Machine;
+const executorOf = (session: Session): TestedExecutor => session.executor as unknown as TestedExecutor;
 
 /** Replaces the compiler of a session's device. */
 function replaceCompiler(session: Session, make: (real: () => Promise<void>) => Promise<void>): void {
-  const { device } = machineOf(session),
+  const { device } = executorOf(session),
     real = device.compile.bind(device);
   device.compile = (kernels) => make(() => real(kernels));
 }
 
 /** Calls `check` before memory is reserved for a program; it may throw. */
 function checkReserve(session: Session, check: () => void): void {
-  const executor = machineOf(session),
+  const executor = executorOf(session),
     real = executor.reserve.bind(executor);
   executor.reserve = (program) => {
     check();
@@ -42,11 +42,11 @@ for (const device of ['wasm', 'native'] as const) {
       replaceCompiler(session, () => Promise.reject(new Error('internal compiler error\nand a page of it')));
       session.recompile<LM>({ ...toPadded, name: 'first', cooldown: 1000 });
       // With a rule, the program of steps is traced anew, with statistics. For that one the real compiler is needed.
-      const { device: machine } = machineOf(session),
-        fails = machine.compile;
-      machine.compile = (Object.getPrototypeOf(machine) as typeof machine).compile;
+      const { device: sessionDevice } = executorOf(session),
+        fails = sessionDevice.compile;
+      sessionDevice.compile = (Object.getPrototypeOf(sessionDevice) as typeof sessionDevice).compile;
       const losses = await steps(session, 1);
-      machine.compile = fails;
+      sessionDevice.compile = fails;
       losses.push(...(await stepsUntilEvents(opened)), ...(await steps(session, 3)));
       const [, ...want] = await steps(plain.session, losses.length + 1);
       assert.deepEqual(losses, want);

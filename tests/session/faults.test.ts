@@ -33,13 +33,13 @@ after(() => {
   process.off('unhandledRejection', recordRejection);
 });
 
-const turn = (): Promise<void> =>
+const nextTurn = (): Promise<void> =>
   new Promise((resolve) => {
     setImmediate(resolve);
   });
 /** Asserts that no promise rejected without a handler. */
 async function assertNoUnhandledRejection(): Promise<void> {
-  for (let i = 0; i < 3; i++) await turn();
+  for (let i = 0; i < 3; i++) await nextTurn();
   assert.deepEqual(unhandled.splice(0), []);
 }
 
@@ -88,12 +88,12 @@ for (const device of ['native', 'wasm'] as const) {
         device,
         threads: 2,
       });
-      const machine = (session.executor as ProgramExecutor).device,
-        real = machine.compile.bind(machine),
+      const sessionDevice = (session.executor as ProgramExecutor).device,
+        real = sessionDevice.compile.bind(sessionDevice),
         x = hostTensor('float32', [4, 512], new Float32Array(2048).fill(0.1));
-      machine.compile = () => Promise.reject(new Error('no space left on device'));
+      sessionDevice.compile = () => Promise.reject(new Error('no space left on device'));
       await assert.rejects(session.step({ x, y: x }), /no space left on device/);
-      machine.compile = real;
+      sessionDevice.compile = real;
       // The initial values are complete: the session continues as if nothing had failed.
       await using other = await compile(new MLP([512, 2048, 512]), {
         loss: meanSquaredError,
@@ -102,7 +102,7 @@ for (const device of ['native', 'wasm'] as const) {
         threads: 2,
       });
       assert.equal((await session.step({ x, y: x })).loss, (await other.step({ x, y: x })).loss);
-      machine.compile = () => Promise.reject(new Error('no space left on device'));
+      sessionDevice.compile = () => Promise.reject(new Error('no space left on device'));
       const failing = assert.rejects(session.forward({ x, y: x }), /no space left/);
       await session.close();
       await failing;
@@ -400,13 +400,13 @@ test(
                 assert.ok(error instanceof Error);
               }),
             );
-            for (let i = 0; i < 4 ** wait - 1; i++) await turn();
+            for (let i = 0; i < 4 ** wait - 1; i++) await nextTurn();
           }
           await Promise.all(results);
           await session.close();
           on = false;
-          while (!device.idle) await turn();
-          await turn();
+          while (!device.idle) await nextTurn();
+          await nextTurn();
           assert.deepEqual(device.wrong, []);
           await assertNoUnhandledRejection();
         },

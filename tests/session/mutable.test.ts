@@ -80,7 +80,7 @@ for (const device of devices) {
   });
 }
 
-class Three {
+class MixedModel {
   readonly a = new Linear(4, 4);
   readonly b = new Linear(4, 4, { bias: false });
   readonly moe = new MoE({
@@ -95,7 +95,7 @@ class Three {
     return call(this.norm, add(call(this.moe, call(this.b, call(this.a, x))), x));
   }
 }
-const SETTINGS: readonly ((m: Three) => void)[] = [
+const MODEL_WRITES: readonly ((m: MixedModel) => void)[] = [
   (m) => {
     m.a.weight.frozen = true;
   },
@@ -157,19 +157,19 @@ test(
     await fc.assert(
       fc.asyncProperty(
         fc.constantFrom(...kinds),
-        fc.array(fc.array(fc.nat(SETTINGS.length - 1), { maxLength: 3 }), { minLength: 3, maxLength: 5 }),
+        fc.array(fc.array(fc.nat(MODEL_WRITES.length - 1), { maxLength: 3 }), { minLength: 3, maxLength: 5 }),
         async (options, rounds) => {
-          const model = new Three(),
+          const model = new MixedModel(),
             written: number[] = [];
           await using session = await open(model, options);
           await session.step(batch(0));
           for (const [i, round] of rounds.entries()) {
             for (const s of round) {
-              SETTINGS[s](model);
+              MODEL_WRITES[s](model);
               written.push(s);
             }
-            const fresh = new Three();
-            for (const s of written) SETTINGS[s](fresh);
+            const fresh = new MixedModel();
+            for (const s of written) MODEL_WRITES[s](fresh);
             await using other = await open(fresh, options);
             await other.deserialize(await session.serialize());
             // The knobs in the checkpoint have the values that `fresh` has already.
@@ -193,19 +193,19 @@ test(
   async () => {
     const ruled = await openLM(),
       plain = await openLM(),
-      freeze = (to: boolean): void => {
+      freezeFirstMoE = (to: boolean): void => {
         for (const { session } of [ruled, plain]) blocks(session.model as LM)[0].frozen = to;
       };
     ruled.session.recompile<LM>({ ...toPadded, measure: true });
-    const embed = (to: boolean): void => {
+    const freezeEmbedding = (to: boolean): void => {
       for (const { session } of [ruled, plain]) (session.model as LM).embedding.weight.frozen = to;
     };
     const got: number[] = [],
       want: number[] = [];
     for (let i = 0; ruled.events.length === 0 || i < 60; i++) {
-      if (i % 3 === 0) embed(i % 2 === 0);
-      if (i === 20) freeze(true);
-      if (i === 40) freeze(false);
+      if (i % 3 === 0) freezeEmbedding(i % 2 === 0);
+      if (i === 20) freezeFirstMoE(true);
+      if (i === 40) freezeFirstMoE(false);
       got.push(...(await steps(ruled.session, 1)));
       want.push(...(await steps(plain.session, 1)));
       assert.ok(i < 3000, 'the recompilation must end');
@@ -259,7 +259,7 @@ class Net {
   }
 }
 const TWICE = (x: Tensor): Tensor => mul(x, 2);
-const PUBLIC: readonly ((net: Net, n: number) => void)[] = [
+const NET_WRITES: readonly ((net: Net, n: number) => void)[] = [
   (net, n) => {
     net.scale = n;
   },
@@ -301,14 +301,14 @@ const PUBLIC: readonly ((net: Net, n: number) => void)[] = [
 test('a write to any public property of a model takes effect at the next call of each of its sessions', async () => {
   await fc.assert(
     fc.asyncProperty(
-      fc.array(fc.tuple(fc.nat(PUBLIC.length - 1), fc.nat(5)), { minLength: 1, maxLength: 8 }),
+      fc.array(fc.tuple(fc.nat(NET_WRITES.length - 1), fc.nat(5)), { minLength: 1, maxLength: 8 }),
       async (writes) => {
         const net = new Net(),
           x = sines([2, 4], 0);
         await using one = await open(net),
           two = await open(net);
         for (const [which, n] of [[0, 1] as [number, number], ...writes]) {
-          PUBLIC[which](net, n);
+          NET_WRITES[which](net, n);
           for (const session of [one, two]) {
             const got = Array.from((await session.predict(x)).data, Number);
             net.expected(Array.from(x.data, Number)).forEach((want, i) => {
@@ -408,14 +408,14 @@ test("a custom optimiser's properties are read again at every step; those of the
     model = new Linear(4, 4);
   await using session = await open(model, { optimizer: custom });
   await session.prepare(batch(0));
-  const moved = async (): Promise<number> => {
+  const distancePerGradNorm = async (): Promise<number> => {
     const before = values(session, 'weight'),
       { gradNorm } = await session.step(batch(0));
     return Math.hypot(...values(session, 'weight').map((x, i) => x - before[i])) / gradNorm;
   };
-  assert.ok((await moved()) > 0.5);
+  assert.ok((await distancePerGradNorm()) > 0.5);
   custom.clip = 1e-3;
-  assert.ok((await moved()) < 0.1);
+  assert.ok((await distancePerGradNorm()) < 0.1);
   const given = sgd({ lr: 1, clip: 1 }) as { clip: number; settings: Record<string, unknown> };
   assert.throws(() => {
     given.clip = 2;

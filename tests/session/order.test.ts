@@ -44,7 +44,7 @@ const batch = (n: number, size = 2): Batch => ({
 const bytesOf = (data: TypedArray): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 const hash = (...parts: Uint8Array[]): string =>
   parts.reduce((h, p) => h.update(p), createHash('sha256')).digest('hex');
-const shown = (out: Readonly<Record<string, HostTensor>>): string =>
+const hashOutputs = (out: Readonly<Record<string, HostTensor>>): string =>
   Object.entries(out)
     .map(([name, t]) => `${name} ${hash(bytesOf(t.data))}`)
     .join();
@@ -58,7 +58,7 @@ async function tokens(session: Session, prompt: readonly number[], count: number
   return made.join();
 }
 
-interface World {
+interface Fixtures {
   readonly folder: string;
   readonly plan: PlanState;
   /** A checkpoint with other knobs. */
@@ -69,7 +69,7 @@ interface World {
 interface Call {
   /** Whether the call changes values or settings of the session. */
   readonly writes: boolean;
-  readonly does: (session: Session, world: World) => Promise<unknown>;
+  readonly does: (session: Session, fixtures: Fixtures) => Promise<unknown>;
 }
 let rules = 0;
 
@@ -79,7 +79,7 @@ const CALLS: Readonly<Record<string, Call>> = {
     writes: true,
     does: async (s) => {
       const { step, loss, gradNorm, stats } = await s.step(batch(1));
-      return [step, loss, gradNorm, shown(stats)];
+      return [step, loss, gradNorm, hashOutputs(stats)];
     },
   },
   'step of another shape': { writes: true, does: async (s) => (await s.step(batch(2, 4))).loss },
@@ -106,14 +106,14 @@ const CALLS: Readonly<Record<string, Call>> = {
         );
     },
   },
-  forward: { writes: false, does: async (s) => shown(await s.forward(batch(4))) },
-  predict: { writes: false, does: async (s) => shown({ output: await s.predict(batch(5).x) }) },
+  forward: { writes: false, does: async (s) => hashOutputs(await s.forward(batch(4))) },
+  predict: { writes: false, does: async (s) => hashOutputs({ output: await s.predict(batch(5).x) }) },
   evaluate: { writes: false, does: (s) => s.evaluate([batch(6), batch(7), batch(8)]) },
   token: { writes: false, does: (s) => tokens(s, [1, 2, 3], 1) },
   runGraph: {
     writes: false,
     does: async (s) =>
-      shown(
+      hashOutputs(
         await s.runGraph(
           'double',
           (t) => {
@@ -170,23 +170,23 @@ for (const device of ['native', 'wasm'] as const) {
       } = session.plan();
       await trainedAside.restorePlan({ knobs: { 'blocks.0.moe': { ...knobs, dispatch: 'padded' } }, engine: null });
       for (let i = 0; i < 3; i++) await trainedAside.step(other);
-      const world: World = {
+      const fixtures: Fixtures = {
         folder,
         other: await trainedAside.serialize(),
         file: join(folder, 'other'),
         plan: { knobs: { 'blocks.0.moe': { ...knobs, capacity: 1.5 } }, engine: null },
       };
-      await trainedAside.save(world.file);
+      await trainedAside.save(fixtures.file);
       session.recompile({ name: 'first', trigger: () => false, alter: () => undefined });
       for (let i = 0; i < 2; i++) await session.step(batch(0));
       const start = await session.serialize();
       for (const [a, first] of Object.entries(CALLS)) {
         for (const [b, second] of Object.entries(CALLS)) {
           await session.deserialize(start);
-          const apart = [await first.does(session, world), await second.does(session, world), stateOf(session)];
+          const apart = [await first.does(session, fixtures), await second.does(session, fixtures), stateOf(session)];
           await session.deserialize(start);
           const together = [
-            ...(await Promise.all([first.does(session, world), second.does(session, world)])),
+            ...(await Promise.all([first.does(session, fixtures), second.does(session, fixtures)])),
             stateOf(session),
           ];
           assert.deepEqual(together, apart, `${a}, then ${b}`);
@@ -195,9 +195,9 @@ for (const device of ['native', 'wasm'] as const) {
       // Generators run at the same time as calls that only read.
       for (const [name, { writes, does }] of Object.entries(CALLS)) {
         if (writes) continue;
-        const apart = [await tokens(session, [1, 2], 7), await does(session, world), await tokens(session, [3], 7)];
+        const apart = [await tokens(session, [1, 2], 7), await does(session, fixtures), await tokens(session, [3], 7)];
         assert.deepEqual(
-          await Promise.all([tokens(session, [1, 2], 7), does(session, world), tokens(session, [3], 7)]),
+          await Promise.all([tokens(session, [1, 2], 7), does(session, fixtures), tokens(session, [3], 7)]),
           apart,
           name,
         );
@@ -212,17 +212,17 @@ for (const device of ['native', 'wasm'] as const) {
       const folder = await temporaryFolder(t),
         one = await open(device),
         other = await open(device),
-        world: World = { folder, other: await one.serialize(), file: join(folder, 'one'), plan: one.plan() };
-      await one.save(world.file);
+        fixtures: Fixtures = { folder, other: await one.serialize(), file: join(folder, 'one'), plan: one.plan() };
+      await one.save(fixtures.file);
       const apart: unknown[] = [],
         calls = Object.values(CALLS);
-      for (const { does } of calls) apart.push(await does(one, world));
+      for (const { does } of calls) apart.push(await does(one, fixtures));
       // The first step of `other` draws initial values and compiles; close waits for these, too.
-      const together = calls.map(({ does }) => does(other, world)),
+      const together = calls.map(({ does }) => does(other, fixtures)),
         closing = other.close();
       for (const [name, { does }] of Object.entries(CALLS)) {
         if (name !== 'restorePlan')
-          await assert.rejects(async () => does(other, world), /UserError.*this session is closed/s, name);
+          await assert.rejects(async () => does(other, fixtures), /UserError.*this session is closed/s, name);
       }
       assert.deepEqual(await Promise.all(together), apart);
       await closing;
@@ -241,13 +241,14 @@ for (const device of ['native', 'wasm'] as const) {
       const start = await session.serialize();
       /** Calls with new arrays. fill: whether these are overwritten as soon as the call has returned. */
       const CALLED: Readonly<Record<string, (fill: boolean) => Promise<unknown>>> = {
-        step: (fill) => given(batch(1), fill, async (b) => (await session.step(b)).loss),
-        forward: (fill) => given(batch(1), fill, async (b) => shown(await session.forward(b))),
-        predict: (fill) => given(batch(1), fill, async (b) => shown({ y: await session.predict(b.x) })),
-        evaluate: (fill) => given(batch(1), fill, (b) => session.evaluate([b])),
+        step: (fill) => callThenOverwrite(batch(1), fill, async (b) => (await session.step(b)).loss),
+        forward: (fill) => callThenOverwrite(batch(1), fill, async (b) => hashOutputs(await session.forward(b))),
+        predict: (fill) =>
+          callThenOverwrite(batch(1), fill, async (b) => hashOutputs({ y: await session.predict(b.x) })),
+        evaluate: (fill) => callThenOverwrite(batch(1), fill, (b) => session.evaluate([b])),
         runGraph: (fill) =>
-          given(batch(1), fill, async (b) =>
-            shown(
+          callThenOverwrite(batch(1), fill, async (b) =>
+            hashOutputs(
               await session.runGraph(
                 'double',
                 (t) => {
@@ -323,7 +324,7 @@ for (const device of ['native', 'wasm'] as const) {
                         ),
                       }
                     : good;
-              const step = given(b, fill, (own) => session.step(own)).then(({ loss }) => loss, String);
+              const step = callThenOverwrite(b, fill, (own) => session.step(own)).then(({ loss }) => loss, String);
               results.push(step);
               if (n % 3 > 0) await step; // otherwise the next step is queued while this one runs
             }
@@ -412,7 +413,7 @@ const alternateDispatch = (): Rule<TransformerLM> => ({
   },
 });
 
-const given = <T>(b: Batch, fill: boolean, does: (b: Batch) => Promise<T>): Promise<T> => {
+const callThenOverwrite = <T>(b: Batch, fill: boolean, does: (b: Batch) => Promise<T>): Promise<T> => {
   const result = does(b);
   if (fill) for (const data of [b.x.data, b.y.data, ...(b.ids ? [b.ids] : [])]) data.fill(3);
   return result;
@@ -498,7 +499,7 @@ test('random calls run in order, one at a time; between the runs of a reading on
             new Promise((resolve) => {
               setImmediate(resolve);
             });
-        const alone = (i: number, turns: number) => async (): Promise<number> => {
+        const exclusiveWork = (i: number, turns: number) => async (): Promise<number> => {
           began.push(i);
           for (const other of running) assert.ok(list[other].kind === 'long', `${i} beside ${other}`);
           if (running.size > 0) assert.ok(list[i].kind !== 'write' && list[i].kind !== 'change');
@@ -509,7 +510,7 @@ test('random calls run in order, one at a time; between the runs of a reading on
           return i;
         };
         for (const [i, { kind, turns, wait }] of list.entries()) {
-          const work = alone(i, turns);
+          const work = exclusiveWork(i, turns);
           const made =
             kind === 'change'
               ? order.change(() => {

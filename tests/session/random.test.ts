@@ -45,11 +45,11 @@ const rows = (n: number): Batch => {
 /** Collects the random numbers that each run of the session outputs. */
 function recordNoise(session: Session): { readonly noise: number[]; readonly again: number[] }[] {
   const all: { noise: number[]; again: number[] }[] = [];
-  const machine = session.executor as unknown as {
+  const executor = session.executor as unknown as {
     run(program: unknown, inputs: unknown): Promise<Record<string, { data: Float32Array }>>;
   };
-  const run = machine.run.bind(machine);
-  machine.run = async (program, inputs) => {
+  const run = executor.run.bind(executor);
+  executor.run = async (program, inputs) => {
     const out = await run(program, inputs);
     all.push({ noise: [...out['noise'].data], again: [...out['again'].data] });
     return out;

@@ -90,19 +90,19 @@ test('a step that fails between two micro-batches leaves no sums of gradients', 
     plain = await open({ accumulate: 3 });
   // The accumulating program runs for the first two micro-batches. Then there is no memory for the program of the third
   // one, which updates the parameters.
-  const machine = session.executor as unknown as {
+  const executor = session.executor as unknown as {
     run(program: unknown, inputs: unknown): Promise<unknown>;
     reserve(program: unknown): void;
   };
-  const run = machine.run.bind(machine),
-    reserve = machine.reserve.bind(machine);
+  const run = executor.run.bind(executor),
+    reserve = executor.reserve.bind(executor);
   let ran = 0,
     refused = 0;
-  machine.run = (program, inputs) => {
+  executor.run = (program, inputs) => {
     ran++;
     return run(program, inputs);
   };
-  machine.reserve = (program) => {
+  executor.reserve = (program) => {
     if (ran === 2 && refused++ === 0) throw new UserError('too little memory');
     reserve(program);
   };

@@ -42,7 +42,7 @@ function run(
 }
 
 /** The knobs that a rule sets. */
-function wants(rule: Rule<object>, model: object, stats: RunStats): Record<string, unknown> {
+function knobsSetBy(rule: Rule<object>, model: object, stats: RunStats): Record<string, unknown> {
   const draft = draftOf(model);
   rule.alter(draft.model, stats);
   return Object.fromEntries(draft.changes().map((c) => [`${c.path}.${c.knob}`, c.to]));
@@ -78,22 +78,26 @@ test('capacities rise if choices drop and fall if rows are empty, if that is wor
     rule = adaptCapacity(),
     want = { 'moe.capacity': [2.625, 1, 0.4375, 0] };
   for (const capacity of [1, 4, [3, 1.5, 1, 1]])
-    assert.deepEqual(wants(rule, layer({ capacity, dispatch: 'padded' }), stats), want, String(capacity));
+    assert.deepEqual(knobsSetBy(rule, layer({ capacity, dispatch: 'padded' }), stats), want, String(capacity));
   assert.deepEqual(
-    wants(rule, layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
+    knobsSetBy(rule, layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
     {},
     '1/16 of an even share in 64 steps saves less than a recompilation costs: two steps',
   );
   assert.deepEqual(
-    wants(adaptCapacity({ price: 0 }), layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
+    knobsSetBy(adaptCapacity({ price: 0 }), layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
     want,
   );
   assert.deepEqual(
-    wants(adaptCapacity({ horizon: 1000 }), layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
+    knobsSetBy(
+      adaptCapacity({ horizon: 1000 }),
+      layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }),
+      stats,
+    ),
     want,
   );
   assert.deepEqual(
-    wants(rule, layer({ capacity: [2.625, 1, 0.4375, 0], dispatch: 'padded' }), stats),
+    knobsSetBy(rule, layer({ capacity: [2.625, 1, 0.4375, 0], dispatch: 'padded' }), stats),
     {},
     'with the wanted capacities the policy changes nothing',
   );
@@ -104,9 +108,9 @@ test('loads that oscillate around a step of 1/16 change nothing', () => {
     at = (phase: number) =>
       run(64, (i) => SKEWED.map((n, e) => n + ((i + phase) % 2) * (e === 0 ? 1 : e === 1 ? -1 : 0)));
   const model = layer({ capacity: 2, dispatch: 'padded' }),
-    first = wants(rule, model, at(0))['moe.capacity'];
+    first = knobsSetBy(rule, model, at(0))['moe.capacity'];
   model.moe.capacity = first as number[];
-  for (let phase = 0; phase < 2; phase++) assert.deepEqual(wants(rule, model, at(phase)), {});
+  for (let phase = 0; phase < 2; phase++) assert.deepEqual(knobsSetBy(rule, model, at(phase)), {});
 });
 
 test(
@@ -115,17 +119,17 @@ test(
   () => {
     const stats = run(32, () => SKEWED),
       rule = adaptCapacity();
-    assert.deepEqual(wants(rule, layer({ dispatch: 'padded' }), stats), {});
-    assert.deepEqual(wants(rule, layer({ capacity: 4, overflow: 'spill' }), stats), {});
+    assert.deepEqual(knobsSetBy(rule, layer({ dispatch: 'padded' }), stats), {});
+    assert.deepEqual(knobsSetBy(rule, layer({ capacity: 4, overflow: 'spill' }), stats), {});
     assert.deepEqual(
-      wants(
+      knobsSetBy(
         rule,
         layer({ capacity: 4, dispatch: 'padded' }),
         run(32, () => SKEWED, 'elsewhere'),
       ),
       {},
     );
-    assert.notDeepEqual(wants(rule, layer({ capacity: 4, overflow: 'spill', dispatch: 'padded' }), stats), {});
+    assert.notDeepEqual(knobsSetBy(rule, layer({ capacity: 4, overflow: 'spill', dispatch: 'padded' }), stats), {});
   },
 );
 
@@ -136,10 +140,10 @@ test(
     const stats = run(32, () => SKEWED),
       rule = adaptCapacity(),
       ffn = () => ({ forward: (x: Tensor): Tensor => x });
-    assert.deepEqual(wants(rule, layer({ capacity: 4 }), stats), {});
-    assert.deepEqual(wants(rule, layer({ capacity: 1 }), stats), { 'moe.capacity': [2.625, 1, 0.4375, 0] });
+    assert.deepEqual(knobsSetBy(rule, layer({ capacity: 4 }), stats), {});
+    assert.deepEqual(knobsSetBy(rule, layer({ capacity: 1 }), stats), { 'moe.capacity': [2.625, 1, 0.4375, 0] });
     assert.deepEqual(
-      wants(rule, layer({ capacity: 4, experts: [ffn(), ffn(), ffn(), ffn()] }), stats),
+      knobsSetBy(rule, layer({ capacity: 4, experts: [ffn(), ffn(), ffn(), ffn()] }), stats),
       { 'moe.capacity': [2.625, 1, 0.4375, 0] },
       'experts that are modules have tensors of their own, with empty rows',
     );
@@ -154,7 +158,7 @@ test('adaptCapacity acts every 16 steps, reads no clock and gives a reason', () 
     [false, false, false, true, false, true],
   );
   stats.clockWasRead();
-  wants(rule, layer({ capacity: 1, dispatch: 'padded' }), stats);
+  knobsSetBy(rule, layer({ capacity: 1, dispatch: 'padded' }), stats);
   assert.equal(stats.clockWasRead(), false);
   assert.equal(rule.reason?.(stats), 'experts have less room than they need: 7 choices dropped in step 32');
 });
@@ -164,15 +168,15 @@ test('chooseDispatch sets ragged if empty rows are computed, otherwise it change
     skewed = run(32, () => SKEWED),
     even = run(32, () => [40, 40, 40, 40]),
     ragged = { 'moe.dispatch': 'ragged' };
-  assert.deepEqual(wants(rule, layer({ dispatch: 'padded', capacity: 4, overflow: 'spill' }), skewed), ragged);
+  assert.deepEqual(knobsSetBy(rule, layer({ dispatch: 'padded', capacity: 4, overflow: 'spill' }), skewed), ragged);
   assert.deepEqual(
-    wants(rule, layer({ dispatch: 'padded' }), skewed),
+    knobsSetBy(rule, layer({ dispatch: 'padded' }), skewed),
     ragged,
     'dropless: every expert has room for all',
   );
-  assert.deepEqual(wants(rule, layer({ dispatch: 'padded', capacity: 1 }), even), {}, 'no row is empty');
+  assert.deepEqual(knobsSetBy(rule, layer({ dispatch: 'padded', capacity: 1 }), even), {}, 'no row is empty');
   assert.deepEqual(
-    wants(
+    knobsSetBy(
       rule,
       layer({ dispatch: 'padded', capacity: 1 }),
       run(32, () => SKEWED, 'moe', [64, 0, 0, 0]),
@@ -182,7 +186,7 @@ test('chooseDispatch sets ragged if empty rows are computed, otherwise it change
   );
   const spilling = layer({ dispatch: 'padded', capacity: [1, 1, 0.4, 0], overflow: 'spill' });
   assert.deepEqual(
-    wants(
+    knobsSetBy(
       rule,
       spilling,
       run(32, () => [40, 40, 80, 0], 'moe', [0, 0, 64, 0], 'spilled'),
@@ -191,7 +195,7 @@ test('chooseDispatch sets ragged if empty rows are computed, otherwise it change
     'all planned rows are full',
   );
   assert.deepEqual(
-    wants(
+    knobsSetBy(
       rule,
       spilling,
       run(32, () => [80, 20, 10, 50], 'moe', [40, 0, 0, 50], 'spilled'),
@@ -204,10 +208,10 @@ test('chooseDispatch sets ragged if empty rows are computed, otherwise it change
   const part = { 'moe/load': int([44, 44, 36, 36]), 'moe/dropped': int([4, 4, 0, 0]) },
     full = layer({ dispatch: 'padded', capacity: [1, 1, 0.9, 0.9] });
   for (let i = 1; i <= 33; i++) stats.show({ step: i, loss: 1, ms: 1, stats: part, parts: [part, part, part, part] });
-  assert.deepEqual(wants(rule, full, stats), {}, 'every row of each part of the batch is full');
-  assert.deepEqual(wants(chooseDispatch({ padding: 4 }), layer({ dispatch: 'padded', capacity: 4 }), skewed), {});
+  assert.deepEqual(knobsSetBy(rule, full, stats), {}, 'every row of each part of the batch is full');
+  assert.deepEqual(knobsSetBy(chooseDispatch({ padding: 4 }), layer({ dispatch: 'padded', capacity: 4 }), skewed), {});
   for (const dispatch of ['ragged', 'einsum', 'dense'] as const)
-    assert.deepEqual(wants(rule, layer({ dispatch }), skewed), {});
+    assert.deepEqual(knobsSetBy(rule, layer({ dispatch }), skewed), {});
 });
 
 test('policies: names, auto and off', () => {
@@ -232,9 +236,12 @@ test('policies: names, auto and off', () => {
 
 test('policyWith: a name with options', () => {
   const stats = run(32, () => SKEWED);
-  assert.deepEqual(wants(policyWith('adaptCapacity,margin=0.05'), layer({ capacity: 4, dispatch: 'padded' }), stats), {
-    'moe.capacity': [2.75, 1.0625, 0.4375, 0],
-  });
+  assert.deepEqual(
+    knobsSetBy(policyWith('adaptCapacity,margin=0.05'), layer({ capacity: 4, dispatch: 'padded' }), stats),
+    {
+      'moe.capacity': [2.75, 1.0625, 0.4375, 0],
+    },
+  );
   assert.equal(policyWith('chooseDispatch,cooldown=7').cooldown, 7);
   for (const [text, what] of [
     ['magic', /no policy named "magic"/],

@@ -32,7 +32,7 @@ class Model {
  * Statistics of steps of 4 samples out of `count`. agreed: how many of 8 choices agree with recorded ones; null: no
  * choices were compared.
  */
-function shown(
+function statsAfter(
   steps: number,
   { count = 16, agreed = null as number | null, ids = true, from = 0, stats = new RunStats() } = {},
 ): RunStats {
@@ -79,7 +79,7 @@ test('agreement is counted over the parts of a step; its average is over the ste
     stats.show({ step: i + 1, loss: 1, ms: 1, stats: {}, parts: [part(agreed, compared / 2), part(0, compared / 2)] });
   });
   assert.equal(stats.layer('moe').agreement, 1); // rules see the last step only later
-  shown(1, { stats, from: 5 });
+  statsAfter(1, { stats, from: 5 });
   const { agreement, agreementEma } = stats.layer('moe'),
     g = 0.99;
   assert.equal(agreement, 1 / 8);
@@ -87,14 +87,14 @@ test('agreement is counted over the parts of a step; its average is over the ste
   const copy = new RunStats();
   copy.restore(JSON.parse(JSON.stringify(stats.state())) as ReturnType<RunStats['state']>);
   assert.deepEqual([copy.layer('moe').agreementEma, copy.samples], [agreementEma, stats.samples]);
-  assert.ok(Number.isNaN(shown(3).layer('moe').agreementEma));
+  assert.ok(Number.isNaN(statsAfter(3).layer('moe').agreementEma));
 });
 
 test('recurring samples are counted', () => {
-  assert.deepEqual({ ...shown(5).samples, first: [] }, { steps: 4, without: 0, largest: 15, again: 0, first: [] });
-  assert.deepEqual({ ...shown(7).samples, first: [] }, { steps: 6, without: 0, largest: 15, again: 4, first: [] });
+  assert.deepEqual({ ...statsAfter(5).samples, first: [] }, { steps: 4, without: 0, largest: 15, again: 0, first: [] });
+  assert.deepEqual({ ...statsAfter(7).samples, first: [] }, { steps: 6, without: 0, largest: 15, again: 4, first: [] });
   assert.deepEqual(
-    { ...shown(3, { ids: false }).samples, first: [] },
+    { ...statsAfter(3, { ids: false }).samples, first: [] },
     { steps: 0, without: 2, largest: -1, again: 0, first: [] },
   );
 });
@@ -103,10 +103,10 @@ test(
   "routing is 'watched' if samples recur, 'cached' from agreement 0.95 on, 'watched' below 0.85, unchanged between; " +
     'options set thresholds and score',
   () => {
-    const again = shown(17);
+    const again = statsAfter(17);
     assert.equal(wanted({}, 'live', again), 'remember=16,routing=watched');
     assert.equal(wanted({ samples: 10, audit: 8 }, 'live', again), 'remember=10,audit=8,routing=watched');
-    const at = (agreed: number): RunStats => shown(400, { agreed });
+    const at = (agreed: number): RunStats => statsAfter(400, { agreed });
     assert.deepEqual(
       [8, 7, 6].map((n) => wanted({}, 'watched', at(n))),
       ['routing=cached', '', ''],
@@ -132,9 +132,12 @@ test('it acts every 16 steps, and only if samples recur; otherwise it reports th
   };
   const none = cacheAssignments(),
     says = 'samples do not recur: batches have no ids, so nothing is remembered and every layer keeps using its router';
-  assert.deepEqual([ask(none, shown(17, { ids: false })), ask(none, shown(33, { ids: false }))], [says, 'false']);
+  assert.deepEqual(
+    [ask(none, statsAfter(17, { ids: false })), ask(none, statsAfter(33, { ids: false }))],
+    [says, 'false'],
+  );
   const patient = cacheAssignments({ patience: 32 }),
-    fresh = (steps: number): RunStats => shown(steps + 1, { count: 1e6 });
+    fresh = (steps: number): RunStats => statsAfter(steps + 1, { count: 1e6 });
   assert.deepEqual(
     [16, 32, 48].map((n) => ask(patient, fresh(n))),
     [
@@ -144,9 +147,9 @@ test('it acts every 16 steps, and only if samples recur; otherwise it reports th
       'false',
     ],
   );
-  assert.equal(ask(patient, shown(65)), 'true', 'samples that recur later are noticed, too');
+  assert.equal(ask(patient, statsAfter(65)), 'true', 'samples that recur later are noticed, too');
   assert.deepEqual(
-    [16, 17, 32].map((n) => ask(cacheAssignments(), shown(n + 1))),
+    [16, 17, 32].map((n) => ask(cacheAssignments(), statsAfter(n + 1))),
     ['true', 'false', 'true'],
   );
 });
@@ -159,9 +162,9 @@ test('wrong options and routers give clear errors; neither auto nor the lab has 
   const rule = cacheAssignments(),
     draft = draftOf<object>(new Model(new HashRouter({ experts: 4 })));
   assert.throws(() => {
-    rule.alter(draft.model, shown(17));
+    rule.alter(draft.model, statsAfter(17));
   }, /no layer's choices can be remembered: a choice of moe \(HashRouter\)/);
-  rule.alter(draft.model, shown(17));
+  rule.alter(draft.model, statsAfter(17));
   assert.deepEqual(draft.changes(), []);
 });
 

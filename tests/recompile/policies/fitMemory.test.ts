@@ -219,12 +219,12 @@ test('if a rule adapts capacities, the rule acts on their trend before memory ru
       typeof m.capacity === 'object' ? m.capacity.reduce((a, b) => a + b, 0) : 4 * Number(m.capacity);
   const bytes = (m: MoE): number => plan(230 * rows(m))(m),
     layer = { dispatch: 'padded', capacity: 1 } as const,
-    follows = { rules: ['adaptCapacity', 'fitMemory'] };
+    withAdaptCapacity = { rules: ['adaptCapacity', 'fitMemory'] };
   assert.deepEqual(ruleOnLayer({}, slow, layer).want(bytes), {}, 'no rule changes capacities');
-  assert.deepEqual(ruleOnLayer({}, slow, layer).want(bytes, follows), { recompute: true });
-  assert.deepEqual(ruleOnLayer({ horizon: 0 }, slow, layer).want(bytes, follows), {});
+  assert.deepEqual(ruleOnLayer({}, slow, layer).want(bytes, withAdaptCapacity), { recompute: true });
+  assert.deepEqual(ruleOnLayer({ horizon: 0 }, slow, layer).want(bytes, withAdaptCapacity), {});
   assert.deepEqual(
-    ruleOnLayer({}, slow, layer).want(bytes, { ...follows, first: true }),
+    ruleOnLayer({}, slow, layer).want(bytes, { ...withAdaptCapacity, first: true }),
     {},
     'before the first step there is no trend',
   );
@@ -233,10 +233,10 @@ test('if a rule adapts capacities, the rule acts on their trend before memory ru
     run(64, (i) => [50 - i / 8, 30 + i / 8, 40, 40]),
     layer,
   );
-  assert.deepEqual(shifting.want(plan(1500), follows), { recompute: true });
-  assert.deepEqual(shifting.want(plan(1500), { ...follows, first: true }), {});
+  assert.deepEqual(shifting.want(plan(1500), withAdaptCapacity), { recompute: true });
+  assert.deepEqual(shifting.want(plan(1500), { ...withAdaptCapacity, first: true }), {});
   assert.deepEqual(
-    shifting.want((m) => plan(150 * rows(m))(m), follows),
+    shifting.want((m) => plan(150 * rows(m))(m), withAdaptCapacity),
     { recompute: false },
     'loads shift between experts, but need no more memory',
   );
@@ -334,7 +334,7 @@ async function open(model: TransformerLM, memory?: number): Promise<Opened> {
   };
 }
 
-const held = ({ executor }: Session): number => executor.stateBytes() + executor.arenaBytes();
+const heldBytes = ({ executor }: Session): number => executor.stateBytes() + executor.arenaBytes();
 const wide = (moeOptions: Partial<MoEOptions> = {}, options: { recompute?: boolean } = {}): TransformerLM =>
   lm({ hidden: 64, ...moeOptions }, { width: 16, ...options });
 
@@ -344,7 +344,7 @@ test(
   async () => {
     await using plain = (await open(wide())).session;
     const losses = [(await plain.step(batch(0))).loss, (await plain.step(batch(1))).loss],
-      memory = Math.floor(0.6 * held(plain));
+      memory = Math.floor(0.6 * heldBytes(plain));
     await using refused = (await open(wide(), memory)).session;
     await assert.rejects(refused.step(batch(0)), (error: unknown) => {
       assert.ok(error instanceof UserError);
@@ -361,7 +361,7 @@ test(
     fitted.recompile(fitMemory());
     assert.deepEqual([(await fitted.step(batch(0))).loss, (await fitted.step(batch(1))).loss], losses);
     assert.deepEqual(fingerprint(fitted), fingerprint(plain));
-    assert.ok(held(fitted) <= memory, `${held(fitted)} of ${memory}`);
+    assert.ok(heldBytes(fitted) <= memory, `${heldBytes(fitted)} of ${memory}`);
     assert.deepEqual(
       events.map((e) => [e.rule, e.step, e.effect, e.class, e.kept, e.before.bytes > e.after.bytes]),
       [['fitMemory', 1, 1, 'N', true, true]],
@@ -376,15 +376,15 @@ test('if a batch does not fit, it is split from step 1 on, with the bits of accu
   const least = wide({ recompute: true, chunks: 8 }, { recompute: true });
   await using frugal = (await open(least)).session;
   await frugal.step(batch(0));
-  const memory = Math.floor(0.85 * held(frugal)),
+  const memory = Math.floor(0.85 * heldBytes(frugal)),
     { session, events } = await open(wide(), memory);
   await using fitted = session;
   fitted.recompile(fitMemory());
   const losses: number[] = [];
   for (let i = 0; i < 3; i++) losses.push((await fitted.step(batch(i))).loss);
   assert.ok(
-    held(fitted) <= memory && Number(fitted.settings(SESSION)['split']) > 1,
-    `${String(fitted.settings(SESSION)['split'])}, ${held(fitted)} of ${memory}`,
+    heldBytes(fitted) <= memory && Number(fitted.settings(SESSION)['split']) > 1,
+    `${String(fitted.settings(SESSION)['split'])}, ${heldBytes(fitted)} of ${memory}`,
   );
   assert.deepEqual(
     events.map((e) => [e.class, e.step, e.effect, e.kept]),
@@ -413,7 +413,7 @@ test('if a batch does not fit, it is split from step 1 on, with the bits of accu
 test('session.prepare before the first step applies the rule, too', async () => {
   await using plain = (await open(wide())).session;
   await plain.prepare(batch(0));
-  const { session, events } = await open(wide(), Math.floor(0.6 * held(plain)));
+  const { session, events } = await open(wide(), Math.floor(0.6 * heldBytes(plain)));
   await using fitted = session;
   fitted.recompile(fitMemory());
   await fitted.prepare(batch(0));
@@ -442,7 +442,7 @@ test('with an eager optimiser the rule does not split the batch', async () => {
   await using plain = await eager();
   const { loss } = await plain.step(batch(0));
   for (const share of [0.7, 0.1]) {
-    await using fitted = await eager(Math.floor(share * held(plain)));
+    await using fitted = await eager(Math.floor(share * heldBytes(plain)));
     fitted.recompile(fitMemory());
     if (share > 0.5) assert.equal((await fitted.step(batch(0))).loss, loss);
     else await assert.rejects(fitted.step(batch(0)), /the model needs .* are available/);
@@ -483,7 +483,7 @@ test(
     const needs = async (capacity: number): Promise<number> => {
       await using s = (await open(wide({ ...start, capacity }))).session;
       await s.prepare(batch(0));
-      return held(s);
+      return heldBytes(s);
     };
     const [low, high] = [await needs(1), await needs(3)],
       budget = Math.floor((1.02 * low) / 0.9);
@@ -510,7 +510,7 @@ test(
     const untouched = (): boolean =>
       Object.values(watched.plan().knobs).every((k) => (k['recompute'] ?? false) === false && (k['chunks'] ?? 1) === 1);
     assert.ok(!untouched());
-    assert.ok(held(watched) <= budget, `${held(watched)} of ${budget}`);
+    assert.ok(heldBytes(watched) <= budget, `${heldBytes(watched)} of ${budget}`);
     ease = true;
     await until(() => by('fitMemory').length > 1);
     assert.ok(untouched());
@@ -530,7 +530,7 @@ test('a resumed run has the settings of the checkpoint, and undoes them if memor
     { session } = await open(model);
   await using first = session;
   await first.prepare(batch(0));
-  const budget = Math.floor(0.7 * held(first));
+  const budget = Math.floor(0.7 * heldBytes(first));
   first.recompile(fitMemory({ budget }));
   const losses: number[] = [];
   const { session: second, events } = await open(wide());

@@ -48,15 +48,15 @@ async function open(
   for (const rule of rules) session.recompile<LM>(rule);
   return { session, events };
 }
-const at = (step: number, name: string, alter: Rule<LM>['alter'], more: Partial<Rule<LM>> = {}): Rule<LM> => ({
+const ruleAt = (step: number, name: string, alter: Rule<LM>['alter'], more: Partial<Rule<LM>> = {}): Rule<LM> => ({
   name,
   trigger: (run) => run.step === step,
   alter,
   cooldown: 8,
   ...more,
 });
-const split = (step: number, more: Partial<Rule<LM>> = {}): Rule<LM> =>
-  at(
+const splitRule = (step: number, more: Partial<Rule<LM>> = {}): Rule<LM> =>
+  ruleAt(
     step,
     'split',
     (m) => {
@@ -76,7 +76,7 @@ for (const device of ['wasm', 'native'] as const) {
       // If the dry run did not use the copied values, its loss would differ by more than this tolerance: the free slot
       // holds an expert that was never trained.
       const plain = await open([], { device }),
-        { session, events } = await open([split(4, { tolerance: 1e-5 })], { device });
+        { session, events } = await open([splitRule(4, { tolerance: 1e-5 })], { device });
       const want = await steps(plain.session, 60),
         got = await steps(session, 60),
         effect = 6 + NOTICE;
@@ -122,7 +122,7 @@ for (const device of ['wasm', 'native'] as const) {
 test('a change whose loss exceeds the tolerance is dropped and changes nothing', async () => {
   const plain = await open(),
     { session, events } = await open([
-      at(
+      ruleAt(
         4,
         'prune',
         (m) => {
@@ -153,7 +153,7 @@ test('if any write of moved values fails, all are put back and the run continues
     writes = 9;
   // The split writes them three times: for the dry run, to put them back, and when it takes effect.
   for (const fails of [1, 2, 5, writes, 2 * writes + 1, 2 * writes + 6, 3 * writes, 3 * writes + 1]) {
-    const { session, events } = await open([split(4)]),
+    const { session, events } = await open([splitRule(4)]),
       got = await steps(session, 4 + NOTICE),
       executor = session.executor,
       write = executor.setPart.bind(executor);
@@ -181,14 +181,14 @@ test('if any write of moved values fails, all are put back and the run continues
 
 test('a run that is saved and resumed at any step continues with the same bits', async (t) => {
   const rules = (): Rule<LM>[] => [
-    split(4),
-    at(44, 'fewer', (m) => {
+    splitRule(4),
+    ruleAt(44, 'fewer', (m) => {
       const [first, second] = blocks(m);
       pruneExpert(first, 3);
       mergeExperts(second, 4, 2, 0.75);
       splitExpert(second, 0);
     }),
-    at(
+    ruleAt(
       80,
       'back',
       (m) => {
@@ -228,7 +228,7 @@ test('a run that is saved and resumed at any step continues with the same bits',
 
 test('a pruned expert keeps its values and moments until the pruning is undone', async () => {
   const { session, events } = await open([
-    at(
+    ruleAt(
       4,
       'prune',
       (m) => {
@@ -270,8 +270,8 @@ test('a pruned expert keeps its values and moments until the pruning is undone',
 });
 
 test('if the loss is not finite where a split takes effect, the step changes nothing, the split stays', async () => {
-  const one = await open([split(4)]),
-    two = await open([split(4)]),
+  const one = await open([splitRule(4)]),
+    two = await open([splitRule(4)]),
     bad = toyBatch(37);
   await steps(one.session, 37);
   await assert.rejects(
@@ -292,7 +292,7 @@ test('if the loss is not finite where a split takes effect, the step changes not
 
 test('micro-batches: all parts of a step are verified and run with the same experts', async () => {
   const plain = await open([], { accumulate: 3 }),
-    { session, events } = await open([split(4, { tolerance: 1e-5 })], { accumulate: 3 });
+    { session, events } = await open([splitRule(4, { tolerance: 1e-5 })], { accumulate: 3 });
   const [want, got] = [await steps(plain.session, 45), await steps(session, 45)];
   assert.ok(events[0].kept && events[0].verified, JSON.stringify(events));
   assert.ok(Math.abs(got[37] - want[37]) < 1e-5 * want[37]);
@@ -308,11 +308,11 @@ test('micro-batches: all parts of a step are verified and run with the same expe
 test('an impossible change is reported at once as an error of the rule, and costs nothing', async () => {
   const plain = await open(),
     { session, events } = await open([
-      at(4, 'too many', (m) => {
+      ruleAt(4, 'too many', (m) => {
         const [moe] = blocks(m);
         for (const e of [0, 1, 2]) pruneExpert(moe, e);
       }),
-      at(5, 'by hand', (m) => {
+      ruleAt(5, 'by hand', (m) => {
         blocks(m)[0].slots = ['on', 'off', 'off', 'off', 'off', 'off'];
       }),
     ]);
