@@ -338,9 +338,9 @@ test('a step with a loss that is not finite during a trial changes nothing', asy
 });
 
 test('a class R change is decided at its step, also while another recompilation is in progress', async () => {
-  const run = async (beside: boolean): Promise<RecompileEvent | undefined> => {
+  const run = async (withOtherRule: boolean): Promise<RecompileEvent | undefined> => {
     const { session, events } = await open();
-    if (beside) session.recompile<LM>({ ...toPadded, trigger: (stats) => stats.step >= 4 });
+    if (withOtherRule) session.recompile<LM>({ ...toPadded, trigger: (stats) => stats.step >= 4 });
     session.recompile<LM>({
       name: 'one expert',
       trigger: (stats) => stats.step === 10,

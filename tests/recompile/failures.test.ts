@@ -41,7 +41,7 @@ for (const device of ['wasm', 'native'] as const) {
       await steps(session, 1);
       replaceCompiler(session, () => Promise.reject(new Error('internal compiler error\nand a page of it')));
       session.recompile<LM>({ ...toPadded, name: 'first', cooldown: 1000 });
-      // With a rule, the program of steps is traced anew, with statistics. For that one the real compiler is needed.
+      // With a rule, the program of steps is traced again, with statistics: it needs the real compiler.
       const { device: sessionDevice } = executorOf(session),
         fails = sessionDevice.compile;
       sessionDevice.compile = (Object.getPrototypeOf(sessionDevice) as typeof sessionDevice).compile;

@@ -244,9 +244,9 @@ test('programs are released and the arena is moved only after running programs h
   executor.trim(0);
   executor.release(small);
   const large = session.step(make(4096)),
-    beside = executor.profile(small);
+    profileDuringStep = executor.profile(small);
   assert.equal((await times).length, small.program.steps.length);
-  await assert.rejects(beside, /UserError.*this program was released/s);
+  await assert.rejects(profileDuringStep, /UserError.*this program was released/s);
   await large;
   await assert.rejects(executor.run(small, {}), /this program was released/);
   // Concurrent runs of one program do not mix their inputs and outputs.
