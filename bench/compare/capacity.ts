@@ -1,5 +1,6 @@
 // The largest number of experts that each contestant trains within a memory budget. Every number is tried in a fresh
 // process, whose memory is measured. Memory is nearly linear in the number of experts, so a few tries are enough.
+import { titleLines } from './markdown.ts';
 import { runnerOf } from './runners.ts';
 import { Peer } from './protocol.ts';
 import type { Capacity, Contestant } from './works.ts';
@@ -88,8 +89,7 @@ export function capacityTable(
   const ours = entries[0].fit?.experts,
     f = (n: number): string => n.toFixed(2);
   return [
-    `### ${title}`,
-    '',
+    ...titleLines(title),
     `Memory above what a process has with its libraries loaded; at most ${budget / 2 ** 20} MiB.`,
     '',
     '|  | experts | too many | memory, MB | ours over it |',

@@ -8,6 +8,7 @@ import { othersBetween, refusal, snapshot } from './busy.ts';
 import { beforeAndAfter, sameLoss, unfitCheckout } from './before.ts';
 import { capacity, capacityTable } from './capacity.ts';
 import { BusyError, contest } from './contest.ts';
+import { formatted, titleLines } from './markdown.ts';
 import { markdown } from './table.ts';
 import { CAPACITY, COMPARISONS, type Comparison } from './works.ts';
 
@@ -105,18 +106,17 @@ async function main(): Promise<number> {
   }
   const options: Options = { rounds, seconds, threads, patience, evenIfBusy: values['even-if-busy'] ?? false },
     { out } = values;
-  const write = (text: string): void => {
+  const write = async (markdown: string): Promise<void> => {
+    const text = `${await formatted(markdown)}\n`;
     if (out !== undefined) appendFileSync(out, text);
     else process.stdout.write(text);
   };
   if (out !== undefined) writeFileSync(out, '');
-  write(
+  await write(
     [
       `${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${availableParallelism()} cores, ${threads} ` +
         `threads, ${rounds} rounds in turns.`,
       'Memory: peak of the process above what it had with its libraries loaded and no parameter made.',
-      '',
-      '',
     ].join('\n'),
   );
 
@@ -126,7 +126,7 @@ async function main(): Promise<number> {
     say(`${id}: ${title}`);
     const text = await quietly(work, own);
     if (text === null) refused++;
-    write(`${text ?? `### ${title}\n\nNo figures: the machine was busy.\n`}\n`);
+    await write(text ?? [...titleLines(title), 'No figures: the machine was busy.'].join('\n'));
   };
   for (const comparison of COMPARISONS) {
     const pairs = values.before === undefined ? [comparison] : beforeAndAfter(comparison, values.before);

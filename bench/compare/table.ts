@@ -1,6 +1,7 @@
 // Makes a Markdown table from times. In: each contestant's times by round. Out: medians, ranges, and ratios to the
 // first contestant. A ratio above 1 says how many times as fast the first contestant is.
 import { median } from '../../src/bench/gemm.ts';
+import { titleLines } from './markdown.ts';
 import type { Comparison } from './works.ts';
 
 export interface Entry {
@@ -94,8 +95,7 @@ export function markdown(
   ]);
   const missing = entries.filter((e) => e.problem !== null).map((e) => `Not run: ${e.name}: ${e.problem}.`);
   return [
-    `### ${title}`,
-    '',
+    ...titleLines(title),
     ...[head, head.map((_, i) => (i === 0 ? '---' : '---:')), ...lines].map((row) => `| ${row.join(' | ')} |`),
     ...missing.flatMap((line) => ['', line]),
     '',

@@ -4,6 +4,7 @@ import { appendFile, mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { UserError, type DeviceName } from 'dynamoe';
+import { formatted } from '../../bench/compare/markdown.ts';
 import { othersBetween, snapshot, type Snapshot } from '../../bench/compare/busy.ts';
 import { duration } from '../../src/base/format.ts';
 import { fault } from '../../src/io/fault.ts';
@@ -132,7 +133,7 @@ export async function paper(
       done += task.seconds / seeds;
       results.push(...found);
       for (const result of found) await tell({ event: 'result', workload: id, learning_rate: rate, steps, ...result });
-      tables[at] = markdown({ ...task, results });
+      tables[at] = await formatted(markdown({ ...task, results }));
       await write(writeFile(md, [heading(quiet), ...tables].join('\n')));
     }
     if (results.length > 0) await tell({ event: 'table', workload: id, learning_rate: rate, markdown: tables[at] });

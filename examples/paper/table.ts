@@ -1,4 +1,5 @@
 // Writes results as Markdown: cost and quality of each row, comparisons, and missing rows with the reason.
+import { titleLines } from '../../bench/compare/markdown.ts';
 import type { Failure, Result } from './contest.ts';
 import { comparisons, failed, spread, summaries, type RowComparison, type Spread } from './results.ts';
 import type { Workload } from './workloads.ts';
@@ -79,8 +80,7 @@ export function markdown({ workload, steps, rate: lr, absent, results }: TableOf
     ),
   ];
   return [
-    `### ${workload.title}`,
-    '',
+    ...titleLines(workload.title),
     `${steps} steps, learning rate ${lr}, ${seeds} ${seeds === 1 ? 'seed' : 'seeds'}: medians (from least to most).`,
     '',
     ...grid(cost, costs),
@@ -93,10 +93,13 @@ export function markdown({ workload, steps, rate: lr, absent, results }: TableOf
   ].join('\n');
 }
 
+/** The name of a row in a sentence: as code if Markdown would take its first character for that of a list. */
+const code = (row: string): string => (/^[-+*] /.test(row) ? `\`${row}\`` : row);
+
 /** One comparison, as a sentence. */
 function sentence({ a, b, seeds, wins, lossAtTime, lossAtSteps, speed }: RowComparison): string {
   return (
-    `${a} against ${b}: loss ${show(lossAtTime, signed)} at equal time (lower with ${wins} of ${seeds} seeds), ` +
+    `${code(a)} against ${code(b)}: loss ${show(lossAtTime, signed)} at equal time (lower with ${wins} of ${seeds} seeds), ` +
     `${show(lossAtSteps, signed)} at equal steps; ${show(speed, times)} times the speed.`
   );
 }

@@ -16,6 +16,7 @@ import {
 } from '../../bench/compare/busy.ts';
 import { beforeAndAfter, sameLoss, unfitCheckout } from '../../bench/compare/before.ts';
 import { capacityTable, largestWithin } from '../../bench/compare/capacity.ts';
+import { formatted, titleLines } from '../../bench/compare/markdown.ts';
 import { Peer, timed } from '../../bench/compare/protocol.ts';
 import { runnerOf } from '../../bench/compare/runners.ts';
 import { markdown, rowsOf, type Entry } from '../../bench/compare/table.ts';
@@ -142,6 +143,17 @@ test('the Markdown table names contestants that did not run, and has no ratios i
     alone.map((r) => [r.name, r.ratio, r.gflops, r.ofPeak]),
     [['other', null, null, null]],
   );
+});
+
+test('printed Markdown is as Prettier formats it, and no heading is longer than 120 columns', async () => {
+  for (const comparison of [...COMPARISONS, ...COMPARISONS.flatMap((c) => beforeAndAfter(c, '.'))]) {
+    const text = await formatted(markdown(comparison, [entry('+ ours', [[10]]), entry('gone', [], 'no')], 400));
+    assert.equal(await formatted(text), text);
+    assert.match(text, /^\| \+ ours /m);
+    for (const line of text.split('\n')) assert.ok(line.length <= 120 || line.startsWith('|'), line);
+  }
+  assert.deepEqual(titleLines('Work: small'), ['### Work: small', '']);
+  assert.deepEqual(titleLines(`Work: ${'x'.repeat(120)}`), ['### Work', '', 'x'.repeat(120), '']);
 });
 
 test('every comparison starts with DynaMoE, and all names are different', () => {

@@ -5,6 +5,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { formatted } from '../../bench/compare/markdown.ts';
 import { contest, type Result } from '../../examples/paper/contest.ts';
 import { Classifier, languageModel, skewed, WideLayer, type LayerSettings } from '../../examples/paper/models.ts';
 import { paper, type PaperFlags } from '../../examples/paper/paper.ts';
@@ -193,7 +194,10 @@ test('every row runs, and all columns have plausible numbers', async () => {
       });
     }
     // The document contains all rows, and the log contains as many results.
-    for (const { name } of there) assert.ok(table.includes(`| ${name} |`), name);
+    for (const { name } of there) assert.ok(table.includes(`| ${name} `), name);
+    assert.ok(table.split('\n').every((line) => line.length <= 120 || line.startsWith('|')));
+    assert.equal(await formatted(table), table, 'Prettier changes nothing');
+    assert.match(table, /^- `\+ sparsify` against /m);
     const grids = table
       .split('\n\n')
       .filter((part) => part.startsWith('|'))
