@@ -95,7 +95,7 @@ await serve(async (request): Promise<Answer> => {
     case 'peak': {
       const native = await openNative(threads).catch(() => null),
         gflops = native ? await native.fmaPeak(0.2) : null;
-      native?.close();
+      await native?.close();
       return { gflops };
     }
   }

@@ -7,7 +7,7 @@ import { Stream } from '../../src/base/random.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adamW } from '../../src/optim/adam.ts';
-import { policies } from '../../src/recompile/policies/table.ts';
+import { policies } from '../../src/recompile/policies/select.ts';
 import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';

@@ -99,7 +99,8 @@ const code = (row: string): string => (/^[-+*] /.test(row) ? `\`${row}\`` : row)
 /** One comparison, as a sentence. */
 function sentence({ a, b, seeds, wins, lossAtTime, lossAtSteps, speed }: RowComparison): string {
   return (
-    `${code(a)} against ${code(b)}: loss ${show(lossAtTime, signed)} at equal time (lower with ${wins} of ${seeds} seeds), ` +
+    `${code(a)} against ${code(b)}: loss ${show(lossAtTime, signed)} at equal time ` +
+    `(lower with ${wins} of ${seeds} seeds), ` +
     `${show(lossAtSteps, signed)} at equal steps; ${show(speed, times)} times the speed.`
   );
 }

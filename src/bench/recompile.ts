@@ -18,7 +18,7 @@ import type { Overflow } from '../nn/moe/routing.ts';
 import type { Dispatch } from '../nn/moe/strategies.ts';
 import { median } from '../observe/run-stats.ts';
 import { sgd } from '../optim/sgd.ts';
-import { policies } from '../recompile/policies/table.ts';
+import { policies } from '../recompile/policies/select.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { compile } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';

@@ -2,7 +2,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { DEVICES } from '../session/platform.ts';
 import { messageOf } from '../recompile/pending.ts';
-import { policies, POLICY_NAMES } from '../recompile/policies/table.ts';
+import { policies, POLICY_NAMES } from '../recompile/policies/select.ts';
 import type { Overrides } from '../train/overrides.ts';
 import { ConfigError, type Config } from '../train/schema.ts';
 

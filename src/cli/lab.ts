@@ -11,7 +11,7 @@ import { DEFAULTS, generate, WORKLOADS } from '../recompile/lab/generate.ts';
 import { replay, type Replayed } from '../recompile/lab/replay.ts';
 import { traceLines, type Trace } from '../recompile/lab/trace.ts';
 import { readTrace } from '../recompile/lab/trace-file.ts';
-import { LAB_NAMES, policyWith } from '../recompile/policies/table.ts';
+import { LAB_NAMES, policyWith } from '../recompile/policies/select.ts';
 import type { Rule } from '../recompile/rule.ts';
 import { ConfigError } from '../train/schema.ts';
 import { capacityOf } from './bench.ts';

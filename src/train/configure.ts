@@ -5,7 +5,7 @@ import { UserError } from '../base/errors.ts';
 import { isJson, loadConfigFile, refuseConfigAsText, type ConfigSource } from './config-file.ts';
 import { buildExperiment, type Experiment } from './experiment.ts';
 import type { Json } from '../io/json.ts';
-import { checkPolicies } from '../recompile/policies/table.ts';
+import { checkPolicies } from '../recompile/policies/select.ts';
 import { RESUME_MAY_CHANGE, withOverrides, type Overrides } from './overrides.ts';
 import { ConfigError, parseConfig, type Config, type ConfigData } from './schema.ts';
 

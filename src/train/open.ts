@@ -2,7 +2,7 @@
 // of a run folder; out: a session with the checkpoint's parameters, and their experiment.
 import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import { resolveCheckpoint } from '../io/run-folder.ts';
-import { checkPolicies, policiesFor } from '../recompile/policies/table.ts';
+import { checkPolicies, policiesFor } from '../recompile/policies/select.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { compile, node } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';

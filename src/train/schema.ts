@@ -8,7 +8,7 @@ import { LOSSES } from '../nn/moe/losses.ts';
 import { ROUTINGS } from '../nn/moe/memory.ts';
 import { OVERFLOWS, PRIORITIES, unusedBeyond } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';
-import { policies, POLICY_NAMES } from '../recompile/policies/table.ts';
+import { policies, POLICY_NAMES } from '../recompile/policies/select.ts';
 import { DEVICES } from '../session/platform.ts';
 import { ROLES } from '../trace/parameter.ts';
 

@@ -18,7 +18,7 @@ import type { Configured } from './configure.ts';
 import type { DoneEvent, PeakBytes, StepEvent } from './events.ts';
 import type { TrainingData } from './experiment.ts';
 import { finiteContent, firstNotFinite, NotFiniteError } from './finite.ts';
-import { policiesFor } from '../recompile/policies/table.ts';
+import { policiesFor } from '../recompile/policies/select.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { Loggers, type Logger } from './logger.ts';
 import { checkTraining, openSession } from './open.ts';

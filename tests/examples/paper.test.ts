@@ -19,7 +19,7 @@ import { UserError } from '../../src/base/errors.ts';
 import { hostTensor } from '../../src/base/tensor.ts';
 import { meanSquaredError } from '../../src/nn/loss.ts';
 import { sgd } from '../../src/optim/sgd.ts';
-import { POLICY_NAMES } from '../../src/recompile/policies/table.ts';
+import { POLICY_NAMES } from '../../src/recompile/policies/select.ts';
 import type { Rule } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 

@@ -8,7 +8,7 @@ import { ExpertChoiceRouter } from '../../src/nn/moe/fixed-routers.ts';
 import { MoE, type MoEOptions } from '../../src/nn/moe/moe.ts';
 import { LinearRouter, type Choice } from '../../src/nn/moe/router.ts';
 import { sgd } from '../../src/optim/sgd.ts';
-import { policies } from '../../src/recompile/policies/table.ts';
+import { policies } from '../../src/recompile/policies/select.ts';
 import type { RecompileEvent } from '../../src/recompile/rule.ts';
 import { sparsify } from '../../src/recompile/policies/sparsify.ts';
 import { compile } from '../../src/session/node.ts';

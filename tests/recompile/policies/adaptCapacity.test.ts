@@ -10,7 +10,7 @@ import { RunStats } from '../../../src/observe/run-stats.ts';
 import { adaptCapacity, costOf, neededFactors } from '../../../src/recompile/policies/adaptCapacity.ts';
 import { chooseDispatch } from '../../../src/recompile/policies/chooseDispatch.ts';
 import { draftOf } from '../../../src/recompile/draft.ts';
-import { policies, policiesFor, policyWith } from '../../../src/recompile/policies/table.ts';
+import { policies, policiesFor, policyWith } from '../../../src/recompile/policies/select.ts';
 import type { Rule } from '../../../src/recompile/rule.ts';
 import { anyMoE } from '../../support/moe.ts';
 

@@ -11,7 +11,7 @@ import { RunStats, type StepReport } from '../../../src/observe/run-stats.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { cacheAssignments, type CacheAssignmentsOptions } from '../../../src/recompile/policies/cacheAssignments.ts';
 import { draftOf } from '../../../src/recompile/draft.ts';
-import { policies, policyWith } from '../../../src/recompile/policies/table.ts';
+import { policies, policyWith } from '../../../src/recompile/policies/select.ts';
 import type { RecompileEvent } from '../../../src/recompile/rule.ts';
 import { compile } from '../../../src/session/node.ts';
 import type { Session } from '../../../src/session/session.ts';

@@ -15,7 +15,7 @@ import { expertLifecycle, type ExpertLifecycleOptions } from '../../../src/recom
 import { generate } from '../../../src/recompile/lab/generate.ts';
 import { replay } from '../../../src/recompile/lab/replay.ts';
 import { factorsOf } from '../../../src/recompile/policies/modules.ts';
-import { policies, policyWith } from '../../../src/recompile/policies/table.ts';
+import { policies, policyWith } from '../../../src/recompile/policies/select.ts';
 import type { RecompileEvent } from '../../../src/recompile/rule.ts';
 import { compile } from '../../../src/session/node.ts';
 import { normals } from '../../nn/moe/layer.ts';

@@ -4,7 +4,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { recompile as recompileFlag } from '../../../src/cli/flags.ts';
-import { POLICIES, policies, policyWith, POLICY_NAMES, ruleOfPolicy } from '../../../src/recompile/policies/table.ts';
+import { policies, policyWith, POLICY_NAMES, ruleOfPolicy } from '../../../src/recompile/policies/select.ts';
+import POLICIES from '../../../src/recompile/policies/table.ts';
+import * as exported from '../../../src/recompile.ts';
 import { parseConfig } from '../../../src/train/schema.ts';
 import { blocks, inForce, open, steps, type LM } from '../lm.ts';
 
@@ -17,6 +19,13 @@ test('auto has exactly the policies whose row says so, and none of them may chan
     rows.filter(([, row]) => row.auto).map(([name]) => name),
   );
   assert.ok(auto.every((rule) => rule.only === 'N'));
+});
+
+test('dynamoe/recompile exports every policy of the table, and not the table', () => {
+  for (const [name, row] of rows)
+    if (name !== 'cacheAssignments') assert.equal((exported as Record<string, unknown>)[name], row.make, name);
+  assert.equal(typeof exported.cacheAssignments, 'function'); // its row makes it without options
+  assert.ok(!('POLICIES' in exported) && !('default' in exported));
 });
 
 test('a rule may change results exactly where the row of its policy says so, by name and in the lab', () => {
