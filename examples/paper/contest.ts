@@ -236,7 +236,7 @@ class Contestant {
     const session = await opened(this.#options, DROPLESS);
     try {
       for (const { name, dtype, shape } of session.states())
-        session.executor.setState(name, { dtype, shape }, from.executor.getState(name).data);
+        session.executor.setState(name, { dtype, shape }, (await from.executor.getState(name)).data);
       return (await this.#held(session)).loss;
     } finally {
       await session.close();

@@ -12,7 +12,7 @@ export interface Memory {
    * Copies the bytes from `offset` on into `into`, before it returns. Only devices whose memory the host sees have it:
    * others can read only with `Device.read`.
    */
-  peek?(offset: number, into: TypedArray): void;
+  readonly peek?: ((offset: number, into: TypedArray) => void) | undefined;
 }
 
 /** Device memory from `offset` bytes after the start of a block. */

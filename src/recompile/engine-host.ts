@@ -37,7 +37,7 @@ export interface EngineHost {
    * Moves parameter values as the changes require, between steps, before the changes are applied. Moves all or none.
    * Gives a function that moves them back.
    */
-  carry(changes: readonly Change[]): () => void;
+  carry(changes: readonly Change[]): Promise<() => void>;
   /** Planned bytes of the current plan, and its kernels. */
   bytes(): number;
   kernels(): string | null;

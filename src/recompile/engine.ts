@@ -146,7 +146,7 @@ export class Engine {
       return null;
     }
     if (p.verified === null && !p.loadedExclusively && !this.#trusted(p, shape)) return p.decision.changes;
-    if (p.due === null || step >= p.due) this.#swap(p, step);
+    if (p.due === null || step >= p.due) await this.#swap(p, step);
     return null;
   }
 
@@ -349,7 +349,7 @@ export class Engine {
     p.error = new Error(`the new plan does not agree with the old one: ${what}`);
   }
 
-  #swap(p: Pending, step: number): void {
+  async #swap(p: Pending, step: number): Promise<void> {
     const { rule, changes } = p.decision;
     if (!p.loadedExclusively) p.verified = true;
     if (p.class === 'N') this.#verifies(this.#keyOf(p));
@@ -361,7 +361,7 @@ export class Engine {
       this.#turns(p.trial);
       return;
     }
-    const takeBack = this.#host.carry(changes);
+    const takeBack = await this.#host.carry(changes);
     try {
       this.#host.knobs.apply(changes);
     } catch (error) {

@@ -25,11 +25,18 @@ export interface Caches {
   close(): void;
 }
 
+/** `count` elements of a state, starting at element `at`. */
+export interface StatePart {
+  readonly name: string;
+  readonly at: number;
+  readonly count: number;
+}
+
 /**
  * Implemented by program.ts (programs on a device) and reference.ts (float64 interpreter of graphs). A state is
  * identified by name, dtype and sizes: using it with another type throws a UserError that names it. Runs, draws and
  * profiles are executed one after the other. Memory that is released during one is freed after it. A state that the
- * current one may change can be neither read nor written (UserError).
+ * current one may change can be neither read nor written (UserError, thrown or rejected with).
  */
 export interface Executor<R extends Runnable = Runnable> {
   readonly description: string;
@@ -48,9 +55,12 @@ export interface Executor<R extends Runnable = Runnable> {
   draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void>;
   /** Removes states that no loaded program uses. */
   removeStates(names: readonly string[]): void;
-  getState(name: string): HostTensor;
-  /** `count` elements of a state, starting at element `at`. */
-  getPart(name: string, at: number, count: number): HostTensor['data'];
+  /** The value of a state when this was called. */
+  getState(name: string): Promise<HostTensor>;
+  /** The same for parts of states, read in one batch. */
+  getParts(parts: readonly StatePart[]): Promise<TypedArray[]>;
+  /** The value of a state, at once. Throws UserError on devices whose memory the host does not see. */
+  peekState(name: string): HostTensor;
   /** The dtype and sizes of a state. */
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] };
   stateNames(): string[];

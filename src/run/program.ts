@@ -21,6 +21,7 @@ import {
   type Caches,
   type Executor,
   type Runnable,
+  type StatePart,
 } from './executor.ts';
 import { Turns } from './turns.ts';
 
@@ -149,18 +150,33 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     }
   }
 
-  getState(name: string): HostTensor {
-    const state = this.#readable(name),
-      data = hostArray(state.type.dtype, elements(state.type.shape));
-    peek(name, state.memory, 0, data);
-    return hostOf(state.type, data);
+  async getState(name: string): Promise<HostTensor> {
+    const { type, memory } = this.#readable(name),
+      into = hostArray(type.dtype, elements(type.shape));
+    await this.device.read([{ place: { memory, offset: 0 }, into }]);
+    return hostOf(type, into);
   }
 
-  getPart(name: string, at: number, count: number): TypedArray {
+  async getParts(parts: readonly StatePart[]): Promise<TypedArray[]> {
+    const reads = parts.map(({ name, at, count }) => {
+      const { type, memory } = this.#readable(name),
+        into = checkPart(name, type, at, hostArray(type.dtype, count));
+      return { place: { memory, offset: at * into.BYTES_PER_ELEMENT }, into };
+    });
+    await this.device.read(reads);
+    return reads.map(({ into }) => into);
+  }
+
+  peekState(name: string): HostTensor {
     const { type, memory } = this.#readable(name),
-      data = hostArray(type.dtype, count);
-    peek(name, memory, at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
-    return data;
+      into = hostArray(type.dtype, elements(type.shape));
+    if (!memory.peek)
+      throw new UserError(
+        `state ${name}: device ${this.device.info.name} cannot read its memory at once`,
+        'await readAsync() of the state',
+      );
+    memory.peek(0, into);
+    return hostOf(type, into);
   }
 
   #state(name: string): State {
@@ -465,12 +481,6 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     });
     return this.#closed;
   }
-}
-
-/** Reads a state at once. Throws UserError if the host does not see the device's memory. */
-function peek(name: string, memory: Memory, offset: number, into: TypedArray): void {
-  if (memory.peek) memory.peek(offset, into);
-  else throw new UserError(`state ${name}: the memory of this device cannot be read at once`);
 }
 
 const NONE: ReadonlySet<string> = new Set();

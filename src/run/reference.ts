@@ -23,6 +23,7 @@ import {
   type Caches,
   type Executor,
   type Runnable,
+  type StatePart,
 } from './executor.ts';
 
 export interface ReferenceRunnable extends Runnable {
@@ -73,17 +74,25 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     return Promise.resolve();
   }
 
-  /** Float states are returned as float64. */
-  getPart(name: string, at: number, count: number): TypedArray {
-    const { type, data } = this.#state(name),
-      part = hostArray(isFloat(type.dtype) ? 'float64' : type.dtype, count);
-    checkPart(name, isFloat(type.dtype) ? { ...type, dtype: 'float64' } : type, at, part);
-    part.set(data.subarray(at, at + count));
-    return part;
+  getParts(parts: readonly StatePart[]): Promise<TypedArray[]> {
+    return Promise.resolve(
+      parts.map(({ name, at, count }) => {
+        const { type, data } = this.#state(name),
+          part = hostArray(isFloat(type.dtype) ? 'float64' : type.dtype, count);
+        checkPart(name, isFloat(type.dtype) ? { ...type, dtype: 'float64' } : type, at, part);
+        part.set(data.subarray(at, at + count));
+        return part;
+      }),
+    );
+  }
+
+  // async, so that a state that does not exist rejects
+  async getState(name: string): Promise<HostTensor> {
+    return Promise.resolve(this.peekState(name));
   }
 
   /** Float states are returned as float64. */
-  getState(name: string): HostTensor {
+  peekState(name: string): HostTensor {
     const { type, data } = this.#state(name);
     return fromReference(type, data);
   }

@@ -12,24 +12,20 @@ export interface Part {
  * Copies what a run of the program may change. skip: states that need no copy. partsOf: the parts of a state that the
  * run may change; null: all of it.
  */
-export function keep(
+export async function keep(
   executor: Executor,
   { stores }: Runnable,
   skip: (state: string) => boolean,
   partsOf: (state: string) => readonly Part[] | null,
-): () => void {
-  const back: (() => void)[] = [];
-  for (const name of stores) {
-    if (skip(name)) continue;
-    const all = (): Part[] => [{ at: 0, count: executor.typeOf(name).shape.reduce((n, d) => n * d, 1) }];
-    for (const { at, count } of partsOf(name) ?? all()) {
-      const before = executor.getPart(name, at, count);
-      back.push(() => {
-        executor.setPart(name, at, before);
-      });
-    }
-  }
+): Promise<() => void> {
+  const all = (name: string): Part[] => [{ at: 0, count: executor.typeOf(name).shape.reduce((n, d) => n * d, 1) }];
+  const parts = [...stores]
+    .filter((name) => !skip(name))
+    .flatMap((name) => (partsOf(name) ?? all(name)).map((part) => ({ name, ...part })));
+  const before = await executor.getParts(parts);
   return () => {
-    for (const undo of back) undo();
+    parts.forEach(({ name, at }, i) => {
+      executor.setPart(name, at, before[i]);
+    });
   };
 }

@@ -1,6 +1,6 @@
 // Saves a session as a checkpoint, and restores it with the same bits.
 import { listed } from '../base/words.ts';
-import { isFloat, type DType } from '../base/dtype.ts';
+import { isFloat } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { checkSeed } from '../base/random.ts';
 import type { HostTensor } from '../base/tensor.ts';
@@ -12,16 +12,17 @@ import type { Executor } from '../run/executor.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
 import type { Named } from '../trace/module.ts';
 import { differences, foreignMoments, updatingIn } from './differences.ts';
+import type { StateView } from './states.ts';
 import type { UpdatingState } from './updating.ts';
 
 /** The parts of a session that checkpoints read and write. */
 export interface Saved {
   readonly named: Named;
-  readonly executor: Pick<Executor, 'stateNames' | 'getState' | 'setState' | 'typeOf'>;
+  readonly executor: Pick<Executor, 'stateNames' | 'setState' | 'typeOf'>;
   readonly options: { readonly optimizer?: Optimizer; readonly seed?: number; readonly say?: (line: string) => void };
   readonly steps: number;
   readonly seed: number;
-  states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[];
+  states(): StateView[];
   updating(): UpdatingState;
   plan(): object;
 }
@@ -46,7 +47,12 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
     all = session.states();
   const states = all.map(({ name }) => name).filter((name) => isParameter(name) && !session.named.parameters.has(name));
   return {
-    tensors: all.map(({ name, dtype, shape, read }) => ({ name, dtype, shape, data: () => read().data })),
+    tensors: all.map(({ name, dtype, shape, readAsync }) => ({
+      name,
+      dtype,
+      shape,
+      data: async () => (await readAsync()).data,
+    })),
     meta: {
       step: session.steps,
       seed: session.seed,

@@ -63,9 +63,9 @@ export class SessionEngineHost implements EngineHost {
       .join(' ')}`;
   }
 
-  carry(changes: readonly Change[]): () => void {
+  async carry(changes: readonly Change[]): Promise<() => void> {
     const moves = this.knobs.moves(changes),
-      back = carry(this.#executor, moves),
+      back = await carry(this.#executor, moves),
       ages = this.#updating.carry(moves);
     return () => {
       ages();

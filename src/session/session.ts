@@ -330,9 +330,9 @@ export class Session {
   }
 
   /**
-   * All states: parameters and optimiser moments. Creates the parameters if nothing has run yet. `read` returns a
-   * state's value; during a step it throws UserError, because some values are already updated and some are not: await
-   * the step, or use `serialize`, which waits.
+   * All states: parameters and optimiser moments. Creates the parameters if nothing has run yet. `read` and
+   * `readAsync` give a state's value; during a step they fail with a UserError, because some values are already updated
+   * and some are not: await the step, or use `serialize`, which waits.
    */
   states(): StateView[] {
     if (this.#executorClosed) throw closedError();

@@ -17,7 +17,10 @@ export interface StateView {
   readonly name: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
+  /** The value, at once. Throws UserError on devices whose memory the host does not see; CPU devices can do it. */
   read(): HostTensor;
+  /** The value that the state has when this is called, on every device. */
+  readAsync(): Promise<HostTensor>;
 }
 
 interface Wanted {
@@ -118,6 +121,10 @@ export class States {
         name,
         ...this.#executor.typeOf(name),
         read: () => {
+          if (moving()) throw inUse(name);
+          return this.#executor.peekState(name);
+        },
+        readAsync: async () => {
           if (moving()) throw inUse(name);
           return this.#executor.getState(name);
         },

@@ -132,7 +132,9 @@ export class Watch {
           program = asked instanceof Promise ? await asked : asked;
         // The last part needs no undo: it stores its results only if all is well.
         if (i < own.length - 1)
-          back.push(keep(executor, program, (state) => isSum(state) || isCache(state), part.changes ?? (() => null)));
+          back.push(
+            await keep(executor, program, (state) => isSum(state) || isCache(state), part.changes ?? (() => null)),
+          );
         const start = performance.now(),
           running = executor.run(program, part.inputs, part.caches, verify ? undefined : part.onInputsRead);
         running.catch(() => undefined); // awaited below
@@ -162,7 +164,7 @@ export class Watch {
   async #dryRun(changes: readonly Change[], { family, graph, inputs, caches }: Part): Promise<Outputs> {
     const { executor, programs, knobs } = this.#session,
       program = await knobs.with(changes, () => programs.get(family, graph, caches)),
-      back = this.host.carry(changes);
+      back = await this.host.carry(changes);
     try {
       return await executor.run(program, { ...inputs, commit: Int32Array.of(0) }, caches);
     } finally {

@@ -34,7 +34,7 @@ async function results<R extends Runnable>(
     // In the second run, guarded updates are skipped: the states do not change.
     const out = await executor.run(runnable, { ...inputs, commit: Int32Array.of(run === 1 ? 0 : 1) });
     for (const [name, t] of Object.entries(out)) found.set(`${name} of run ${run}`, t.data);
-    for (const name of types(graph).keys()) found.set(`${name} after run ${run}`, executor.getState(name).data);
+    for (const name of types(graph).keys()) found.set(`${name} after run ${run}`, executor.peekState(name).data);
   }
   return found;
 }

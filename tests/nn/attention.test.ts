@@ -28,7 +28,7 @@ const draw = (name: string, shape: readonly number[]): HostTensor =>
   );
 const x = draw('x', [B, T, WIDTH]);
 
-const read = (session: Session, name: string): Float32Array => session.executor.getState(name).data as Float32Array;
+const read = (session: Session, name: string): Float32Array => session.executor.peekState(name).data as Float32Array;
 const write = (session: Session, name: string, shape: readonly number[], data: Float32Array): void => {
   session.executor.setState(name, { dtype: 'float32', shape }, data);
 };

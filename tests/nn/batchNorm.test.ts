@@ -72,7 +72,7 @@ const statistics = (
 const open = (options: Partial<CompileOptions>): Promise<Session> =>
   compile(new Model(), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), ...options });
 const running = (session: Session): number[] =>
-  ['norm.runningMean', 'norm.runningVariance'].flatMap((name) => Array.from(session.executor.getState(name).data));
+  ['norm.runningMean', 'norm.runningVariance'].flatMap((name) => Array.from(session.executor.peekState(name).data));
 const close = (got: ArrayLike<number>, wanted: ArrayLike<number>, what: string): void => {
   for (let i = 0; i < wanted.length; i++)
     assert.ok(
@@ -226,7 +226,7 @@ for (const count of [0, 1, 4, 6]) {
       const out = await executor.run(executor.load(graph), { n: Int32Array.of(count), x, w: poisoned(w) });
       return {
         out: Object.fromEntries(Object.entries(out).map(([k, v]) => [k, v.data])),
-        stats: ['norm.runningMean', 'norm.runningVariance'].flatMap((n) => Array.from(executor.getState(n).data)),
+        stats: ['norm.runningMean', 'norm.runningVariance'].flatMap((n) => Array.from(executor.peekState(n).data)),
       };
     };
     const x = poisoned(b.x.data),
@@ -268,7 +268,7 @@ for (const count of [0, 1, 4, 6]) {
     close(got['y'].data, Array.from(out['y']).slice(0, 3 * count), 'y on a device');
     close(got['dx'].data, Array.from(out['dx']).slice(0, 3 * count), 'dx on a device');
     close(
-      ['norm.runningMean', 'norm.runningVariance'].flatMap((name) => Array.from(executor.getState(name).data)),
+      ['norm.runningMean', 'norm.runningVariance'].flatMap((name) => Array.from(executor.peekState(name).data)),
       stats,
       'running on a device',
     );

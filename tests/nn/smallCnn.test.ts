@@ -113,7 +113,7 @@ test('training a small CNN has the same bits for any number of threads, native o
         ),
       );
     }
-    const states = compiled.program.states.map(({ name }) => executor.getState(name).data);
+    const states = compiled.program.states.map(({ name }) => executor.peekState(name).data);
     await executor.close();
     return { losses, states };
   };

@@ -93,7 +93,7 @@ test('each part of a parameter has its own step count in Adam, also after resumi
           own.forEach((element, j) => {
             if (frozen === false || !frozen[Math.floor(j / WIDTH)]) element.step(columns[j]);
           });
-          const got = session.executor.getState('w').data;
+          const got = session.executor.peekState('w').data;
           own.forEach(({ p }, j) =>
             assert.ok(Math.abs(p - got[j]) < 1e-5, `${device}, step ${i}, element ${j}: ${got[j]}, not ${p}`),
           );
@@ -127,7 +127,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
       for (let i = 0; i < 500; i++) await session.step(batch(columns, 1));
       model.w.frozen = false;
       await session.step(batch(columns, 2));
-      for (const [i, v] of session.executor.getState('w').data.entries())
+      for (const [i, v] of session.executor.peekState('w').data.entries())
         assert.ok(Math.abs(Math.abs(v - 1) - 1e-3) < 1e-6, `element ${i} moved by ${v - 1}`);
     },
   );
@@ -166,9 +166,9 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
           .sort(),
         ['other', 'w'],
       );
-      const before = [...next.executor.getState('w').data];
+      const before = [...next.executor.peekState('w').data];
       assert.equal((await next.step(batch(columns, 1))).step, 501);
-      for (const [i, v] of next.executor.getState('w').data.entries())
+      for (const [i, v] of next.executor.peekState('w').data.entries())
         assert.ok(Math.abs(Math.abs(v - before[i]) - 1e-3) < 2e-6, `element ${i} moved by ${v - before[i]}`);
       // The checkpoint holds the ages: a session that resumes from it computes the same bits.
       await using again = await compile(new Columns(), {
@@ -206,7 +206,7 @@ test('restore keeps moments and their ages; a new session that restores only par
   await using session = await compile(new Columns(), { loss, optimizer: adam(), device: 'reference' }),
     fresh = await compile(new Columns(), { loss, optimizer: adam(), device: 'reference' });
   const element = new Element(),
-    first = (s: Session): number => s.executor.getState('w').data[0];
+    first = (s: Session): number => s.executor.peekState('w').data[0];
   const step = async (g: number): Promise<void> => {
     element.step(g);
     await session.step(

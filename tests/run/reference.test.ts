@@ -34,16 +34,18 @@ function swapper(): { executor: ReferenceExecutor; step: (hold: number) => Promi
 test('all updates take effect after the run, unless their guard suppresses them', async () => {
   const { executor, step } = swapper();
   assert.deepEqual(await step(1), [11, 22]);
-  assert.deepEqual(Array.from(executor.getState('x').data), [1, 2]);
+  assert.deepEqual(Array.from(executor.peekState('x').data), [1, 2]);
   await step(0);
-  assert.deepEqual(Array.from(executor.getState('x').data), [10, 20]);
-  assert.deepEqual(Array.from(executor.getState('y').data), [1, 2]);
+  assert.deepEqual(Array.from(executor.peekState('x').data), [10, 20]);
+  assert.deepEqual(Array.from(executor.peekState('y').data), [1, 2]);
 });
 
-test('setState and getState keep float64 values exactly', () => {
+test('setState and getState keep float64 values exactly', async () => {
   const { executor } = swapper();
   executor.setState('x', pair, Float64Array.of(0.1, 1 / 3));
-  assert.deepEqual(executor.getState('x').data, Float64Array.of(0.1, 1 / 3));
+  assert.deepEqual((await executor.getState('x')).data, Float64Array.of(0.1, 1 / 3));
+  assert.deepEqual(await executor.getParts([{ name: 'x', at: 1, count: 1 }]), [Float64Array.of(1 / 3)]);
+  await assert.rejects(executor.getState('z'), UserError);
 });
 
 test('the number of rows of a bounded dimension is read in each run', async () => {
@@ -85,7 +87,7 @@ test('inputs that are missing or have another type or size are refused', async (
 test('setPart replaces part of a state, and refuses a range outside the state or another dtype', () => {
   const { executor } = swapper();
   executor.setPart('x', 1, Float32Array.of(5));
-  assert.deepEqual([...executor.getState('x').data], [1, 5]);
+  assert.deepEqual([...executor.peekState('x').data], [1, 5]);
   for (const [at, data] of [
     [1, Float32Array.of(1, 2)],
     [-1, Float32Array.of(1)],

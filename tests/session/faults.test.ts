@@ -19,6 +19,7 @@ import { compile, node } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import type { CompileOptions, Model } from '../../src/session/step.ts';
 import { call } from '../../src/trace/trace.ts';
+import { opened, peek } from '../support/delayed-device.ts';
 import { CheckedDevice, type DeviceCall } from '../support/checked-device.ts';
 import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
 
@@ -155,7 +156,7 @@ for (const device of ['native', 'wasm'] as const) {
 
 test('all states are created or none, and parameters never exist without their initial values', async () => {
   for (let fails = 0; fails < 12; fails++) {
-    const real = await WasmDevice.open(1, { memory: 16e6 });
+    const real = opened(await WasmDevice.open(1, { memory: 16e6 }));
     let allocs = 0,
       on = false;
     const device = new CheckedDevice(real, (call) => on && call === 'alloc' && allocs++ === fails);
@@ -176,7 +177,7 @@ test('all states are created or none, and parameters never exist without their i
           session
             .states()
             .filter(({ name }) => name.endsWith('weight'))
-            .every(({ read }) => read().data.some((v) => v !== 0)),
+            .every(({ read }) => peek(read).data.some((v) => v !== 0)),
       );
     on = false;
     const second = await session.step({ x, y: x });
@@ -201,7 +202,7 @@ test('all states are created or none, and parameters never exist without their i
 });
 
 test('if memory is short, restore and load set all states or none', async () => {
-  const real = await WasmDevice.open(1, { memory: 16e6 });
+  const real = opened(await WasmDevice.open(1, { memory: 16e6 }));
   let allocs = Infinity;
   const device = new CheckedDevice(real, (call) => call === 'alloc' && allocs-- <= 0),
     session = await open(device, new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: adamW({ lr: 1e-2 }) });
@@ -230,7 +231,7 @@ test('if memory is short, restore and load set all states or none', async () => 
 });
 
 test('programs are released and the arena is moved only after running programs have finished', async () => {
-  const real = await WasmDevice.open(1, { memory: 64e6 }),
+  const real = opened(await WasmDevice.open(1, { memory: 64e6 })),
     device = new CheckedDevice(real),
     session = await open(device, new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: sgd({ lr: 1e-2 }) });
   const executor = session.executor as ProgramExecutor,
@@ -266,7 +267,7 @@ test('programs are released and the arena is moved only after running programs h
     closing = session.close();
   await Promise.all([profiled, closing]);
   assert.deepEqual(device.wrong, []);
-  assert.throws(() => executor.getState('layers.0.weight'), /UserError.*closed/s);
+  assert.throws(() => executor.peekState('layers.0.weight'), /UserError.*closed/s);
   await assert.rejects(executor.run(program, inputs(1)), /closed/);
   await executor.close();
   await real.close();
@@ -329,7 +330,8 @@ const ACTS = {
     await run;
     caches.close();
   },
-  read: (s: Session) => Promise.resolve().then(() => s.states().map(({ read }) => read())),
+  read: (s: Session) => Promise.resolve().then(() => s.states().map(({ read }) => peek(read))),
+  readAsync: (s: Session) => Promise.all(s.states().map(({ readAsync }) => readAsync())),
   bytes: (s: Session) => Promise.resolve().then(() => s.bytes()),
   assignments: (s: Session) => s.assignments('blocks.0.moe'),
   async rule(s: Session, n: number) {
@@ -359,7 +361,7 @@ test(
   'random calls on a device that fails at random: every call settles, no freed memory is used, close completes',
   { timeout: 400_000 },
   async () => {
-    const real = await WasmDevice.open(1, { memory: 512e6 });
+    const real = opened(await WasmDevice.open(1, { memory: 512e6 }));
     const acts: fc.Arbitrary<Act[]> = fc.array(
       fc.record({
         does: fc.constantFrom(...(Object.keys(ACTS) as (keyof typeof ACTS)[]), 'step', 'step'),

@@ -32,6 +32,7 @@ import type { CompileOptions } from '../../src/session/step.ts';
 import { setDtype } from '../../src/trace/module.ts';
 import { Parameter } from '../../src/trace/parameter.ts';
 import { call, traceOf, use } from '../../src/trace/trace.ts';
+import { peek } from '../support/delayed-device.ts';
 import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
 const [INPUTS, CLASSES, IGNORED] = [3, 4, -100];
@@ -177,14 +178,14 @@ const drawn = fc.record({ c: fc.constantFrom(...CASES), rows: fc.constantFrom(4,
 /** Loss, norm and gradients of one step, as SGD with a rate of 1 shows them. */
 async function stepOf(options: CompileOptions, batch: Batch): Promise<number[]> {
   await using session = await compile(new Linear(INPUTS, CLASSES), { ...options, seed: 5 });
-  const before = session.states().flatMap(({ read }) => [...read().data]),
+  const before = session.states().flatMap(({ read }) => [...peek(read).data]),
     { loss: value, gradNorm } = await session.step(batch);
   return [
     value,
     gradNorm,
     ...session
       .states()
-      .flatMap(({ read }) => [...read().data])
+      .flatMap(({ read }) => [...peek(read).data])
       .map((v, i) => v - before[i]),
   ];
 }
@@ -252,7 +253,7 @@ for (const device of ['wasm', 'reference', 'native'] as const) {
         await session.restore(0, [{ name: 'weight', value: hostTensor('float32', [3, 4], new Float32Array(12)) }]);
         const { gradNorm } = await session.step(example([0, 1, 2, IGNORED]));
         assert.ok(Math.abs(gradNorm - 0.5) < 1e-6, `${gradNorm}`);
-        const w = [...session.states()[0].read().data];
+        const w = [...peek(() => session.states()[0].read()).data];
         w.forEach((v, i) =>
           assert.ok(Math.abs(v - (i % 5 === 0 ? 0.25 : -1 / 12)) < 1e-6, `accumulate ${accumulate}: ${w.join(' ')}`),
         );
@@ -306,7 +307,7 @@ test('if all targets of a part, or of the batch, are ignored, it adds no gradien
     await session.step(example([0, 1, 2, 3]));
     const { loss: value, gradNorm } = await session.step(example(y));
     const kept = session.states().filter(({ name }) => !name.startsWith('optim/sum/'));
-    return { loss: value, gradNorm, w: kept.flatMap(({ read }) => [...read().data]) };
+    return { loss: value, gradNorm, w: kept.flatMap(({ read }) => [...peek(read).data]) };
   };
   const half = [0, 1, IGNORED, IGNORED],
     none = [IGNORED, IGNORED, IGNORED, IGNORED];
@@ -391,7 +392,9 @@ for (const device of ['wasm', 'native'] as const) {
         return [
           value,
           gradNorm,
-          ...['weight', 'bias'].flatMap((name) => Array.from(session.executor.getState(name).data, Number)),
+          ...['weight', 'bias'].flatMap((name) =>
+            Array.from(peek(() => session.executor.peekState(name)).data, Number),
+          ),
         ];
       };
       const whole = await run(1);

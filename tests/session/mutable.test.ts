@@ -24,6 +24,7 @@ import type { CompileOptions, Model } from '../../src/session/step.ts';
 import { Parameter } from '../../src/trace/parameter.ts';
 import { call, traceOf, use } from '../../src/trace/trace.ts';
 import { blocks, open as openLM, steps, toPadded, type LM } from '../recompile/lm.ts';
+import { peek } from '../support/delayed-device.ts';
 import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
 
 const devices: readonly DeviceName[] = noCompiler ? ['wasm', 'reference'] : ['native', 'wasm', 'reference'];
@@ -48,7 +49,8 @@ const open = (model: Model, options: Partial<CompileOptions> = {}): Promise<Sess
     say: () => undefined,
     ...options,
   });
-const values = (session: Session, name: string): number[] => Array.from(session.executor.getState(name).data, Number);
+const values = (session: Session, name: string): number[] =>
+  Array.from(peek(() => session.executor.peekState(name)).data, Number);
 
 for (const device of devices) {
   test(`${device}: writes to Parameter.frozen take effect at the next step, for batches of every shape`, async () => {

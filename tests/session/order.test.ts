@@ -21,6 +21,7 @@ import type { PlanState, Session } from '../../src/session/session.ts';
 import { NonFiniteError, type CompileOptions } from '../../src/session/step.ts';
 import { call } from '../../src/trace/trace.ts';
 import { temporaryFolder } from '../io/folder.ts';
+import { peek } from '../support/delayed-device.ts';
 import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
 
 const CONTEXT = 8;
@@ -368,7 +369,7 @@ for (const device of ['native', 'wasm'] as const) {
           }));
       for (let wait = 0; wait < 4; wait++) {
         const stepped = step(),
-          read = (): unknown[] => session.states().map((s) => s.read());
+          read = (): unknown[] => peek(() => session.states().map((s) => s.read()));
         await new Promise((resolve) => {
           setTimeout(resolve, wait / 2);
         });
@@ -377,7 +378,7 @@ for (const device of ['native', 'wasm'] as const) {
         assert.equal(session.steps, 7, 'the queued restore is done before code that awaits the step continues');
         for (const { name, read: value } of session.states())
           assert.ok(
-            value().data.every((v) => v === 0.5),
+            peek(value).data.every((v) => v === 0.5),
             name,
           );
         await restored;

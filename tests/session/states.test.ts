@@ -22,6 +22,7 @@ import { ReferenceExecutor } from '../../src/run/reference.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import { call } from '../../src/trace/trace.ts';
+import { opened, peek } from '../support/delayed-device.ts';
 import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
 const DEVICES = ['native', 'wasm', 'reference'] as const;
@@ -34,7 +35,7 @@ async function executorOn(
     return { executor, load: (graph) => Promise.resolve(executor.load(graph)) };
   }
   const executor = new ProgramExecutor(
-    device === 'native' ? await NativeDevice.open(1) : await WasmDevice.open(1, { memory: 1e6 }),
+    opened(device === 'native' ? await NativeDevice.open(1) : await WasmDevice.open(1, { memory: 1e6 })),
   );
   return { executor, load: (graph) => loadProgram(executor, compileGraph(graph)) };
 }
@@ -87,12 +88,12 @@ for (const device of DEVICES) {
       assert.throws(() => {
         executor.setState('w', { dtype: 'float32', shape: [2, 3] }, new Float32Array(5));
       }, /UserError.*w: expected float32\[2, 3\]/s);
-      assert.deepEqual([...executor.getState('w').data], [1, 2, 3, 4, 5, 6]);
+      assert.deepEqual([...peek(() => executor.peekState('w')).data], [1, 2, 3, 4, 5, 6]);
       await executor.run(await load(increment('float32', [2, 3])), {});
-      assert.deepEqual([...executor.getState('w').data], [2, 3, 4, 5, 6, 7]);
-      assert.ok(executor.getState('neighbour').data.every((v) => v === 7));
+      assert.deepEqual([...peek(() => executor.peekState('w')).data], [2, 3, 4, 5, 6, 7]);
+      assert.ok(peek(() => executor.peekState('neighbour')).data.every((v) => v === 7));
       await executor.close();
-      assert.throws(() => executor.getState('w'), /UserError.*closed/s);
+      assert.throws(() => executor.peekState('w'), /UserError.*closed/s);
     },
   );
 

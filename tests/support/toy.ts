@@ -4,6 +4,7 @@ import { Stream } from '../../src/base/random.ts';
 import { findToolchain } from '../../src/device/native/toolchain.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import type { Session } from '../../src/session/session.ts';
+import { peek } from './delayed-device.ts';
 
 /** The reason to skip tests of the native device, or false. */
 export const noCompiler: string | false = (await findToolchain().catch(() => null)) ? false : 'no C compiler found';
@@ -35,7 +36,7 @@ export function toyBatch(step: number, size = 3, context = 12, vocab = 17): Batc
 export function fingerprint(session: Session): Record<string, string> {
   return Object.fromEntries(
     session.states().map(({ name, read }) => {
-      const { data } = read();
+      const { data } = peek(read);
       return [name, Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64')];
     }),
   );

@@ -131,13 +131,13 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
       drop: () => undefined,
     };
   };
-  const carry = (changes: readonly Change[]): (() => void) => {
+  const carry = async (changes: readonly Change[]): Promise<() => void> => {
     if (changes.some((c) => c.knob === 'slots'))
       throw new UserError(
         'loads do not tell where tokens go when experts are added or removed',
         'expertLifecycle can act only in a run, not in the lab',
       );
-    return () => undefined;
+    return Promise.resolve(() => undefined);
   };
   const host: EngineHost = {
     knobs,

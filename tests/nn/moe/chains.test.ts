@@ -74,7 +74,7 @@ async function statesOf(
       const most = Math.max(...load.data) / (WORK.tokens * WORK.topK);
       assert.ok(skewed ? most > 1 / 8 : most <= 1 / 16, `${most}`);
     }
-    return new Map(states.map(({ name }) => [name, new Uint32Array(executor.getState(name).data.slice().buffer)]));
+    return new Map(states.map(({ name }) => [name, new Uint32Array(executor.peekState(name).data.slice().buffer)]));
   } finally {
     await executor.close();
   }

@@ -32,12 +32,12 @@ export async function trainedSession(
 }
 
 /** Applies what `alter` writes on a draft of the layer; returns a function that takes back values and knobs. */
-export function changeNow(session: Session, alter: (moe: MoE) => void): () => void {
+export async function changeNow(session: Session, alter: (moe: MoE) => void): Promise<() => void> {
   const knobs = new Knobs(session.named),
     draft = draftOf(session.model as MoE);
   alter(draft.model);
   const changes = draft.changes(),
-    back = carry(session.executor, knobs.moves(changes)),
+    back = await carry(session.executor, knobs.moves(changes)),
     set = (list: readonly Change[]): void => {
       knobs.apply(list);
       knobs.keep(); // writes the settings on the layer itself, for all its sessions
@@ -54,7 +54,7 @@ export const output = async (session: Session, step = 9): Promise<number[]> =>
 
 /** The values of a state at index e of an axis. */
 export function valuesAt(session: Session, name: string, e: number, axis = 0): number[] {
-  const { data, shape } = session.executor.getState(name),
+  const { data, shape } = session.executor.peekState(name),
     inner = shape.slice(axis + 1).reduce((n, d) => n * d, 1);
   return Array.from(data, Number).filter((_, i) => Math.floor(i / inner) % shape[axis] === e);
 }

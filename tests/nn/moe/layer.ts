@@ -116,14 +116,14 @@ export async function runLayer(layer: Layer, x: readonly number[], options: Opti
     const executor = new ReferenceExecutor();
     for (const i of graph.inputs)
       if (i.kind === 'state') executor.setState(i.name, graph.types[i.value], start[i.name]);
-    return numbers(await executor.run(executor.load(graph), inputs), (name) => executor.getState(name).data);
+    return numbers(await executor.run(executor.load(graph), inputs), (name) => executor.peekState(name).data);
   }
   const executor = new ProgramExecutor(device === 'native' ? await NativeDevice.open(2) : await WasmDevice.open(2));
   try {
     for (const i of graph.inputs)
       if (i.kind === 'state') executor.setState(i.name, graph.types[i.value], start[i.name]);
     const loaded = await loadProgram(executor, compileGraph(graph));
-    return numbers(await executor.run(loaded, inputs), (name) => executor.getState(name).data);
+    return numbers(await executor.run(loaded, inputs), (name) => executor.peekState(name).data);
   } finally {
     await executor.close();
   }

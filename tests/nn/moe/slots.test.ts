@@ -172,7 +172,7 @@ for (const device of ['reference', ...devices] as const) {
         const moe = session.model as MoE,
           before = await output(session),
           tolerance = device === 'reference' ? 1e-12 : 1e-5;
-        changeNow(session, (m) => {
+        await changeNow(session, (m) => {
           splitExpert(m, 1);
         });
         assert.ok(
@@ -188,7 +188,7 @@ for (const device of ['reference', ...devices] as const) {
         assert.ok(names.length >= 15 && names.some((n) => n.startsWith('optim/v/')));
         for (const n of names) assert.deepEqual(valuesAt(session, n, 4, axis(n)), valuesAt(session, n, 1, axis(n)), n);
         // Another copy of the same expert: a token chooses at most one of the three.
-        changeNow(session, (m) => {
+        await changeNow(session, (m) => {
           splitExpert(m, 4, 5);
         });
         assert.ok(difference(await output(session), before) < tolerance, `top-${topK}, again`);
@@ -210,7 +210,7 @@ test("a token chooses at most one slot of a family; the token's number decides t
   await using session = await trainedSession(layer({ active: 4, topK: 3 }), 'reference', sgd({ lr: 0 }));
   const count = async (): Promise<number[]> => Array.from((await session.step(batch(9))).stats['/load'].data, Number),
     own = await count();
-  changeNow(session, (m) => {
+  await changeNow(session, (m) => {
     splitExpert(m, 0);
     splitExpert(m, 0);
   });
@@ -229,7 +229,7 @@ for (const device of ['reference', ...devices] as const) {
     const names = session.states().map((s) => s.name),
       axis = (n: string): number => (n.endsWith('router.weight') ? 1 : 0);
     const before = new Map(names.map((n) => [n, [2, 5].map((e) => valuesAt(session, n, e, axis(n)))]));
-    const back = changeNow(session, (m) => {
+    const back = await changeNow(session, (m) => {
       mergeExperts(m, 2, 5, 0.25);
     });
     for (const n of names) {
@@ -241,18 +241,18 @@ for (const device of ['reference', ...devices] as const) {
     back();
     const was = await output(session),
       kept = fingerprint(session);
-    changeNow(session, (m) => {
+    await changeNow(session, (m) => {
       pruneExpert(m, 4);
     });
     const without = await output(session);
-    changeNow(session, (m) => {
+    await changeNow(session, (m) => {
       splitExpert(m, 0);
     });
-    changeNow(session, (m) => {
+    await changeNow(session, (m) => {
       mergeExperts(m, 4, 0, 1 / 3);
     });
     assert.ok(difference(await output(session), without) < (device === 'reference' ? 1e-12 : 1e-5));
-    changeNow(session, (m) => {
+    await changeNow(session, (m) => {
       splitExpert(m, 4);
       mergeExperts(m, 0, 4, 0.9);
     });
@@ -320,7 +320,7 @@ test('modules as experts: a copy needs equal shapes, otherwise an error names th
     new MoE({ dModel: D, experts, topK: 2, active: 4, balance: 0.1 }),
     'reference',
   );
-  changeNow(session, (m) => {
+  await changeNow(session, (m) => {
     pruneExpert(m, 1);
   });
   const before = await output(session),
@@ -329,15 +329,14 @@ test('modules as experts: a copy needs equal shapes, otherwise an error names th
     [2, /experts 2 and 1 are of different shapes/],
     [3, /are of different shapes: .*weight is float32 \[6, 9\] and float32 \[6, 8\]/],
   ] as const)
-    assert.throws(
-      () =>
-        changeNow(session, (m) => {
-          splitExpert(m, from);
-        }),
+    await assert.rejects(
+      changeNow(session, (m) => {
+        splitExpert(m, from);
+      }),
       what,
     );
   assert.deepEqual(fingerprint(session), states);
-  changeNow(session, (m) => {
+  await changeNow(session, (m) => {
     splitExpert(m, 0);
   });
   assert.ok(difference(await output(session), before) < 1e-12);
@@ -352,7 +351,7 @@ test('compactExperts: a checkpoint without the free slots computes the same', as
     layer({ active: 5, router: new SigmoidRouter({ dModel: D, experts: 6, biasRate: 0.05 }) }),
     'reference',
   );
-  changeNow(session, (m) => {
+  await changeNow(session, (m) => {
     pruneExpert(m, 1);
   });
   // The layer is the whole model, so its path is empty. compactExperts needs a path: `moe` is added to the names.
@@ -380,7 +379,7 @@ test('compactExperts: a checkpoint without the free slots computes the same', as
     [...compact].map(([name, value]) => ({ name: name.replace('moe.', ''), value })),
   );
   assert.ok(difference(await output(other), await output(session)) < 1e-12);
-  changeNow(session, (m) => {
+  await changeNow(session, (m) => {
     splitExpert(m, 0);
   });
   assert.throws(

@@ -1,0 +1,58 @@
+// The session tests on a device with delayed reads, whose memory the host does not see (support/delayed-device.ts): a
+// session must give the same results on it. A representative part of them runs always, the rest with DYNAMOE_FULL.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { crossEntropy } from '../../src/nn/loss.ts';
+import { adamW } from '../../src/optim/adam.ts';
+import { compile, node } from '../../src/session/node.ts';
+import { drawsFromEnv } from '../conformance/devices.ts';
+import { DelayedDevice, delayReads, opened, peek } from '../support/delayed-device.ts';
+import { toyBatch, toyLM } from '../support/toy.ts';
+
+const ALWAYS = ['restore', 'failed-steps', 'states', 'order'],
+  FULL = [
+    'session/devices',
+    'session/faults',
+    'session/generate',
+    'session/means',
+    'session/means-recompile',
+    'session/mutable',
+    'session/programs',
+    'session/random',
+    'session/session',
+    'session/settings',
+    'session/several',
+    'session/split',
+    'recompile/engine',
+    'recompile/inference',
+    'recompile/policies/lifecycle',
+    'nn/moe/slots',
+    'nn/moe/memory',
+  ];
+
+const { seed } = drawsFromEnv(),
+  { open } = node;
+delayReads(seed);
+node.open = async (...request) => opened(await open(...request));
+
+test(`reads are delayed, seed ${seed}: states are read asynchronously only`, async () => {
+  await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm' });
+  assert.ok('device' in session.executor && session.executor.device instanceof DelayedDevice);
+  await session.step(toyBatch(0));
+  const [state] = session.states();
+  assert.throws(() => state.read(), /UserError: state .* cannot read its memory at once\n {2}hint: await readAsync/s);
+  const value = state.readAsync();
+  // The value is that of the moment of the call.
+  const before = peek(() => state.read()),
+    step = session.step(toyBatch(1));
+  assert.deepEqual(await value, before);
+  await step;
+  assert.notDeepEqual(await state.readAsync(), before);
+  assert.deepEqual(
+    await state.readAsync(),
+    peek(() => state.read()),
+  );
+});
+
+for (const name of ALWAYS) await import(`./${name}.test.ts`);
+if (process.env['DYNAMOE_FULL'] === '1') for (const name of FULL) await import(`../${name}.test.ts`);
