@@ -1,10 +1,11 @@
 // The whole compiler on one page. A model's function becomes a Graph. The Graph gets gradients and updates, is
-// optimised, lowered to kernels, and planned into a Program with static memory, which a device runs. Each stage takes
+// optimised, lowered to kernels, scheduled, and planned into a Program with static memory, which a device runs. Each stage takes
 // plain data and gives plain data; each result is verified. `dynamoe inspect --stage NAME` prints it (cli/stages.ts).
 // Sessions compile with the functions of this file alone.
 //
-//     trace -> differentiate -> optimise -> lower -> emit -> plan -> run
-//     fn       Graph            Graph       Kernel[] source  Program  Session
+//     trace -> differentiate -> optimise -> lower -> schedule -> emit -> plan -> run
+//     fn       Graph            Graph       Kernel[] Scheduled[] source  Program  Session
+import { keepRecent } from './base/recent.ts';
 import { differentiate } from './grad/differentiate.ts';
 import type { Graph } from './graph/graph.ts';
 import { ops } from './graph/ops/index.ts';
@@ -18,6 +19,9 @@ import { optimise } from './passes/optimise.ts';
 import { plan } from './plan/plan.ts';
 import type { Program } from './plan/program.ts';
 import { verifyProgram } from './plan/verify.ts';
+import { schedule, type Scheduled } from './schedule/schedule.ts';
+import { scheduleSteps } from './schedule/steps.ts';
+import { NATIVE, type CpuTarget } from './schedule/target.ts';
 import type { KernelSource } from './device/device.ts';
 import type { ProgramExecutor, LoadedProgram } from './run/program.ts';
 import type { Named } from './trace/module.ts';
@@ -45,6 +49,9 @@ export function trainingGraph(
   ]);
 }
 
+/** How many schedules are remembered: more than a model needs. */
+const SCHEDULED = 4096;
+
 /** The results of each stage of the compiler for one graph. */
 export interface Compiled {
   readonly graph: Graph;
@@ -53,19 +60,33 @@ export interface Compiled {
   readonly program: Program;
 }
 
-/** Compiles a graph to a program and its kernels. `memo`: kernels of earlier graphs, which need not be built again. */
-export function compileGraph(graph: Graph, memo?: KernelMemo): Compiled {
-  return finish(lower(optimise(graph, ops), ops, memo));
+/** What earlier graphs gave: kernels, and their schedules by key, which need not be built again. */
+export interface Memo {
+  readonly kernels: KernelMemo;
+  readonly scheduled: Map<string, Scheduled>;
+}
+export const newMemo = (): Memo => ({ kernels: new Map(), scheduled: new Map() });
+
+/** Compiles a graph to a program and its kernels, as `target` runs them. */
+export function compileGraph(graph: Graph, target: CpuTarget = NATIVE, memo = newMemo()): Compiled {
+  return finish(lower(optimise(graph, ops), ops, memo.kernels), target, memo);
 }
 
-function finish(lowered: Lowered): Compiled {
-  const kernels = [...new Map(lowered.calls.map((c) => [c.key, c.kernel]))].map(([key, kernel]) => ({ key, kernel }));
-  return { graph: lowered.graph, lowered, kernels, program: verifyProgram(plan(lowered)) };
+function finish(lowered: Lowered, target: CpuTarget, { scheduled }: Memo): Compiled {
+  const kernels = new Map<string, Scheduled>();
+  for (const { key, kernel } of lowered.calls)
+    kernels.set(key, keepRecent(scheduled, key, scheduled.get(key) ?? schedule(kernel, target), SCHEDULED));
+  return {
+    graph: lowered.graph,
+    lowered,
+    kernels: [...kernels].map(([key, kernel]) => ({ key, kernel })),
+    program: verifyProgram(scheduleSteps(plan(lowered), kernels, target)),
+  };
 }
 
 /** Compiles a graph that was compiled before, with other sizes. Throws ShapeError where the sizes do not fit. */
-export function recompileGraph(before: Compiled, edits: Edits, memo: KernelMemo): Compiled {
-  return finish(lowerAgain(before.lowered, retype(before.graph, ops, edits), ops, memo));
+export function recompileGraph(before: Compiled, edits: Edits, target: CpuTarget, memo: Memo): Compiled {
+  return finish(lowerAgain(before.lowered, retype(before.graph, ops, edits), ops, memo.kernels), target, memo);
 }
 
 /** Makes a program ready to run: the device compiles its kernels, and its memory is allocated. */

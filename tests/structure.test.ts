@@ -12,7 +12,7 @@ import ts from 'typescript';
 const storeys = [
   ['base', 'kernel', 'graph', 'trace', 'grad'],
   ['nn', 'optim'],
-  ['passes', 'lower', 'emit', 'plan'],
+  ['passes', 'lower', 'plan', 'schedule', 'emit'],
   ['io', 'device', 'run', 'pipeline.ts'],
   ['observe', 'recompile'],
   ['session', 'data', 'train'],

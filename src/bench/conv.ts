@@ -136,7 +136,7 @@ async function programs(
         ),
       );
     });
-    return loadProgram(executor, compileGraph(graph));
+    return loadProgram(executor, compileGraph(graph, executor.device.target));
   };
   return {
     flops: 2 * rows * depth * outputs,

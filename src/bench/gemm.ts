@@ -82,7 +82,7 @@ async function measure(size: number, name: GemmDevice, threads: number, rounds: 
         Float32Array.from({ length: size * size }, (_, i) => 2 * stream.uniform(0, i) - 1),
       );
     }
-    const { bound } = await loadProgram(executor, compileGraph(graph));
+    const { bound } = await loadProgram(executor, compileGraph(graph, executor.device.target));
     const timed = async (): Promise<number> => {
       const start = performance.now();
       await bound.run();

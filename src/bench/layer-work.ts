@@ -250,7 +250,7 @@ export class LayerBench {
       opened();
       const start = performance.now(),
         graph = layerGraph(model, work, optimizer),
-        compiled = compileGraph(graph);
+        compiled = compileGraph(graph, device.target);
       await device.compile(compiled.kernels);
       const compileMs = performance.now() - start;
       checkMemory(compiled);
@@ -314,7 +314,7 @@ export class ProductsBench {
   static async open(work: LayerWork, { device: name, threads, say }: OpenLayer): Promise<ProductsBench> {
     const executor = await openDevice(name, threads, say);
     try {
-      const compiled = compileGraph(productsGraph(work));
+      const compiled = compileGraph(productsGraph(work), executor.device.target);
       await executor.device.compile(compiled.kernels);
       checkMemory(compiled);
       for (const { name, value } of compiled.graph.inputs) {

@@ -10,9 +10,21 @@ import { printGroups, printStorage } from '../lower/print.ts';
 import { afterEachPass } from '../passes/optimise.ts';
 import { compileGraph, type Compiled } from '../pipeline.ts';
 import { printProgram } from '../plan/print.ts';
+import { printScheduled } from '../schedule/print.ts';
+import { NATIVE, WASM } from '../schedule/target.ts';
 
 /** In the order of the compiler. */
-export const STAGES = ['traced', 'passes', 'graph', 'storage', 'groups', 'kernels', 'source', 'program'] as const;
+export const STAGES = [
+  'traced',
+  'passes',
+  'graph',
+  'storage',
+  'groups',
+  'kernels',
+  'schedule',
+  'source',
+  'program',
+] as const;
 export type StageName = (typeof STAGES)[number];
 
 /** Devices for which kernels are emitted as source. */
@@ -23,7 +35,7 @@ export type SourceDevice = (typeof SOURCES)[number];
 export function printStage(graph: Graph, stage: StageName, device: SourceDevice = 'native'): string {
   if (stage === 'traced') return printGraph(graph);
   if (stage === 'passes') return printPasses(graph);
-  const compiled = compileGraph(graph);
+  const compiled = compileGraph(graph, device === 'wasm' ? WASM : NATIVE);
   switch (stage) {
     case 'graph':
       return printGraph(compiled.graph);
@@ -32,7 +44,11 @@ export function printStage(graph: Graph, stage: StageName, device: SourceDevice 
     case 'groups':
       return printGroups(compiled.lowered);
     case 'kernels':
-      return compiled.kernels.map((k) => `${k.key.slice(0, 8)} ${printKernel(k.kernel)}`).join('\n\n');
+      return [...new Map(compiled.lowered.calls.map((c) => [c.key, c.kernel]))]
+        .map(([key, kernel]) => `${key.slice(0, 8)} ${printKernel(kernel)}`)
+        .join('\n\n');
+    case 'schedule':
+      return compiled.kernels.map((k) => `${k.key.slice(0, 8)} ${printScheduled(k.kernel)}`).join('\n\n');
     case 'source':
       return device === 'wasm' ? wasmSource(compiled) : emitFile(compiled.kernels);
     case 'program':

@@ -1,9 +1,9 @@
 // The interface of a device: it manages memory, compiles kernels and runs tables of steps. It knows nothing of graphs
 // and ops. Memory is named by place (a block and an offset); only a device knows addresses.
 import type { DType, TypedArray } from '../base/dtype.ts';
-import type { Kernel } from '../kernel/kernel.ts';
 import type { NormalsSource } from './normals.ts';
-import type { Target } from './target.ts';
+import type { Scheduled } from '../schedule/schedule.ts';
+import type { CpuTarget } from '../schedule/target.ts';
 
 /** A block of device memory. */
 export interface Memory {
@@ -59,7 +59,7 @@ export interface Bound {
 
 export interface KernelSource {
   readonly key: string;
-  readonly kernel: Kernel;
+  readonly kernel: Scheduled;
 }
 
 export interface DeviceInfo {
@@ -74,7 +74,8 @@ export interface DeviceInfo {
 
 export interface Device {
   readonly info: DeviceInfo;
-  readonly target: Target;
+  /** What the compiler knows of the machine. */
+  readonly target: CpuTarget;
   /** Allocates zeroed memory, aligned to 256 bytes. Throws UserError if there is too little. */
   alloc(bytes: number): Memory;
   free(memory: Memory): void;

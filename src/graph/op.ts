@@ -218,6 +218,7 @@ export interface LoopWriter {
 }
 
 export interface LoopSpec {
-  readonly grid: { readonly extent: Expr | number; readonly grain: number };
+  /** `work` of an iteration in elements; null: enough for a task of its own (kernel.ts). */
+  readonly grid: { readonly extent: Expr | number; readonly work: number | null };
   body(index: Expr): Stmt[];
 }

@@ -146,6 +146,12 @@ export class Exprs {
     return this.#intern(`v${name}<${max}`, { k: 'var', dtype: 'index', name, max }) as Var;
   }
 
+  /** A variable of another kernel's expressions. Variables that are made later get other names. */
+  adopt({ name, max }: Var): Var {
+    this.#vars = Math.max(this.#vars, Number(/\d+$/.exec(name)?.[0] ?? -1) + 1);
+    return this.#var(name, max);
+  }
+
   int(slot: number): Expr {
     return this.#intern(`n${slot}`, { k: 'int', dtype: 'index', slot });
   }

@@ -1,5 +1,6 @@
-// A kernel: loops over scalar expressions (form 'loops'), or a matrix product (form 'matmul'), for which devices have
-// code of their own. Plain data without addresses and bounds: two layers with the same shapes share one kernel.
+// A kernel: loops over scalar expressions (form 'loops'), or a matrix product (form 'matmul'). It says what is computed,
+// in which order sums are added, and what is independent; how a machine divides and runs it is decided later
+// (schedule/). Plain data without addresses and bounds: two layers with the same shapes share one kernel.
 import type { DType } from '../base/dtype.ts';
 import type { Expr, ReduceOp, Scalar, Var } from './expr.ts';
 
@@ -15,33 +16,62 @@ export interface Local {
   readonly length: number;
 }
 
+export interface IfStmt<S> {
+  readonly s: 'if';
+  readonly condition: Expr;
+  readonly body: readonly S[];
+}
+export interface SetStmt {
+  readonly s: 'set';
+  readonly local: number;
+  readonly index: Expr | null;
+  readonly value: Expr;
+}
+/** Sets every element of a local array. */
+export interface FillStmt {
+  readonly s: 'fill';
+  readonly local: number;
+  readonly value: number;
+}
+/** Consecutive stores are simultaneous: all values are computed before the first is stored. */
+export interface StoreStmt {
+  readonly s: 'store';
+  readonly buffer: number;
+  readonly index: Expr;
+  readonly value: Expr;
+}
+
+/** Statements that are the same before and after scheduling. `S`: the statements inside them. */
+export type CommonStmt<S> = IfStmt<S> | SetStmt | FillStmt | StoreStmt;
+
 export type Stmt =
-  /** `vector`: iterations are independent and may run at the same time in the lanes of a vector. */
-  | {
-      readonly s: 'for';
-      readonly index: Var;
-      readonly extent: Expr;
-      readonly vector: boolean;
-      readonly body: readonly Stmt[];
-    }
-  | { readonly s: 'if'; readonly condition: Expr; readonly body: readonly Stmt[] }
-  | { readonly s: 'set'; readonly local: number; readonly index: Expr | null; readonly value: Expr }
-  | { readonly s: 'fill'; readonly local: number; readonly value: number }
-  | { readonly s: 'store'; readonly buffer: number; readonly index: Expr; readonly value: Expr }
-  /**
-   * Reductions over one range in one pass: 16 interleaved partial results in chunks of 4096, joined in a fixed order.
-   */
-  | {
-      readonly s: 'reduce';
-      readonly index: Var;
-      readonly extent: Expr;
-      readonly targets: readonly ReduceTarget[];
-      readonly blocks: Blocks | null;
-    }
-  | ProductStmt
-  | TransposeStmt
-  /** The element will be read soon: a device may load it into its cache. The element need not exist. */
-  | { readonly s: 'prefetch'; readonly buffer: number; readonly index: Expr };
+  IfStmt<Stmt> | SetStmt | FillStmt | StoreStmt | ForStmt | ReduceStmt | ProductStmt | TransposeStmt | PrefetchStmt;
+
+/** `parallel`: iterations are independent, and may run at the same time. */
+export interface ForStmt {
+  readonly s: 'for';
+  readonly index: Var;
+  readonly extent: Expr;
+  readonly parallel: boolean;
+  readonly body: readonly Stmt[];
+}
+
+/** Reductions over one range in one pass: 16 interleaved partial results in chunks of 4096, joined in a fixed order. */
+export interface ReduceStmt {
+  readonly s: 'reduce';
+  readonly index: Var;
+  readonly extent: Expr;
+  readonly targets: readonly ReduceTarget[];
+}
+
+/** These rows will be read soon: a device may load them into its cache. The rows need not exist. */
+export interface PrefetchStmt {
+  readonly s: 'prefetch';
+  readonly rows: Expr;
+  readonly columns: number;
+  readonly from: Matrix;
+}
+
 export interface ReduceTarget {
   readonly local: number;
   readonly op: ReduceOp;
@@ -49,45 +79,30 @@ export interface ReduceTarget {
 }
 
 /**
- * The `values` of a reduction for a whole block of 16 elements. `index` is the number of the block: in terms of it, no
- * index is divided by something that differs between the elements of a block.
- */
-export interface Blocks {
-  readonly index: Var;
-  readonly values: readonly Expr[];
-}
-
-/**
  * A small matrix product inside a kernel: adds to to(r, l), for r < rows and l < lanes, the products a(r, k) * b(k, l)
- * for k < depth, k ascending, one fused multiply-add at a time. `plain` says the same in other statements. A device
- * with a matrix core may run that instead of `plain`, on `width` lanes: a multiple of 16 for which `to` and `b` have
- * room, with their lanes side by side in memory (columns: 1). width 0: it may not.
+ * for k < depth, k ascending, one fused multiply-add at a time.
  */
 export interface ProductStmt {
   readonly s: 'product';
   readonly rows: Expr;
   readonly depth: Expr;
   readonly lanes: number;
-  readonly width: number;
   readonly to: Matrix;
   readonly a: Matrix;
   readonly b: Matrix;
-  readonly plain: readonly Stmt[];
 }
 
 /**
- * Copies rows to columns: element (r, c) of `from` to element r + 16 c of an array, for r < rows <= 16 and c < columns.
- * The other elements of the array are not read. `plain` says the same in other statements. If `core` is true, a device
- * may run faster code instead.
+ * Copies rows to columns: element (r, c) of `from` to element r + lanes c of an array, for r < lanes and c < columns.
+ * Of `from` only the first `rows` rows exist: later elements of the array become any finite numbers.
  */
 export interface TransposeStmt {
-  readonly s: 'turn';
+  readonly s: 'transpose';
   readonly rows: Expr;
+  readonly lanes: number;
   readonly columns: number;
   readonly from: Matrix;
   readonly to: number;
-  readonly core: boolean;
-  readonly plain: readonly Stmt[];
 }
 
 /** A matrix in a local array or in a buffer: element (r, c) is at index at + r * rows + c * columns. */
@@ -106,13 +121,28 @@ interface KernelBase {
   readonly ints: number;
 }
 
-/**
- * The iterations of `grid` run in parallel, `grain` of them in one task. No two iterations store to the same element.
- */
+/** The iterations of `grid` are independent: no two of them store to the same element. */
 export interface LoopKernel extends KernelBase {
   readonly form: 'loops';
-  readonly grid: { readonly index: Var; readonly extent: Expr; readonly grain: number; readonly vector: boolean };
+  readonly grid: Grid;
   readonly body: readonly Stmt[];
+}
+
+export interface Grid {
+  readonly index: Var;
+  readonly extent: Expr;
+  /**
+   * The work of an iteration, in elements that are computed; null: enough for a task of its own. A schedule divides the
+   * grid into tasks by it.
+   */
+  readonly work: number | null;
+  /** Whether each iteration computes one element, beside those of its neighbours in memory. */
+  readonly elements: boolean;
+  /**
+   * Where iterations of elements contain loops: so many neighbours (a row) run loops of equal extents over values that
+   * lie side by side. Null for other kernels.
+   */
+  readonly row: number | null;
 }
 
 /**
@@ -123,18 +153,8 @@ export type Extent =
   number | { readonly count: number; readonly at: number; readonly times: number } | { readonly offsets: number };
 
 /**
- * How an operand of a matmul is copied to the place where the matrix core reads it. `inner` is the variable of the
- * inner loop. If the operand's index divides it, runs of `length` elements need no division: in a run, with `index` =
- * inner / length, the element is `value`.
- */
-export interface Packing {
-  readonly inner: Var;
-  readonly run: { readonly length: number; readonly index: Var; readonly value: Expr } | null;
-}
-
-/**
- * sum(z, i, j) = a(z, i, k) * b(z, k, j) over k ascending, one fused multiply-add at a time; then `epilogue`. i and k
- * count within group z.
+ * sum(z, i, j) = a(z, i, k) * b(z, k, j) over k ascending, one fused multiply-add at a time (integers: modulo
+ * 2^32); then `epilogue`. i and k count within group z.
  */
 export interface MatmulKernel extends KernelBase {
   readonly form: 'matmul';
@@ -148,10 +168,9 @@ export interface MatmulKernel extends KernelBase {
   readonly depth: Extent;
   readonly a: Expr;
   readonly b: Expr;
-  /** For operands that are copied before the product (packed), not read in place. */
-  readonly packA: Packing;
-  readonly packB: Packing;
-  /** `row` runs once for each row of a tile, `element` for each of its elements. */
+  /** The dtype of the sums. */
+  readonly dtype: Scalar;
+  /** `row` runs once for each row before its elements, `element` for each element. */
   readonly epilogue: { readonly row: readonly Stmt[]; readonly element: readonly Stmt[] };
 }
 

@@ -1,7 +1,7 @@
 // Kernels as text. People read it (`dynamoe inspect --stage kernels`), and its hash is the key of a kernel: equal text
 // means equal code.
 import { children, postorder, type Expr } from './expr.ts';
-import type { Extent, Kernel, Matrix, Stmt } from './kernel.ts';
+import type { CommonStmt, Extent, Kernel, MatmulKernel, Matrix, Stmt } from './kernel.ts';
 
 const INFIX: Readonly<Record<string, string>> = {
   add: '+',
@@ -58,7 +58,11 @@ const number = (v: number): string => (Object.is(v, -0) ? '-0' : `${v}`);
  * Prints an expression that occurs more than once as `e = ...` first, so that the text does not grow with the number of
  * uses.
  */
-function printShared(exprs: readonly Expr[], indent: string, render: (p: (e: Expr) => string) => string[]): string {
+export function printShared(
+  exprs: readonly Expr[],
+  indent: string,
+  render: (p: (e: Expr) => string) => string[],
+): string {
   const uses = new Map<Expr, number>();
   const order = postorder(exprs);
   for (const e of [...order.flatMap(children), ...exprs]) uses.set(e, (uses.get(e) ?? 0) + 1);
@@ -73,15 +77,11 @@ function printShared(exprs: readonly Expr[], indent: string, render: (p: (e: Exp
   return [...lines, ...render((e) => printExpr(e, names))].map((line) => indent + line).join('\n');
 }
 
-function printStmt(s: Stmt, indent: string): string {
-  const block = (body: readonly Stmt[]): string => body.map((b) => printStmt(b, `${indent}  `)).join('\n');
+/** Statements that scheduled kernels have too. `body` prints the statements inside one, further indented. */
+export function printCommon<S>(s: CommonStmt<S>, indent: string, body: (stmts: readonly S[]) => string): string {
   switch (s.s) {
-    case 'for':
-      return (
-        `${indent}for ${s.index.name} < ` + `${printExpr(s.extent)}${s.vector ? ' vector' : ''}:\n${block(s.body)}`
-      );
     case 'if':
-      return `${indent}if ${printExpr(s.condition)}:\n${block(s.body)}`;
+      return `${indent}if ${printExpr(s.condition)}:\n${body(s.body)}`;
     case 'set':
       return printShared([...(s.index ? [s.index] : []), s.value], indent, (p) => [
         `t${s.local}${s.index ? `[${p(s.index)}]` : ''} = ${p(s.value)}`,
@@ -90,27 +90,43 @@ function printStmt(s: Stmt, indent: string): string {
       return `${indent}t${s.local}[..] = ${s.value}`;
     case 'store':
       return printShared([s.index, s.value], indent, (p) => [`b${s.buffer}[${p(s.index)}] = ${p(s.value)}`]);
+  }
+}
+
+export const printMatrix = (m: Matrix, p: (e: Expr) => string = printExpr): string =>
+  `${m.in === 'local' ? 't' : 'b'}${m.of}[${p(m.at)} + ${m.rows}, ${m.columns}]`;
+
+function printStmt(s: Stmt, indent: string): string {
+  const block = (body: readonly Stmt[]): string => body.map((b) => printStmt(b, `${indent}  `)).join('\n');
+  switch (s.s) {
+    case 'for':
+      return `${indent}for ${s.index.name} < ${printExpr(s.extent)}${s.parallel ? ' parallel' : ''}:\n${block(s.body)}`;
     case 'reduce':
       return printShared([s.extent, ...s.targets.map((t) => t.value)], indent, (p) =>
         s.targets.map((t) => `t${t.local} = ${t.op}(${s.index.name} < ${p(s.extent)}: ${p(t.value)})`),
       );
     case 'prefetch':
-      return `${indent}prefetch b${s.buffer}[${printExpr(s.index)}]`;
-    case 'turn':
+      return `${indent}prefetch ${printMatrix(s.from)}, ${printExpr(s.rows)} rows, ${s.columns} columns`;
+    case 'transpose':
       return (
-        `${indent}t${s.to} = b${s.from.of}[${printExpr(s.from.at)} + ${s.from.rows}, ` +
-        `${s.from.columns}] turned, ${printExpr(s.rows)} rows${s.core ? '' : ' here'}:\n${block(s.plain)}`
+        `${indent}t${s.to}[.., ${s.lanes}] = transpose of ${printMatrix(s.from)}, ${printExpr(s.rows)} rows, ` +
+        `${s.columns} columns`
       );
     case 'product':
-      return `${printShared([s.rows, s.depth, s.to.at, s.a.at, s.b.at], indent, (p) => {
-        const matrix = (m: Matrix): string =>
-          `${m.in === 'local' ? 't' : 'b'}${m.of}[${p(m.at)} + ${m.rows}, ${m.columns}]`;
-        return [
-          `${matrix(s.to)} += ${matrix(s.a)} * ${matrix(s.b)}, ${p(s.rows)} rows, ${s.lanes} lanes in ` +
-            `${s.width}, depth ${p(s.depth)}:`,
-        ];
-      })}\n${block(s.plain)}`;
+      return printShared([s.rows, s.depth, s.to.at, s.a.at, s.b.at], indent, (p) => [
+        `${printMatrix(s.to, p)} += ${printMatrix(s.a, p)} * ${printMatrix(s.b, p)}, ` +
+          `${p(s.rows)} rows, ${s.lanes} lanes, depth ${p(s.depth)}`,
+      ]);
+    default:
+      return printCommon(s, indent, block);
   }
+}
+
+/** Buffers, integers and locals: the first lines of a kernel's text. */
+export function printHead({ buffers, ints, locals }: Pick<Kernel, 'buffers' | 'ints' | 'locals'>): string {
+  const head = buffers.map((b, i) => `b${i}: ${b.access} ${b.dtype}`).join(', '),
+    lines = locals.map((l, i) => `  t${i}: ${l.dtype}${l.length ? `[${l.length}]` : ''}`).join('\n');
+  return `(${head})${ints ? ` ints ${ints}` : ''}\n${lines ? `${lines}\n` : ''}`;
 }
 
 const extent = (e: Extent): string =>
@@ -121,21 +137,25 @@ const extent = (e: Extent): string =>
       : `b${e.offsets}[z..z+1]`;
 
 export function printKernel(k: Kernel): string {
-  const head = k.buffers.map((b, i) => `b${i}: ${b.access} ${b.dtype}`).join(', ');
-  const locals = k.locals.map((l, i) => `  t${i}: ${l.dtype}${l.length ? `[${l.length}]` : ''}`).join('\n');
   const body = (stmts: readonly Stmt[]): string => stmts.map((s) => printStmt(s, '    ')).join('\n');
-  const open = `(${head})${k.ints ? ` ints ${k.ints}` : ''}\n${locals ? `${locals}\n` : ''}`;
   if (k.form === 'loops') {
-    const { grid } = k;
+    const { index, extent, work, elements, row } = k.grid;
+    const about = [
+      work === null ? [] : `work ${work}`,
+      elements ? 'elements' : [],
+      row === null ? [] : `rows of ${row}`,
+    ];
     return (
-      `loops ${open}  grid ${grid.index.name} < ${printExpr(grid.extent)} grain ` +
-      `${grid.grain}${grid.vector ? ' vector' : ''}:\n${body(k.body)}`
+      `loops ${printHead(k)}  grid ${index.name} < ${[printExpr(extent), ...about.flat()].join(', ')}:\n` + body(k.body)
     );
   }
   return (
-    `matmul ${open}  z=${k.z.name} < ${k.groups}, i=${k.i.name} < ${extent(k.m)}, j=${k.j.name} < ${k.n}, ` +
-    `k=${k.k.name} < ${extent(k.depth)}\n` +
-    `${printShared([k.a, k.b], '  ', (p) => [`a = ${p(k.a)}`, `b = ${p(k.b)}`])}\n  ` +
-    `epilogue:\n${body([...k.epilogue.row, ...k.epilogue.element])}`
+    `matmul ${printHead(k)}${printProduct(k)}\n  ` + `epilogue:\n${body([...k.epilogue.row, ...k.epilogue.element])}`
   );
 }
+
+/** The loops and operands of a matmul. */
+export const printProduct = (k: Omit<MatmulKernel, 'epilogue'>): string =>
+  `  z=${k.z.name} < ${k.groups}, i=${k.i.name} < ${extent(k.m)}, j=${k.j.name} < ${k.n}, ` +
+  `k=${k.k.name} < ${extent(k.depth)}, sums ${k.dtype}\n` +
+  printShared([k.a, k.b], '  ', (p) => [`a = ${p(k.a)}`, `b = ${p(k.b)}`]);

@@ -18,13 +18,13 @@ export function substitute(x: Exprs, e: Expr, by: ReadonlyMap<Expr, Expr>, memo 
   const found = by.get(e) ?? memo.get(e);
   if (found) return found;
   const go = (c: Expr): Expr => substitute(x, c, by, memo);
-  const made = rebuild(x, e, go);
+  const made = children(e).every((c) => go(c) === c) ? e : rebuild(x, e, go);
   memo.set(e, made);
   return made;
 }
 
+/** An expression of the same kind, with other operands. */
 function rebuild(x: Exprs, e: Expr, go: (e: Expr) => Expr): Expr {
-  if (children(e).every((c) => go(c) === c)) return e;
   switch (e.k) {
     case 'load':
       return x.load(e.buffer, go(e.index), e.dtype);
@@ -42,9 +42,34 @@ function rebuild(x: Exprs, e: Expr, go: (e: Expr) => Expr): Expr {
       }
       return x.op(e.op, e.args.map(go), e.dtype);
     case 'reduce':
-      return x.reduceOver(e.op, e.order, go(e.extent), e.index, go(e.body));
+      return x.reduceOver(e.op, e.order, go(e.extent), go(e.index) as Var, go(e.body));
     default:
       return e;
+  }
+}
+
+/** The same expression made by `x`: expressions of one kernel must come from one `Exprs`. */
+export function transplant(x: Exprs, e: Expr, memo: Map<Expr, Expr>): Expr {
+  const found = memo.get(e);
+  if (found) return found;
+  const go = (c: Expr): Expr => transplant(x, c, memo);
+  const made = remade(x, e, go);
+  memo.set(e, made);
+  return made;
+}
+
+function remade(x: Exprs, e: Expr, go: (e: Expr) => Expr): Expr {
+  switch (e.k) {
+    case 'var':
+      return x.adopt(e);
+    case 'const':
+      return x.const(e.value, e.dtype);
+    case 'int':
+      return x.int(e.slot);
+    case 'sum':
+      return x.sum(e.dtype);
+    default:
+      return rebuild(x, e, go);
   }
 }
 

@@ -2,85 +2,134 @@
 // inside an expression; variables are used inside their loops.
 import { VerifyError } from '../base/errors.ts';
 import { postorder, type Expr, type Var } from './expr.ts';
-import type { Kernel, Stmt } from './kernel.ts';
+import type { CommonStmt, Kernel, Matrix, ReduceStmt, Stmt } from './kernel.ts';
+
+/** Variables that are defined where a statement stands; in the epilogue of a matmul also the finished sum. */
+export interface Scope {
+  readonly vars: ReadonlySet<Var>;
+  readonly sum: boolean;
+}
+
+export const scopeOf = (...vars: readonly Var[]): Scope => ({ vars: new Set(vars), sum: false });
+export const within = (scope: Scope, ...vars: readonly Var[]): Scope => ({
+  ...scope,
+  vars: new Set([...scope.vars, ...vars]),
+});
+
+/** Checks what kernels have in common before and after scheduling. Throws VerifyError that names `stage`. */
+export class KernelChecker {
+  readonly #stage: string;
+  readonly #k: Pick<Kernel, 'buffers' | 'locals' | 'ints'>;
+
+  constructor(stage: string, kernel: Pick<Kernel, 'buffers' | 'locals' | 'ints'>) {
+    this.#stage = stage;
+    this.#k = kernel;
+  }
+
+  fail(message: string): never {
+    throw new VerifyError(this.#stage, message);
+  }
+
+  exprs(list: readonly Expr[], { vars, sum }: Scope): void {
+    const { buffers, locals, ints } = this.#k;
+    for (const x of postorder(list)) {
+      if (x.k === 'var' && !vars.has(x)) this.fail(`${x.name} is used outside its loop`);
+      if (x.k === 'load' && !buffers[x.buffer]) this.fail(`no buffer ${x.buffer}`);
+      if (x.k === 'load' && buffers[x.buffer].access === 'write')
+        this.fail(`buffer ${x.buffer} is read, but its access is 'write' (lower: { update: true } allows both)`);
+      if (x.k === 'local' && !locals[x.local]) this.fail(`no local ${x.local}`);
+      if (x.k === 'int' && x.slot >= ints) this.fail(`no integer ${x.slot}`);
+      if (x.k === 'reduce') this.fail('a reduction stands inside an expression');
+      if (x.k === 'sum' && !sum) this.fail('the sum of a matmul is used outside its epilogue');
+    }
+  }
+
+  matrix(m: Matrix, scope: Scope): void {
+    if (!(m.in === 'local' ? this.#k.locals : this.#k.buffers)[m.of]) this.fail(`no ${m.in} ${m.of}`);
+    this.exprs([m.at], scope);
+  }
+
+  /** A product adds to this matrix. */
+  sums(m: Matrix): void {
+    if (m.in === 'buffer' && this.#k.buffers[m.of].access !== 'update')
+      this.fail(`a product adds to buffer ${m.of}, whose access is not 'update'`);
+  }
+
+  local(n: number): void {
+    if (!this.#k.locals[n]) this.fail(`no local ${n}`);
+  }
+
+  reduce(s: ReduceStmt, scope: Scope): void {
+    this.exprs([s.extent], scope);
+    for (const t of s.targets) this.exprs([t.value], within(scope, s.index));
+  }
+
+  /** `body` checks the statements inside one. */
+  common<S>(s: CommonStmt<S>, scope: Scope, body: (stmts: readonly S[], scope: Scope) => void): void {
+    switch (s.s) {
+      case 'if':
+        this.exprs([s.condition], scope);
+        body(s.body, scope);
+        break;
+      case 'set':
+        this.local(s.local);
+        this.exprs(s.index ? [s.value, s.index] : [s.value], scope);
+        break;
+      case 'fill':
+        this.local(s.local);
+        break;
+      case 'store':
+        if (!this.#k.buffers[s.buffer]) this.fail(`no buffer ${s.buffer}`);
+        if (this.#k.buffers[s.buffer].access === 'read')
+          this.fail(`a store goes to buffer ${s.buffer}, whose access is 'read'`);
+        this.exprs([s.value, s.index], scope);
+        break;
+    }
+  }
+}
 
 export function verifyKernel(k: Kernel): Kernel {
-  const fail = (message: string): never => {
-    throw new VerifyError('kernel', message);
+  const check = new KernelChecker('kernel', k);
+  const all = (body: readonly Stmt[], scope: Scope): void => {
+    for (const s of body) statement(s, scope);
   };
-  const checkExpr = (e: Expr, scope: ReadonlySet<Var>, sum = false): void => {
-    for (const x of postorder([e])) {
-      if (x.k === 'var' && !scope.has(x)) fail(`${x.name} is used outside its loop`);
-      if (x.k === 'load' && !k.buffers[x.buffer]) fail(`no buffer ${x.buffer}`);
-      if (x.k === 'load' && k.buffers[x.buffer].access === 'write')
-        fail(`buffer ${x.buffer} is read, but its access is 'write' (lower: { update: true } allows both)`);
-      if (x.k === 'local' && !k.locals[x.local]) fail(`no local ${x.local}`);
-      if (x.k === 'int' && x.slot >= k.ints) fail(`no integer ${x.slot}`);
-      if (x.k === 'reduce') fail('a reduction stands inside an expression');
-      if (x.k === 'sum' && !sum) fail('the sum of a matmul is used outside its epilogue');
-    }
-  };
-  const checkBody = (body: readonly Stmt[], scope: ReadonlySet<Var>, sum = false): void => {
-    for (const s of body) {
-      switch (s.s) {
-        case 'for':
-          checkExpr(s.extent, scope);
-          checkBody(s.body, new Set([...scope, s.index]), sum);
-          break;
-        case 'if':
-          checkExpr(s.condition, scope, sum);
-          checkBody(s.body, scope, sum);
-          break;
-        case 'set':
-          checkExpr(s.value, scope, sum);
-          if (s.index) checkExpr(s.index, scope);
-          break;
-        case 'store':
-          if (k.buffers[s.buffer]?.access === 'read')
-            fail(`a store goes to buffer ${s.buffer}, whose access is 'read'`);
-          checkExpr(s.value, scope, sum);
-          checkExpr(s.index, scope);
-          break;
-        case 'reduce':
-          checkExpr(s.extent, scope);
-          for (const t of s.targets) checkExpr(t.value, new Set([...scope, s.index]));
-          for (const value of s.blocks?.values ?? [])
-            checkExpr(value, new Set([...scope, s.index, ...(s.blocks ? [s.blocks.index] : [])]));
-          break;
-        case 'fill':
-          break;
-        case 'turn':
-          for (const x of [s.rows, s.from.at]) checkExpr(x, scope);
-          if (!k.locals[s.to] || !k.buffers[s.from.of])
-            fail('a transpose reads a buffer or writes a local that does not exist');
-          checkBody(s.plain, scope, sum);
-          break;
-        case 'prefetch':
-          checkExpr(s.index, scope);
-          break;
-        case 'product':
-          for (const x of [s.rows, s.depth, s.to.at, s.a.at, s.b.at]) checkExpr(x, scope);
-          for (const m of [s.to, s.a, s.b])
-            if (!(m.in === 'local' ? k.locals : k.buffers)[m.of]) fail(`no ${m.in} ${m.of}`);
-          if (s.to.in === 'buffer' && k.buffers[s.to.of]?.access !== 'update')
-            fail(`a product adds to buffer ${s.to.of}, whose access is not 'update'`);
-          if (s.width > 0 && (s.width % 16 !== 0 || s.width < s.lanes || s.to.columns !== 1 || s.b.columns !== 1))
-            fail('the operands of a product have no room for its lanes');
-          checkBody(s.plain, scope, sum);
-          break;
-      }
+  const statement = (s: Stmt, scope: Scope): void => {
+    switch (s.s) {
+      case 'for':
+        check.exprs([s.extent], scope);
+        all(s.body, within(scope, s.index));
+        break;
+      case 'reduce':
+        check.reduce(s, scope);
+        break;
+      case 'transpose':
+        check.local(s.to);
+        check.exprs([s.rows], scope);
+        check.matrix(s.from, scope);
+        break;
+      case 'prefetch':
+        check.exprs([s.rows], scope);
+        check.matrix(s.from, scope);
+        break;
+      case 'product':
+        check.exprs([s.rows, s.depth], scope);
+        for (const m of [s.to, s.a, s.b]) check.matrix(m, scope);
+        check.sums(s.to);
+        break;
+      default:
+        check.common(s, scope, all);
     }
   };
   if (k.form === 'loops') {
-    checkExpr(k.grid.extent, new Set());
-    checkBody(k.body, new Set([k.grid.index]));
-  } else {
-    checkExpr(k.a, new Set([k.z, k.i, k.k]));
-    checkExpr(k.b, new Set([k.z, k.k, k.j]));
-    if (k.packA.run) checkExpr(k.packA.run.value, new Set([k.z, k.i, k.k, k.packA.run.index]));
-    if (k.packB.run) checkExpr(k.packB.run.value, new Set([k.z, k.k, k.j, k.packB.run.index]));
-    checkBody(k.epilogue.row, new Set([k.z, k.i]));
-    checkBody(k.epilogue.element, new Set([k.z, k.i, k.j]), true);
+    check.exprs([k.grid.extent], scopeOf());
+    all(k.body, scopeOf(k.grid.index));
+    return k;
   }
+  check.exprs([k.a], scopeOf(k.z, k.i, k.k));
+  check.exprs([k.b], scopeOf(k.z, k.k, k.j));
+  all(k.epilogue.row, scopeOf(k.z, k.i));
+  for (const s of k.epilogue.element)
+    if (s.s !== 'store') check.fail(`an epilogue has a statement '${s.s}' for each element, where only stores may be`);
+  all(k.epilogue.element, { ...scopeOf(k.z, k.i, k.j), sum: true });
   return k;
 }

@@ -5,7 +5,6 @@ import { VerifyError } from '../base/errors.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import type { LoopCall, LoopWriter, Place } from '../graph/op.ts';
-import { blocksOf } from '../kernel/blocks.ts';
 import type { Expr } from '../kernel/expr.ts';
 import type { Local, LoopKernel } from '../kernel/kernel.ts';
 import { inPlaceInputs } from '../passes/own-before.ts';
@@ -25,10 +24,10 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
   const buffers = () => scope.buffers;
   const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x);
   const loop =
-    (vector: boolean): LoopWriter['loop'] =>
+    (parallel: boolean): LoopWriter['loop'] =>
     (extent, body) => {
       const index = e.loop(extent);
-      return { s: 'for', index, extent: asExpr(extent), vector, body: body(index) };
+      return { s: 'for', index, extent: asExpr(extent), parallel, body: body(index) };
     };
   const k: LoopWriter = {
     scalar(dtype) {
@@ -61,7 +60,6 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
           index: r.index,
           extent: r.extent,
           targets: [{ local: target.id, op, value: r.body }],
-          blocks: blocksOf(e, [r.body], r.index),
         },
       };
     },
@@ -102,7 +100,7 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
     buffers: scope.buffers,
     locals,
     ints: scope.ints.length,
-    grid: { index, extent: asExpr(spec.grid.extent), grain: spec.grid.grain, vector: false },
+    grid: { index, extent: asExpr(spec.grid.extent), work: spec.grid.work, elements: false, row: null },
     body,
   };
 }

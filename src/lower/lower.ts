@@ -95,7 +95,7 @@ function copyCall({ graph, home }: Storage, { state, value, unless }: Update): K
       { dtype: type.dtype, access: 'write' },
       { dtype: type.dtype, access: 'read' },
     ],
-    grid: { index, extent: e.index(size), grain: COPY_GRAIN, vector: true },
+    grid: { index, extent: e.index(size), work: COPY_WORK, elements: true, row: null },
     body: [{ s: 'store', buffer: 0, index, value: e.load(1, index, type.dtype) }],
   };
   return {
@@ -111,7 +111,7 @@ function copyCall({ graph, home }: Storage, { state, value, unless }: Update): K
   };
 }
 
-const COPY_GRAIN = 16384; // elements per task
+const COPY_WORK = 0.5; // of an element that is only copied
 
 function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall {
   const { text, values, numbers } = signatureOf(storage, ops, group),
@@ -202,8 +202,7 @@ function inPlacePairs(kernel: Kernel): [number, number][] {
       else if (s.s === 'for') {
         values.push(s.extent);
         visit(s.body);
-      } else if (s.s === 'product' || s.s === 'turn') visit(s.plain);
-      else if (s.s === 'if') {
+      } else if (s.s === 'if') {
         values.push(s.condition);
         visit(s.body);
       }

@@ -3,11 +3,9 @@ import { stridesOf } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import type { Extent, Local, LoopKernel, MatmulKernel } from '../kernel/kernel.ts';
-import { packingOf } from '../kernel/packing.ts';
+import type { Extent, Local, MatmulKernel } from '../kernel/kernel.ts';
+import { hoistInvariants } from '../kernel/hoist.ts';
 import { asSet } from '../kernel/rewrite.ts';
-import { hoistInvariants } from './nest.ts';
-import { buildProduct } from './product.ts';
 import type { Scope } from './scope.ts';
 
 export function buildMatmul(
@@ -16,14 +14,13 @@ export function buildMatmul(
   scope: Scope,
   node: Node,
   roots: readonly ValueId[],
-): MatmulKernel | LoopKernel {
+): MatmulKernel {
   const lower = ops.get(node.op)?.lower;
   if (lower?.kind !== 'matmul') throw new VerifyError('lower', `${node.op} has no lowering of kind matmul`);
   const { e } = scope,
     out = node.outputs[0],
     type = graph.types[out];
   const spec = lower.build(scope.call(node));
-  if (type.dtype !== 'float32') return buildProduct(scope, spec, out, type, roots);
   const size = (x: Extent): number => (typeof x === 'number' ? x : Infinity);
   const [z, i, j, k] = [
     e.loop(spec.groups, 'z'),
@@ -57,8 +54,7 @@ export function buildMatmul(
     depth: spec.depth,
     a,
     b,
-    packA: packingOf(e, a, k, i),
-    packB: packingOf(e, b, j, k),
+    dtype: type.dtype,
     epilogue: {
       row: before,
       element: hoisted.map((h) => ({ s: 'store', buffer: h.buffer, index: h.at, value: h.value })),

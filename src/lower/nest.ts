@@ -1,17 +1,16 @@
 // Loops for a group of values over one shape. There are three forms: one loop over the elements; a loop over rows, with
-// reductions along each row; a loop over blocks of columns, where leading axes are summed. The expressions decide which
+// reductions along each row; a loop over elements that go through rows, where leading axes are summed. The expressions decide which
 // form is taken.
 import { boundOf, elements, type TensorType } from '../base/shape.ts';
 import { leastOf } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
 import { postorder, type Exprs, type Expr, type ScalarOp, type Var } from '../kernel/expr.ts';
-import { blocksOf } from '../kernel/blocks.ts';
+import { hoistInvariants, hoistValues, type Item } from '../kernel/hoist.ts';
 import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts';
-import { asSet, dependsOn, invariants, reductions, substitute } from '../kernel/rewrite.ts';
+import { asSet, dependsOn, reductions, substitute } from '../kernel/rewrite.ts';
 import type { Scope } from './scope.ts';
 
-const TASK = 8192; // elements of work per task: some microseconds
 /** The cost of an elementary function and of a reduction along a row, in elements of work. */
 const FUNCTION = 2,
   REDUCTION = 32;
@@ -26,16 +25,9 @@ const FUNCTIONS = new Set<string>([
   'pow',
   'threefry',
 ] satisfies ScalarOp[]);
-const COLUMNS = 64; // columns per task
 const MAX_RANGES = 16;
 const CHUNK = 4096; // docs/architecture/lowering.md: a long sum is the sum of chunks of this many elements
 
-/** What is stored: value `root` at linear index `at`. */
-interface Item {
-  readonly buffer: number;
-  readonly at: Expr;
-  readonly value: Expr;
-}
 type Reduce = Extract<Expr, { k: 'reduce' }>;
 
 export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[]): LoopKernel {
@@ -63,7 +55,7 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const serial = reductions(all, 'serial');
   const lanes = reductions(all, 'lanes');
   if (serial.length === 0 && lanes.length === 0 && narrow.length === 0 && (rank <= 1 || direct(all, flat))) {
-    return kernel(scope, [], { index: flat, extent: count, grain: TASK, vector: true }, stores(items));
+    return kernel(scope, [], { index: flat, extent: count, work: 1, elements: true, row: null }, stores(items));
   }
   const checkNoNarrow = (): void => {
     if (narrow.length > 0)
@@ -98,7 +90,7 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
     return kernel(
       scope,
       locals,
-      { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / workOf(all, length))), vector: false },
+      { index: rows, extent: count, work: workOf(all, length), elements: false, row: null },
       [...own.before, ...stores(own.items)],
     );
   }
@@ -108,12 +100,12 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const rows = dynamic
     ? e.scale(scope.extent(type, 0), elements(shape.slice(1, -1)))
     : e.index(elements(shape.slice(0, -1)));
-  return kernel(
-    scope,
-    locals,
-    { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / workOf(all, width))), vector: false },
-    [...own.before, ...stores(rowItems), ...hoisted.before, ...inRanges(e, hoisted.items, column, width)],
-  );
+  return kernel(scope, locals, { index: row, extent: rows, work: workOf(all, width), elements: false, row: null }, [
+    ...own.before,
+    ...stores(rowItems),
+    ...hoisted.before,
+    ...inRanges(e, hoisted.items, column, width),
+  ]);
 }
 
 /** The cost of a row of `width` elements, in elements of work. */
@@ -146,7 +138,7 @@ function inRanges(e: Exprs, items: readonly Item[], column: Var, width: number):
       c === column
         ? items
         : items.map((x) => ({ ...x, at: substitute(e, x.at, by, memo), value: substitute(e, x.value, by, memo) }));
-    return { s: 'for', index: c, extent: e.index(end - start), vector: true, body: stores(own) };
+    return { s: 'for', index: c, extent: e.index(end - start), parallel: true, body: stores(own) };
   });
 }
 
@@ -175,7 +167,7 @@ function kernel(scope: Scope, locals: readonly Local[], grid: LoopKernel['grid']
  * Takes reductions out of expressions: each becomes a local that is computed before. Reductions over one range share a
  * pass.
  */
-export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[]): { before: Stmt[]; items: Item[] } {
+function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[]): { before: Stmt[]; items: Item[] } {
   const before: Stmt[] = [],
     by = new Map<Expr, Expr>();
   let open: { index: Var; extent: Expr; targets: ReduceTarget[]; locals: Set<Expr>; by: Map<Expr, Expr> } | null = null;
@@ -192,7 +184,6 @@ export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[
       index: open.index,
       extent: open.extent,
       targets: open.targets.map((t, i) => ({ ...t, value: inner.values[i] })),
-      blocks: blocksOf(e, inner.values, open.index),
     });
     open = null;
   };
@@ -215,51 +206,6 @@ export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[
   return { before, items: items.map((i) => ({ ...i, value: substitute(e, i.value, by, memo) })) };
 }
 
-/** Computes what does not depend on the loop's variable once, before the loop. */
-function hoistValues(
-  e: Exprs,
-  values: readonly Expr[],
-  inner: ReadonlySet<Expr>,
-  locals: Local[],
-): { before: Stmt[]; values: Expr[] } {
-  const by = new Map<Expr, Expr>(),
-    before: Stmt[] = [];
-  for (const v of invariants(values, inner)) {
-    // A condition is kept as a float that is compared inside the loop: gcc 12 does not vectorise a bool that comes from
-    // outside the loop.
-    const bool = v.dtype === 'bool',
-      dtype = bool ? 'float32' : v.dtype,
-      zero = e.const(0, 'float32');
-    const local = locals.push({ dtype, length: 0 }) - 1,
-      kept = e.local(local, dtype);
-    before.push({
-      s: 'set',
-      local,
-      index: null,
-      value: bool ? e.op('select', [v, e.const(1, dtype), zero], dtype) : v,
-    });
-    by.set(v, bool ? e.op('lt', [zero, kept], 'bool') : kept);
-  }
-  const memo = new Map<Expr, Expr>();
-  return { before, values: values.map((v) => substitute(e, v, by, memo)) };
-}
-
-export function hoistInvariants(
-  e: Exprs,
-  items: readonly Item[],
-  inner: ReadonlySet<Expr>,
-  locals: Local[],
-): { before: Stmt[]; items: Item[] } {
-  // The indices of stores are hoisted too: an index then stays the same expression in reads and in stores.
-  const { before, values } = hoistValues(
-    e,
-    items.flatMap((i) => [i.value, i.at]),
-    inner,
-    locals,
-  );
-  return { before, items: items.map((i, n) => ({ ...i, value: values[2 * n], at: values[2 * n + 1] })) };
-}
-
 /** One step of a reduction. A maximum that is NaN stays NaN. */
 function joined(e: Exprs, { op, dtype }: Reduce, total: Expr, x: Expr): Expr {
   if (op === 'sum') return e.op('add', [total, x], dtype);
@@ -271,97 +217,67 @@ function joined(e: Exprs, { op, dtype }: Reduce, total: Expr, x: Expr): Expr {
 }
 
 /**
- * Sums over leading axes: a task has COLUMNS columns and goes through the rows one by one, in chunks of CHUNK rows
- * whose sums are added in order.
+ * Sums over leading axes: each element goes through the rows one by one, in chunks of CHUNK rows whose sums are added
+ * in order.
  */
 function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): LoopKernel {
   // A scalar, and a list whose length is counted, have one column.
   const { e } = scope,
     last = type.shape[type.shape.length - 1],
-    width = typeof last === 'number' ? last : 1;
-  const shape = typeof last === 'number' ? type.shape : [...type.shape, 1];
-  const outer = shape.length > 1 && typeof shape[0] !== 'number' ? Infinity : elements(shape.slice(0, -1));
-  const blocks = Math.ceil(width / COLUMNS),
+    width = typeof last === 'number' ? last : 1,
+    shape = typeof last === 'number' ? type.shape : [...type.shape, 1],
+    dynamic = shape.length > 1 && typeof shape[0] !== 'number';
+  const index = e.loop(dynamic ? Infinity : elements(shape), 'p'),
     rows = shape.length > 1 ? scope.extent(type, 0) : e.index(1);
-  const grid = e.loop(outer * blocks, 'g'),
-    lane = e.loop(Math.min(COLUMNS, width), 'l');
-  const start = e.scale(e.mod(grid, blocks), COLUMNS);
-  const linear = e.linear(0, [
-    [width, e.div(grid, blocks)],
-    [1, start],
-    [1, lane],
-  ]); // one column: lane is 0
-  const items = roots.map((v): Item => ({
-    buffer: scope.buffer(v, 'write'),
-    at: linear,
-    value: scope.linear(v, linear),
-  }));
-  const live =
-    width % COLUMNS === 0 ? e.index(COLUMNS) : e.op('min', [e.index(COLUMNS), e.linear(width, [[-1, start]])], 'index');
+  let items = roots.map((v): Item => ({ buffer: scope.buffer(v, 'write'), at: index, value: scope.linear(v, index) }));
   const locals: Local[] = [],
-    body: Stmt[] = [],
-    by = new Map<Expr, Expr>();
-  const vector = (stmts: readonly Stmt[]): Stmt => ({ s: 'for', index: lane, extent: live, vector: true, body: stmts });
+    body: Stmt[] = [];
+  const set = (local: number, value: Expr): Stmt => ({ s: 'set', local, index: null, value });
+  const loop = (of: Var, extent: Expr, inside: Stmt[]): Stmt => ({
+    s: 'for',
+    index: of,
+    extent,
+    parallel: false,
+    body: inside,
+  });
+  const by = new Map<Expr, Expr>();
   for (const r of reductions(
     items.map((i) => i.value),
     'serial',
   )) {
-    const start = r.op === 'sum' ? 0 : leastOf(r.dtype);
-    const total = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1,
-      part = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1;
-    const get = (local: number): Expr => e.local(local, r.dtype, lane);
-    const extent = substitute(e, r.extent, by);
-    const chunk = e.loop(Math.ceil((r.index.max + 1) / CHUNK), 'h'),
+    const start = e.const(r.op === 'sum' ? 0 : leastOf(r.dtype), r.dtype),
+      [total, part] = [0, 1].map(() => locals.push({ dtype: r.dtype, length: 0 }) - 1),
+      [inTotal, inPart] = [total, part].map((local) => e.local(local, r.dtype));
+    const extent = substitute(e, r.extent, by),
+      chunk = e.loop(Math.ceil((r.index.max + 1) / CHUNK), 'h'),
       inChunk = e.loop(CHUNK, 'i');
     const rowIndex = e.linear(0, [
       [CHUNK, chunk],
       [1, inChunk],
     ]);
     const value = substitute(e, substitute(e, r.body, by), new Map([[r.index, rowIndex]]));
-    const inner = hoistValues(e, [value], asSet(lane), locals);
-    const chunks = e.div(e.add(extent, e.index(CHUNK - 1)), CHUNK);
-    const left = e.op(
-      'min',
-      [
-        e.index(CHUNK),
-        e.linear(0, [
-          [1, extent],
-          [-CHUNK, chunk],
-        ]),
-      ],
-      'index',
-    );
-    const join = (local: number, x: Expr): Stmt =>
-      vector([{ s: 'set', local, index: lane, value: joined(e, r, get(local), x) }]);
+    const chunks = e.div(e.add(extent, e.index(CHUNK - 1)), CHUNK),
+      left = e.linear(0, [
+        [1, extent],
+        [-CHUNK, chunk],
+      ]);
     body.push(
-      { s: 'fill', local: total, value: start },
-      {
-        s: 'for',
-        index: chunk,
-        extent: chunks,
-        vector: false,
-        body: [
-          { s: 'fill', local: part, value: start },
-          {
-            s: 'for',
-            index: inChunk,
-            extent: left,
-            vector: false,
-            body: [...inner.before, join(part, inner.values[0])],
-          },
-          join(total, get(part)),
-        ],
-      },
+      set(total, start),
+      loop(chunk, chunks, [
+        set(part, start),
+        loop(inChunk, e.op('min', [e.index(CHUNK), left], 'index'), [set(part, joined(e, r, inPart, value))]),
+        set(total, joined(e, r, inTotal, inPart)),
+      ]),
     );
-    by.set(r, get(total));
+    by.set(r, inTotal);
   }
-  const done = items.map((i) => ({ ...i, value: substitute(e, i.value, by) }));
-  const hoisted = hoistInvariants(e, done, asSet(lane), locals);
-  body.push(...hoisted.before, vector(stores(hoisted.items)));
-  return kernel(
-    scope,
-    locals,
-    { index: grid, extent: e.scale(rows, blocks * elements(shape.slice(1, -1))), grain: 1, vector: false },
-    body,
-  );
+  items = items.map((i) => ({ ...i, value: substitute(e, i.value, by) }));
+  const grid = {
+    index,
+    extent: e.scale(rows, width * elements(shape.slice(1, -1))),
+    work: null,
+    elements: true,
+    row: width,
+  };
+  return kernel(scope, locals, grid, [...body, ...stores(items)]);
 }

@@ -1,10 +1,10 @@
 // From Lowered to Program: decides the memory offset of every value, and which steps may run at the same time.
 import { byteSize } from '../base/shape.ts';
 import type { ValueId } from '../graph/graph.ts';
-import { groupsOf } from '../kernel/groupwise.ts';
+import { groupsOf } from '../kernel/groups.ts';
 import type { KernelCall, Lowered } from '../lower/lowered.ts';
 import { aligned, packArena, type Block } from './arena.ts';
-import { groupwiseAfter, overlap, type Planned } from './chain.ts';
+import { overlap } from './overlap.ts';
 import type { PlannedTensor, Port, Program, Slab, Step } from './program.ts';
 
 export function plan(lowered: Lowered): Program {
@@ -21,8 +21,8 @@ export function plan(lowered: Lowered): Program {
       else life.set(v, { first: step, last: step });
     }),
   );
-  // The row lists of a grouped product stay in memory while the next product runs, which may then run group by group
-  // with it, wherever its result lies.
+  // The row lists of a grouped product stay in memory while the next product runs: a schedule may then run both group
+  // by group, wherever the result lies.
   calls.forEach((c, step) => {
     if (step + 1 >= calls.length || !groupsOf(c.kernel) || !groupsOf(calls[step + 1].kernel)) return;
     for (const v of reads(c))
@@ -68,7 +68,7 @@ export function plan(lowered: Lowered): Program {
 
   return {
     tensors,
-    steps: schedule(),
+    steps: orderSteps(),
     slabs: { arena, ...fill },
     inputs: ports('input'),
     states: ports('state'),
@@ -116,11 +116,9 @@ export function plan(lowered: Lowered): Program {
   }
 
   /** Consecutive steps that share no memory to which one of them writes form a wave: they may run at the same time. */
-  function schedule(): Step[] {
-    const steps: Step[] = [];
-    let wave: Step[] = [],
-      chain: Planned[] = [];
-    calls.forEach((c, i) => {
+  function orderSteps(): Step[] {
+    let wave: Step[] = [];
+    return calls.map((c, i): Step => {
       const step: Step = {
         kernel: c.key,
         buffers: c.buffers.map(index),
@@ -133,19 +131,13 @@ export function plan(lowered: Lowered): Program {
         flops: c.flops,
         ...(c.buffers.some((v, b) => writes[i][b] && home(v) !== v) && { readsDestination: true }),
       };
-      const barrier = i > 0 && (wave.length >= MAX_WAVE || wave.some((other) => conflict(tensors, other, step)));
+      const barrier = wave.some((other) => conflict(tensors, other, step));
       if (barrier) wave = [];
       wave.push(step);
-      const planned = { step, kernel: c.kernel },
-        after = barrier ? groupwiseAfter(tensors, chain, planned) : undefined;
-      chain = after ? [...chain, planned] : [planned];
-      steps.push({ ...step, barrier, ...(after && { runsGroupwiseAfterPrevious: after }) });
+      return { ...step, barrier };
     });
-    return steps;
   }
 }
-
-const MAX_WAVE = 64;
 
 /** Whether two steps touch the same bytes, at least one of them writing. */
 export function conflict(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {

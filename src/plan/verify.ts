@@ -2,7 +2,7 @@
 // wave race, and every tensor lies inside its slab.
 import { VerifyError } from '../base/errors.ts';
 import { ALIGN } from './arena.ts';
-import { overlap } from './chain.ts';
+import { overlap } from './overlap.ts';
 import { conflict } from './plan.ts';
 import type { Program, Step } from './program.ts';
 

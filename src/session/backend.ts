@@ -5,8 +5,7 @@ import type { Graph } from '../graph/graph.ts';
 import type { Edits } from '../graph/retype.ts';
 import type { DeviceInfo } from '../device/device.ts';
 import { NORMALS } from '../device/normals.ts';
-import type { KernelMemo } from '../lower/lower.ts';
-import { compileGraph, recompileGraph, type Compiled } from '../pipeline.ts';
+import { compileGraph, newMemo, recompileGraph, type Compiled } from '../pipeline.ts';
 import { showBytes } from '../plan/print.ts';
 import type { Program } from '../plan/program.ts';
 import { isCache, type Caches, type Executor, type Runnable } from '../run/executor.ts';
@@ -114,7 +113,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   });
   const executor = new ProgramExecutor(opened),
     { info } = opened,
-    memo: KernelMemo = new Map();
+    memo = newMemo();
   // Memory that the executor holds already counts as free: the next plan can use it.
   const free = (): number => memory ?? platform.freeMemory() + executor.stateBytes() + executor.arenaBytes();
   const budget = (): { bytes: number; given: boolean } => ({
@@ -141,10 +140,10 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
     admit,
     budget,
     room: () => ({ bytes: budget().bytes, why: whyLess(free(), info) }),
-    plan: (graph) => planned(compileGraph(graph, memo)),
+    plan: (graph) => planned(compileGraph(graph, opened.target, memo)),
     replan(before, edits) {
       try {
-        return planned(recompileGraph(before, edits, memo));
+        return planned(recompileGraph(before, edits, opened.target, memo));
       } catch (error) {
         if (error instanceof ShapeError) return null;
         throw error;

@@ -55,7 +55,7 @@ for (const entry of DEVICES) {
           out.set(all.subarray((i * TOTAL + begin) * width, (i * TOTAL + begin + rows) * width), i * room * width);
         return out;
       };
-      const loaded = await loadProgram(executor, compileGraph(b.build())),
+      const loaded = await loadProgram(executor, compileGraph(b.build(), executor.device.target)),
         seen = from + count;
       const got = await executor.run(loaded, {
         start: Int32Array.of(from),
@@ -145,7 +145,7 @@ for (const entry of DEVICES) {
       const rows = new Float32Array(B * count * H * D);
       for (let i = 0; i < B; i++)
         rows.set(q.subarray((i * TOTAL + from) * H * D, (i * TOTAL + from + count) * H * D), i * count * H * D);
-      const loaded = await loadProgram(executor, compileGraph(b.build()));
+      const loaded = await loadProgram(executor, compileGraph(b.build(), executor.device.target));
       const got = await executor.run(loaded, {
         q: rows,
         k,
@@ -222,7 +222,7 @@ for (const entry of DEVICES) {
         ...emit('attentionGradKV', inputs, attrs),
       ].forEach((x, i) => b.output(`${n}${i}`, x));
     });
-    const got = await executor.run(await loadProgram(executor, compileGraph(b.build())), data);
+    const got = await executor.run(await loadProgram(executor, compileGraph(b.build(), executor.device.target)), data);
     for (let n = 0; n < 2; n++)
       for (let i = 0; i < 3; i++) assert.deepEqual(got[`${n}${i}`].data, got[`${n}${i + 3}`].data);
     await executor.close();

@@ -83,7 +83,7 @@ for (const entry of DEVICES) {
     for (const name of Object.keys(made)) b.output(`ends ${name}`, made[name](ends));
     b.output('softplus', softplus(ends));
     const executor = new ProgramExecutor(await entry.open());
-    const out = await executor.run(await loadProgram(executor, compileGraph(b.build())), given);
+    const out = await executor.run(await loadProgram(executor, compileGraph(b.build(), executor.device.target)), given);
     await executor.close();
 
     let worst = 0;

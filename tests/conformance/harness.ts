@@ -279,7 +279,7 @@ async function runCase(
     results = graph.outputs.filter((o) => o.name.startsWith('out/'));
   // Two programs, one with all outputs and one with the results alone, since kernels are grouped differently in them.
   const variants = results.length < graph.outputs.length ? [graph, { ...graph, outputs: results }] : [graph];
-  const compiled = variants.map((g) => compileGraph(g)),
+  const compiled = variants.map((g) => compileGraph(g, device.target)),
     all: Result[] = [];
   await device.compile(compiled.flatMap((v) => v.kernels));
   for (const [i, v] of variants.entries()) all.push(...(await runOn(v, compiled[i])));
@@ -443,7 +443,7 @@ export async function compareGraphsWithReference(
 }
 
 async function runGraphs(feeds: readonly Feed[], device: Device): Promise<Record<string, HostTensor>> {
-  const program = compileGraph(joinGraphs(feeds.map((f) => f.graph)));
+  const program = compileGraph(joinGraphs(feeds.map((f) => f.graph)), device.target);
   await device.compile(program.kernels);
   const executor = new ProgramExecutor(new PoisonedDevice(device));
   try {

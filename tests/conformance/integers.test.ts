@@ -59,13 +59,13 @@ async function everywhere(
   const b = new GraphBuilder(ops),
     all = new Map<string, Outputs>();
   build(b);
-  const graph = b.build(),
-    program = compileGraph(graph);
+  const graph = b.build();
   const values = evaluate(graph, ops, ({ name, value }) =>
     Float64Array.from(numbersOf({ dtype: graph.types[value].dtype, data: inputs[name] })),
   );
   all.set('reference', Object.fromEntries(graph.outputs.map((o) => [o.name, Array.from(values[o.value])])));
   for (const [name, device] of opened) {
+    const program = compileGraph(graph, device.target);
     await device.compile(program.kernels);
     const executor = new ProgramExecutor(new PoisonedDevice(device)),
       out = await executor.run(await loadProgram(executor, program), inputs);

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { children, Exprs, maxOf, postorder, type Expr, type Var } from '../../src/kernel/expr.ts';
-import { packingOf } from '../../src/kernel/packing.ts';
+import { packingOf } from '../../src/schedule/packing.ts';
 import { dependsOn, invariants, substitute } from '../../src/kernel/rewrite.ts';
 
 /** How to build an index expression over three variables. */

@@ -56,7 +56,7 @@ function assertClose(
 test(`${GRAPHS} random graphs give the results of the reference`, { skip: noCompiler }, async () => {
   if (!device) return;
   const graphs = Array.from({ length: GRAPHS }, (_, seed) => randomGraph(seed, 8 + seed * 2));
-  const compiled = graphs.map((g) => compileGraph(g.graph));
+  const compiled = graphs.map((g) => compileGraph(g.graph, device.target));
   await device.compile(compiled.flatMap((c) => c.kernels));
   for (const [seed, g] of graphs.entries()) {
     const reference = new ReferenceExecutor(),

@@ -92,7 +92,8 @@ for (const { name, kernels, build, row } of CASES)
       build(x).forEach((y, i) => {
         b.output(`y${i}`, y);
       });
-      const compiled = compileGraph(b.build()),
+      const graph = b.build(),
+        compiled = compileGraph(graph),
         data = Float32Array.from({ length: R * W }, (_, i) => Math.fround(new Stream(2, 'rows').normal(0, i)));
       assert.equal(compiled.program.steps.length, kernels, compiled.program.steps.map((s) => s.ops.join('+')).join());
       for (const entry of DEVICES) {
@@ -102,7 +103,7 @@ for (const { name, kernels, build, row } of CASES)
           continue;
         }
         const executor = new ProgramExecutor(await entry.open()),
-          loaded = await loadProgram(executor, compiled),
+          loaded = await loadProgram(executor, compileGraph(graph, executor.device.target)),
           got = (await executor.run(loaded, { x: data }))['y0'].data;
         for (let r = 0; r < R; r++)
           row([...data.subarray(r * W, r * W + W)]).forEach((want, c) => {
@@ -126,7 +127,8 @@ test('a row sum joins no kernel that does not go by rows: sums over leading axes
     scaled = mul(top, expand(sum(top, [1]), top, [1]));
   b.output('beside sums', sub(scaled, reshape(sum(x, [0]), [1, W])));
   b.output('beside a product', mul(matmul(x, w), expand(sum(x, [1]), x, [1])));
-  const compiled = compileGraph(b.build()),
+  const graph = b.build(),
+    compiled = compileGraph(graph),
     draw = (name: string, n: number): Float32Array =>
       Float32Array.from({ length: n }, (_, i) => new Stream(2, name).normal(0, i));
   const inputs = { x: draw('rows', R * W), w: draw('w', W * W) },
@@ -145,7 +147,7 @@ test('a row sum joins no kernel that does not go by rows: sums over leading axes
       continue;
     }
     const executor = new ProgramExecutor(await entry.open()),
-      loaded = await loadProgram(executor, compiled),
+      loaded = await loadProgram(executor, compileGraph(graph, executor.device.target)),
       got = await executor.run(loaded, inputs);
     for (const [name, values] of Object.entries(want))
       values.forEach((v, i) => {

@@ -48,7 +48,7 @@ for (const D of [16, 20])
         const b = new GraphBuilder(ops),
           [q, k, v] = build(b);
         b.output('o', attention(q, k, v, 0, { causal: true }));
-        const compiled = compileGraph(b.build()),
+        const compiled = compileGraph(b.build(), executor.device.target),
           loaded = await loadProgram(executor, compiled),
           got = await executor.run(loaded, inputs);
         executor.release(loaded);

@@ -260,7 +260,7 @@ for (const count of [0, 1, 4, 6]) {
     const executor = new ProgramExecutor(await WasmDevice.open(1));
     for (const [name, p] of named)
       executor.setState(name, { dtype: 'float32', shape: p.shape }, new Float32Array(3).fill(start(name)));
-    const got = await executor.run(await loadProgram(executor, compileGraph(graph)), {
+    const got = await executor.run(await loadProgram(executor, compileGraph(graph, executor.device.target)), {
       n: Int32Array.of(count),
       x: Float32Array.from(x),
       w: Float32Array.from(poisoned(w)),

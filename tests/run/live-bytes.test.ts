@@ -87,7 +87,7 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
     budget: () => ({ bytes: Infinity, given: true }),
     replan: () => null,
     plan(graph) {
-      const compiled = compileGraph(graph);
+      const compiled = compileGraph(graph, device.target);
       return {
         compiled,
         bytes: 0,

@@ -37,7 +37,7 @@ async function executorOn(
   const executor = new ProgramExecutor(
     opened(device === 'native' ? await NativeDevice.open(1) : await WasmDevice.open(1, { memory: 1e6 })),
   );
-  return { executor, load: (graph) => loadProgram(executor, compileGraph(graph)) };
+  return { executor, load: (graph) => loadProgram(executor, compileGraph(graph, executor.device.target)) };
 }
 
 /** The graph of w = w + 1, which also outputs the new value. */

@@ -11,7 +11,6 @@ import type {
   Read,
 } from '../../src/device/device.ts';
 import type { NormalsSource } from '../../src/device/normals.ts';
-import type { Target } from '../../src/device/target.ts';
 
 export class WrappedDevice implements Device {
   protected readonly device: Device;
@@ -23,7 +22,7 @@ export class WrappedDevice implements Device {
   get info(): DeviceInfo {
     return this.device.info;
   }
-  get target(): Target {
+  get target(): Device['target'] {
     return this.device.target;
   }
   alloc(bytes: number): Memory {

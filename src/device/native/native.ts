@@ -4,7 +4,7 @@ import { DTYPES, type TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, Place, Read } from '../device.ts';
 import type { NormalsSource } from '../normals.ts';
-import type { Target } from '../target.ts';
+import { NATIVE } from '../../schedule/target.ts';
 import { loadDriver, type Driver } from './driver.ts';
 import { KernelLibrary } from './library.ts';
 import { NativeMemory } from './memory.ts';
@@ -14,7 +14,7 @@ import { findToolchain } from './toolchain.ts';
 
 export class NativeDevice implements Device {
   readonly info: DeviceInfo;
-  readonly target: Target = { kind: 'cpu' };
+  readonly target = NATIVE;
   readonly #driver: Driver;
   readonly #library: KernelLibrary;
   readonly #memory: NativeMemory;

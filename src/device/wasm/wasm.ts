@@ -4,10 +4,10 @@ import { DTYPES, type TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import { A_STRIDE, DEPTH, emitCore, PANEL } from '../../emit/wasm/gemm.ts';
 import { emitModule } from '../../emit/wasm/kernel.ts';
-import type { Kernel } from '../../kernel/kernel.ts';
+import type { CpuKernel } from '../../schedule/cpu-kernel.ts';
 import type { BoundStep, Device, DeviceInfo, KernelSource, Memory, Place, Read } from '../device.ts';
 import { isNormals, NORMALS, type NormalsSource } from '../normals.ts';
-import type { Target } from '../target.ts';
+import { WASM } from '../../schedule/target.ts';
 import { Heap, MOST_PAGES, PAGE, type Block } from './heap.ts';
 import { InlinePool, WorkerPool, type Mail, type Pool } from './pool.ts';
 import type { Layout } from './runner.ts';
@@ -43,7 +43,7 @@ export interface WasmOptions {
 
 export class WasmDevice implements Device {
   readonly info: DeviceInfo;
-  readonly target: Target = { kind: 'cpu' };
+  readonly target = WASM;
   /** Whether multiply-adds round once, as on the native device. */
   readonly #fused: boolean;
   readonly #heap: Heap;
@@ -135,7 +135,7 @@ export class WasmDevice implements Device {
 
   /** Compiles while the caller and steps continue; threads receive the code between two steps. */
   compile(kernels: readonly (KernelSource | NormalsSource)[]): Promise<void> {
-    const fresh = new Map<string, Kernel>();
+    const fresh = new Map<string, CpuKernel>();
     for (const k of kernels) if (!isNormals(k) && !this.#known.has(k.key)) fresh.set(k.key, k.kernel);
     if (fresh.size > 0) this.#make([...fresh]);
     // The kernel of initial values is in the core: it is used before the threads have started.
@@ -143,7 +143,7 @@ export class WasmDevice implements Device {
     return Promise.all([this.#handed, ...kernels.map((k) => this.#known.get(k.key))]).then(() => undefined);
   }
 
-  #make(fresh: readonly (readonly [string, Kernel])[]): void {
+  #make(fresh: readonly (readonly [string, CpuKernel])[]): void {
     const { bytes, shapes } = emitModule(
       fresh.map(([, k]) => k),
       { fused: this.#fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own },

@@ -1,6 +1,6 @@
 // Kernels as C functions, as device/native/runtime.h describes them: NAME_tasks gives the number of tasks, NAME runs
 // one task.
-import type { Kernel, LoopKernel } from '../../kernel/kernel.ts';
+import type { CpuKernel, CpuLoops } from '../../schedule/cpu-kernel.ts';
 import { cType, ExprWriter } from './expr.ts';
 import { emitMatmul } from './matmul.ts';
 import { declareLocals, emitBody, outerLoop } from './stmt.ts';
@@ -10,7 +10,7 @@ export const functionName = (key: string): string => `k_${key}`;
 /**
  * The text of one C file with these kernels. `include`: the folder of runtime.h and math.h, as the compiler finds it.
  */
-export function emitFile(kernels: readonly { readonly key: string; readonly kernel: Kernel }[]): string {
+export function emitFile(kernels: readonly { readonly key: string; readonly kernel: CpuKernel }[]): string {
   return [
     '#include "runtime.h"',
     '#include "math.h"',
@@ -20,13 +20,13 @@ export function emitFile(kernels: readonly { readonly key: string; readonly kern
   ].join('\n');
 }
 
-export function emitKernel(name: string, kernel: Kernel): string {
+export function emitKernel(name: string, kernel: CpuKernel): string {
   const params = bindParameters(kernel);
   return kernel.form === 'loops' ? emitLoops(name, kernel, params) : emitMatmul(name, kernel, params);
 }
 
 /** Declares C variables for buffers and run-time integers. */
-function bindParameters(kernel: Kernel): string[] {
+function bindParameters(kernel: CpuKernel): string[] {
   return [
     ...kernel.buffers.map(
       (b, i) => `${b.access === 'read' ? 'const ' : ''}${cType(b.dtype)} *const b${i} = c->buf[${i}]; (void)b${i};`,
@@ -35,7 +35,7 @@ function bindParameters(kernel: Kernel): string[] {
   ];
 }
 
-function emitLoops(name: string, k: LoopKernel, params: readonly string[]): string {
+function emitLoops(name: string, k: CpuLoops, params: readonly string[]): string {
   const { grid } = k,
     w = new ExprWriter(),
     extent = w.value(grid.extent),

@@ -2,12 +2,13 @@
 // device/native/runtime.h). An operand with constant strides in memory is passed as it is; any other is computed while
 // it is packed.
 import { postorder, type Expr, type Var } from '../../kernel/expr.ts';
-import type { Extent, MatmulKernel, Packing } from '../../kernel/kernel.ts';
+import type { Extent } from '../../kernel/kernel.ts';
+import type { CpuMatmul, Packing } from '../../schedule/cpu-kernel.ts';
 import { invariants, strideOf } from '../../kernel/rewrite.ts';
 import { ExprWriter } from './expr.ts';
 import { declareLocals, emitBody } from './stmt.ts';
 
-export function emitMatmul(name: string, k: MatmulKernel, params: readonly string[]): string {
+export function emitMatmul(name: string, k: CpuMatmul, params: readonly string[]): string {
   const a = operand(k.a, k.i, k.k),
     b = operand(k.b, k.k, k.j),
     touched = touchedBy(k);
@@ -144,7 +145,7 @@ function packLoops(whole: Expr, { inner, run }: Packing, outer: Range, own: Rang
   ];
 }
 
-function packA(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
+function packA(fn: string, k: CpuMatmul, bind: readonly string[]): string[] {
   const rows: Range = { variable: k.i, from: 'i0', count: 'ni' },
     depth: Range = { variable: k.k, from: 'k0', count: 'nk' };
   const loops =
@@ -161,7 +162,7 @@ function packA(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
   ];
 }
 
-function packB(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
+function packB(fn: string, k: CpuMatmul, bind: readonly string[]): string[] {
   const columns: Range = { variable: k.j, from: 'j0', count: 'nj' },
     depth: Range = { variable: k.k, from: 'k0', count: 'nk' };
   const loops =
@@ -188,7 +189,7 @@ interface Touched {
  * Up to two buffers whose elements the epilogue uses row by row, with the same distance between rows: the core
  * prefetches them. Buffers that are read and written come first, then those that are only written.
  */
-function touchedBy({ epilogue, i, j, buffers }: MatmulKernel): Touched[] {
+function touchedBy({ epilogue, i, j, buffers }: CpuMatmul): Touched[] {
   const found: Touched[] = [];
   for (const s of epilogue.element) {
     if (s.s !== 'store') continue;
@@ -202,14 +203,14 @@ function touchedBy({ epilogue, i, j, buffers }: MatmulKernel): Touched[] {
 }
 
 /** Whether the epilogue only stores the sums. */
-function isPlain({ epilogue, buffers }: MatmulKernel): boolean {
+function isPlain({ epilogue, buffers }: CpuMatmul): boolean {
   const [only, ...others] = epilogue.element;
   return (
     others.length === 0 && only.s === 'store' && only.value.k === 'sum' && buffers[only.buffer].dtype === 'float32'
   );
 }
 
-function out(fn: string, k: MatmulKernel, { buffer, index }: Touched, bind: readonly string[]): string[] {
+function out(fn: string, k: CpuMatmul, { buffer, index }: Touched, bind: readonly string[]): string[] {
   const names = new Map<Expr, string>(),
     row = emitBody(k.epilogue.row, names),
     w = new ExprWriter(names),
@@ -226,7 +227,7 @@ function out(fn: string, k: MatmulKernel, { buffer, index }: Touched, bind: read
   ];
 }
 
-function store(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
+function store(fn: string, k: CpuMatmul, bind: readonly string[]): string[] {
   const names = new Map<Expr, string>();
   return [
     `static void ${fn}(const dm_ctx *c, int64_t ${k.z.name}, int64_t i0, int64_t ni, int64_t j0, int64_t nj, ` +

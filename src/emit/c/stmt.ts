@@ -2,7 +2,8 @@
 import { leastOf } from '../../base/dtype.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import { invariants } from '../../kernel/rewrite.ts';
-import type { Local, Matrix, ProductStmt, Stmt } from '../../kernel/kernel.ts';
+import type { Local, Matrix } from '../../kernel/kernel.ts';
+import type { CpuStmt } from '../../schedule/cpu-kernel.ts';
 import { cType, ExprWriter, literal } from './expr.ts';
 
 const indent = (lines: readonly string[]): string[] => lines.map((l) => `  ${l}`);
@@ -14,13 +15,19 @@ export function declareLocals(locals: readonly Local[]): string[] {
 }
 
 /** The pragma at the start of the body of a loop that contains other loops. */
-export const outerLoop = ({ vector, body }: { readonly vector: boolean; readonly body: readonly Stmt[] }): string[] =>
-  !vector && body.some((s) => s.s === 'for' || s.s === 'reduce' || s.s === 'product' || s.s === 'turn')
+export const outerLoop = ({
+  vector,
+  body,
+}: {
+  readonly vector: boolean;
+  readonly body: readonly CpuStmt[];
+}): string[] =>
+  !vector && body.some((s) => s.s === 'for' || s.s === 'reduce' || s.s === 'product' || s.s === 'transpose')
     ? ['DM_OUTER']
     : [];
 
 /** `names`: expressions that have a C name already. */
-export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string> = new Map()): string[] {
+export function emitBody(stmts: readonly CpuStmt[], names: ReadonlyMap<Expr, string> = new Map()): string[] {
   const out: string[] = [];
   for (let i = 0; i < stmts.length; i++) {
     const s = stmts[i];
@@ -34,7 +41,7 @@ export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string
 }
 
 /** Simultaneous stores: computes all values before the first store. */
-function emitStores(run: readonly Extract<Stmt, { s: 'store' }>[], names: ReadonlyMap<Expr, string>): string[] {
+function emitStores(run: readonly Extract<CpuStmt, { s: 'store' }>[], names: ReadonlyMap<Expr, string>): string[] {
   const w = new ExprWriter(names);
   const stores = run.map((s) => {
     const v = w.value(s.value);
@@ -43,7 +50,7 @@ function emitStores(run: readonly Extract<Stmt, { s: 'store' }>[], names: Readon
   return [...w.lines, ...stores].length > 1 ? ['{', ...indent([...w.lines, ...stores]), '}'] : stores;
 }
 
-function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, string>): string[] {
+function emitStmt(s: Exclude<CpuStmt, { s: 'store' }>, names: ReadonlyMap<Expr, string>): string[] {
   const w = new ExprWriter(names);
   switch (s.s) {
     case 'for': {
@@ -80,8 +87,7 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
       return emitReduce(s, names);
     case 'product':
       return emitProduct(s, names);
-    case 'turn': {
-      if (!s.core) return emitBody(s.plain, names);
+    case 'transpose': {
       const rows = w.value(s.rows),
         at = w.value(s.from.at);
       return [
@@ -104,7 +110,7 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
  * 16 partial results: element j of a chunk goes to partial result j mod 16. Chunks of 4096. Partial results are joined
  * 8, 4, 2, 1; chunks in order. The order depends on the range alone.
  */
-function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, string>): string[] {
+function emitReduce(s: Extract<CpuStmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, string>): string[] {
   const n = s.index.name,
     head = new ExprWriter(names),
     extent = head.value(s.extent);
@@ -208,8 +214,7 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
 }
 
 /** A product by the matrix core of the device. */
-function emitProduct(s: ProductStmt, names: ReadonlyMap<Expr, string>): string[] {
-  if (s.width === 0) return emitBody(s.plain, names);
+function emitProduct(s: Extract<CpuStmt, { s: 'product' }>, names: ReadonlyMap<Expr, string>): string[] {
   const w = new ExprWriter(names),
     at = (m: Matrix): string => `${m.in === 'local' ? 't' : 'b'}${m.of} + ${w.value(m.at)}`;
   const sizes = [w.value(s.rows), s.width, w.value(s.depth)],

@@ -5,12 +5,13 @@
 import { bytesPer } from '../../base/dtype.ts';
 import { VerifyError } from '../../base/errors.ts';
 import { postorder, type Expr } from '../../kernel/expr.ts';
-import type { Extent, Kernel, Local, LoopKernel, MatmulKernel, Stmt } from '../../kernel/kernel.ts';
+import type { Extent, Local } from '../../kernel/kernel.ts';
+import type { CpuKernel, CpuLoops, CpuMatmul, CpuStmt } from '../../schedule/cpu-kernel.ts';
 import { F64, Func, I32, ModuleWriter, type Import } from './binary.ts';
 import type { Frame } from './frame.ts';
 import { emitPackA, emitPackB, emitStore } from './matmul.ts';
 import { VECTOR_FUNCTIONS } from './math.ts';
-import { layout, StmtWriter } from './stmts.ts';
+import { layout, noCore, StmtWriter } from './stmts.ts';
 import { Values } from './values.ts';
 import { typeOf } from './words.ts';
 
@@ -46,7 +47,7 @@ export const IMPORTS: readonly Import[] = [
 ];
 
 export function emitModule(
-  kernels: readonly Kernel[],
+  kernels: readonly CpuKernel[],
   options: EmitOptions,
 ): { readonly bytes: Uint8Array<ArrayBuffer>; readonly shapes: readonly KernelShape[] } {
   const module = new ModuleWriter(IMPORTS);
@@ -67,7 +68,7 @@ export function emitModule(
  */
 function begin(
   module: ModuleWriter,
-  k: Kernel,
+  k: CpuKernel,
   f: Func,
   options: EmitOptions,
   used: readonly Expr[],
@@ -105,7 +106,7 @@ function begin(
 const LANES_BYTES = 16 * bytesPer('float64');
 
 /** The largest number of reductions that share a pass. */
-function widestReduce(body: readonly Stmt[]): number {
+function widestReduce(body: readonly CpuStmt[]): number {
   return Math.max(
     0,
     ...body.map((s) =>
@@ -115,7 +116,7 @@ function widestReduce(body: readonly Stmt[]): number {
 }
 
 /** All expressions of statements. */
-function expressions(body: readonly Stmt[]): Expr[] {
+function expressions(body: readonly CpuStmt[]): Expr[] {
   return body.flatMap((s): Expr[] => {
     switch (s.s) {
       case 'for':
@@ -129,16 +130,16 @@ function expressions(body: readonly Stmt[]): Expr[] {
       case 'reduce':
         return [s.extent, ...s.targets.map((t) => t.value), ...(s.blocks?.values ?? [])];
       case 'fill':
-      case 'prefetch':
         return [];
+      case 'prefetch':
       case 'product':
-      case 'turn':
-        return expressions(s.plain);
+      case 'transpose':
+        throw noCore(s.s);
     }
   });
 }
 
-function emitLoops(module: ModuleWriter, k: LoopKernel, number: number, options: EmitOptions): void {
+function emitLoops(module: ModuleWriter, k: CpuLoops, number: number, options: EmitOptions): void {
   const count = new Func([I32], [I32]);
   const head = begin(module, k, count, options, postorder([k.grid.extent]));
   new Values(head.frame).scalar(k.grid.extent);
@@ -151,7 +152,7 @@ function emitLoops(module: ModuleWriter, k: LoopKernel, number: number, options:
   module.add(run, `run${number}`);
 }
 
-function emitMatmul(module: ModuleWriter, k: MatmulKernel, number: number, options: EmitOptions): void {
+function emitMatmul(module: ModuleWriter, k: CpuMatmul, number: number, options: EmitOptions): void {
   const part = (
     name: string,
     params: number,

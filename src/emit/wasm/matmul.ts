@@ -2,7 +2,7 @@
 // the finished sums.
 import type { Expr, Var } from '../../kernel/expr.ts';
 import { postorder } from '../../kernel/expr.ts';
-import type { MatmulKernel, Packing } from '../../kernel/kernel.ts';
+import type { CpuMatmul, Packing } from '../../schedule/cpu-kernel.ts';
 import { asSet, invariants } from '../../kernel/rewrite.ts';
 import { I32, V128, F32 } from './binary.ts';
 import type { Frame } from './frame.ts';
@@ -177,7 +177,7 @@ function transposedCopy(
 }
 
 /** (args, scratch, to, z, i0, ni, k0, nk): writes element (i, k) of a to to[(i - i0) A_STRIDE + k - k0]. */
-export function emitPackA(k: MatmulKernel, frame: Frame): void {
+export function emitPackA(k: CpuMatmul, frame: Frame): void {
   const { f, vars } = frame,
     [to, z, i0, ni, k0, nk] = [2, 3, 4, 5, 6, 7],
     columns = k.packA.inner === k.i,
@@ -257,7 +257,7 @@ export function emitPackA(k: MatmulKernel, frame: Frame): void {
  * (args, scratch, to, z, k0, nk, j0, nj): writes panels of 8 columns of b, [panel][k][8]; columns beyond the last are
  * 0.
  */
-export function emitPackB(k: MatmulKernel, frame: Frame): void {
+export function emitPackB(k: CpuMatmul, frame: Frame): void {
   const { f, vars } = frame,
     [to, z, k0, nk, j0, nj] = [2, 3, 4, 5, 6, 7];
   const rows = k.packB.inner === k.k,
@@ -366,7 +366,7 @@ export function emitPackB(k: MatmulKernel, frame: Frame): void {
 }
 
 /** (args, scratch, z, i0, ni, j0, nj, sums, stride in bytes): runs the epilogue on a block of finished sums. */
-export function emitStore(k: MatmulKernel, frame: Frame, stmts: StmtWriter): void {
+export function emitStore(k: CpuMatmul, frame: Frame, stmts: StmtWriter): void {
   const { f, vars } = frame,
     [z, i0, ni, j0, nj, sums, stride] = [2, 3, 4, 5, 6, 7, 8];
   vars.set(k.z, z);

@@ -3,7 +3,9 @@
 import { leastOf } from '../../base/dtype.ts';
 import { isHalf } from '../../base/half.ts';
 import { postorder, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
-import type { Local, Stmt } from '../../kernel/kernel.ts';
+import { VerifyError } from '../../base/errors.ts';
+import type { Local } from '../../kernel/kernel.ts';
+import type { CpuStmt } from '../../schedule/cpu-kernel.ts';
 import { I32, V128, type Plain, type Simd } from './binary.ts';
 import type { Frame } from './frame.ts';
 import { Values } from './values.ts';
@@ -37,7 +39,7 @@ export class StmtWriter {
   }
 
   /** `outer`: values that are in locals already. Successive stores are simultaneous. */
-  body(stmts: readonly Stmt[], outer: Values): void {
+  body(stmts: readonly CpuStmt[], outer: Values): void {
     for (let i = 0; i < stmts.length; i++) {
       const s = stmts[i];
       if (s.s === 'store') {
@@ -48,7 +50,7 @@ export class StmtWriter {
     }
   }
 
-  #stores(run: readonly Extract<Stmt, { s: 'store' }>[], outer: Values): void {
+  #stores(run: readonly Extract<CpuStmt, { s: 'store' }>[], outer: Values): void {
     const { f, buffers } = this.#frame,
       v = new Values(this.#frame, outer.lane, outer).share(run.flatMap((s) => [s.value, s.index]));
     const wide = v.lane !== null,
@@ -85,12 +87,11 @@ export class StmtWriter {
     });
   }
 
-  #stmt(s: Exclude<Stmt, { s: 'store' }>, outer: Values): void {
+  #stmt(s: Exclude<CpuStmt, { s: 'store' }>, outer: Values): void {
     const { f, locals, places, vars } = this.#frame,
       v = new Values(this.#frame, outer.lane, outer);
     switch (s.s) {
       case 'for': {
-        if (s.body.every((b) => b.s === 'prefetch')) return;
         const index = f.local(I32),
           end = f.local(I32);
         v.scalar(s.extent);
@@ -130,11 +131,9 @@ export class StmtWriter {
         this.#reduce(s, outer);
         return;
       case 'product':
-      case 'turn':
-        this.body(s.plain, outer);
-        return;
+      case 'transpose':
       case 'prefetch':
-        return; // WebAssembly has no word for it
+        throw noCore(s.s);
     }
   }
 
@@ -166,7 +165,7 @@ export class StmtWriter {
     index: number,
     end: number,
     vector: boolean,
-    body: readonly Stmt[],
+    body: readonly CpuStmt[],
     outer: Values,
     before: (v: Values) => void = () => undefined,
   ): void {
@@ -194,14 +193,14 @@ export class StmtWriter {
   }
 
   /** Whether four iterations can run at the same time: the body has only stores, and no values of 8 or 2 bytes. */
-  #inLanes(body: readonly Stmt[]): boolean {
+  #inLanes(body: readonly CpuStmt[]): boolean {
     return body.every(
       (s) =>
         (s.s === 'store' || (s.s === 'set' && s.index !== null)) && narrow([s.value, ...(s.index ? [s.index] : [])]),
     );
   }
 
-  #hoist(v: Values, body: readonly Stmt[]): void {
+  #hoist(v: Values, body: readonly CpuStmt[]): void {
     const roots: Expr[] = [],
       places: { kind: 'load' | 'local'; which: number; index: Expr }[] = [];
     const stored = new Set<string>();
@@ -224,7 +223,7 @@ export class StmtWriter {
    * 16 partial results: element j of a chunk goes to partial result j mod 16. Chunks of 4096. Partial results are
    * joined 8, 4, 2, 1; chunks in order.
    */
-  #reduce(s: Extract<Stmt, { s: 'reduce' }>, outer: Values): void {
+  #reduce(s: Extract<CpuStmt, { s: 'reduce' }>, outer: Values): void {
     const { f, places, vars, scratch } = this.#frame,
       head = new Values(this.#frame, null, outer);
     const [end, from, size, at, index] = [I32, I32, I32, I32, I32].map(() => f.local(I32));
@@ -392,3 +391,7 @@ export class StmtWriter {
 /** Whether all values fit into lanes of 32 bits. */
 export const narrow = (roots: readonly Expr[]): boolean =>
   postorder(roots).every((e) => e.dtype !== 'float64' && !isHalf(e.dtype));
+
+/** The target of the wasm device says that it has neither a core for statements nor prefetches. */
+export const noCore = (statement: string): VerifyError =>
+  new VerifyError('emit', `WebAssembly has no statement '${statement}': schedule the kernel for the wasm device`);

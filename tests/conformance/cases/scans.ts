@@ -64,12 +64,10 @@ export const families: readonly Family[] = [
     op: 'sort',
     name: 'long',
     runs: 4,
-    cases: fc
-      .constantFrom([1, 4097], [3, 1000], [1024], [1025])
-      .map((shape) => ({
-        inputs: [{ name: 'x', shape, value: withNonFinite, grad: false }],
-        build: ([x]) => sorted(true)(x),
-      })),
+    cases: fc.constantFrom([1, 4097], [3, 1000], [1024], [1025]).map((shape) => ({
+      inputs: [{ name: 'x', shape, value: withNonFinite, grad: false }],
+      build: ([x]) => sorted(true)(x),
+    })),
   },
   {
     op: 'sort',

@@ -122,7 +122,7 @@ export async function runLayer(layer: Layer, x: readonly number[], options: Opti
   try {
     for (const i of graph.inputs)
       if (i.kind === 'state') executor.setState(i.name, graph.types[i.value], start[i.name]);
-    const loaded = await loadProgram(executor, compileGraph(graph));
+    const loaded = await loadProgram(executor, compileGraph(graph, executor.device.target));
     return numbers(await executor.run(loaded, inputs), (name) => executor.peekState(name).data);
   } finally {
     await executor.close();

@@ -11,8 +11,8 @@ import { meanSquaredError } from '../../../src/nn/loss.ts';
 import type { MoE, MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { ExpertChoiceRouter } from '../../../src/nn/moe/fixed-routers.ts';
 import { adamW } from '../../../src/optim/adam.ts';
-import { compileGraph, recompileGraph, type Compiled } from '../../../src/pipeline.ts';
-import type { KernelMemo } from '../../../src/lower/lower.ts';
+import { compileGraph, newMemo, recompileGraph, type Compiled } from '../../../src/pipeline.ts';
+import { NATIVE } from '../../../src/schedule/target.ts';
 import { compile } from '../../../src/session/node.ts';
 import { Knobs } from '../../../src/trace/knobs.ts';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -83,13 +83,13 @@ for (const kind of ['a bank', 'modules'] as const)
           device: 'reference',
         });
         const knobs = new Knobs(session.named),
-          memo: KernelMemo = new Map(),
-          before = compileGraph(session.trainGraph(batch), memo),
+          memo = newMemo(),
+          before = compileGraph(session.trainGraph(batch), NATIVE, memo),
           was = knobs.all();
         moe.capacity = to;
         const edits = knobs.edits(before.graph, was);
         assert.ok(edits, 'the graph can be resized without tracing');
-        const got = recompileGraph(before, edits, memo),
+        const got = recompileGraph(before, edits, NATIVE, memo),
           want = compileGraph(session.trainGraph(batch));
         assert.deepEqual(essence(got), essence(want));
         // Resizing keeps the order of kernels. A new trace may find an order that needs a little less memory.

@@ -35,7 +35,7 @@ export const attentionGradOp: Op<AttentionAttrs> = {
         sizes = attentionSizes('attentionGrad', call.inTypes),
         { T, H, KV, D } = sizes;
       return {
-        grid: { extent: sizes.B * KV, grain: 1 },
+        grid: { extent: sizes.B * KV, work: null },
         body: (g) => [
           w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv })),
           // + 0 turns -0 into +0.

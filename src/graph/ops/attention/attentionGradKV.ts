@@ -32,7 +32,7 @@ export const attentionGradKVOp: Op<AttentionAttrs> = {
         sizes = attentionSizes('attentionGradKV', call.inTypes),
         tiles = keyTiles(sizes);
       return {
-        grid: { extent: sizes.B * sizes.KV * tiles, grain: 1 },
+        grid: { extent: sizes.B * sizes.KV * tiles, work: null },
         body: (g) => keyTile(call, sizes, e.div(g, tiles), e.mod(g, tiles), { dk, dv }),
       };
     },

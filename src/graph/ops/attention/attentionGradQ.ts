@@ -41,7 +41,7 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
         tiles = Math.ceil(T / L),
         t = new TileWriter(call, inTypes[0].dtype, L);
       return {
-        grid: { extent: B * H * tiles, grain: 1 },
+        grid: { extent: B * H * tiles, work: null },
         body(g) {
           const b = e.div(g, H * tiles),
             h = e.mod(e.div(g, tiles), H),

@@ -19,10 +19,6 @@ export const ATTENTION_ONCE = 'attention can be differentiated once; for more, w
 
 /** Keys (or queries) of a block. The number is part of the definition of attention. */
 export const BLOCK = 64;
-const LINE = 16; // elements of a cache line
-// Rows and depth of a product that is unrolled where there is no matrix core: as many as the registers allow.
-const ROWS = 2,
-  STEPS = 8;
 
 export interface Sizes {
   readonly B: number;
@@ -187,16 +183,10 @@ export class TileWriter {
     return { in: 'buffer', of: buffer, at: at(index), rows: strides[1], columns: strides[3] };
   }
 
-  /** Prefetches `count` rows of a head from `index` on: they lie far apart, so that hardware does not prefetch them. */
+  /** Names `count` rows of a head, from `index` on, that will be read soon: they lie far apart in memory. */
   prefetch(place: Place, index: readonly Expr[], count: Expr | number, columns: number): Stmt {
-    const from = this.rows(place, index);
-    return this.w.loop(count, (row) =>
-      Array.from({ length: Math.ceil(columns / LINE) }, (_, c): Stmt => ({
-        s: 'prefetch',
-        buffer: place.buffer,
-        index: placeIn(this.e, { ...from, columns: 1 }, row, this.e.index(LINE * c)),
-      })),
-    );
+    const rows = typeof count === 'number' ? this.e.index(count) : count;
+    return { s: 'prefetch', rows, columns, from: this.rows(place, index) };
   }
 
   read(m: Matrix, row: Expr, column: Expr): Expr {
@@ -215,30 +205,7 @@ export class TileWriter {
       from = this.rows(place, index),
       id = w.array(this.dtype, columns * lanes).id,
       to: Matrix = { in: 'local', of: id, at: e.index(0), rows: lanes, columns: 1 };
-    const plain = [
-      w.loop(lanes, (i) => [
-        w.loop(columns, (d): Stmt[] => [
-          {
-            s: 'set',
-            local: id,
-            index: placeIn(e, to, d, i),
-            value: this.read(from, this.smaller(i, e.linear(-1, [[1, rows]])), d),
-          },
-        ]),
-      ]),
-    ];
-    return {
-      matrix: () => to,
-      setup: {
-        s: 'turn',
-        rows,
-        columns,
-        from,
-        to: id,
-        core: lanes === 16 && this.dtype === 'float32' && from.columns === 1,
-        plain,
-      },
-    };
+    return { matrix: () => to, setup: { s: 'transpose', rows, lanes, columns, from, to: id } };
   }
 
   /**
@@ -263,73 +230,10 @@ export class TileWriter {
 
   /** to = to + a b. */
   product(to: Matrix, a: Matrix, b: Matrix, { rows, depth, lanes }: ProductSizes): Stmt {
-    const { e, w, dtype } = this,
-      asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x),
-      width = roomFor(lanes);
-    const fits = (m: Matrix): boolean => m.columns === 1 && (width === lanes || (m.in === 'local' && m.rows === width));
-    const write = (row: Expr, lane: Expr, value: Expr): Stmt => {
-      const index = placeIn(e, to, row, lane);
-      return to.in === 'local' ? { s: 'set', local: to.of, index, value } : w.store(to.of, index, value);
-    };
-    const plain = this.#units(asExpr(depth), STEPS, (k, steps) =>
-      this.#units(asExpr(rows), ROWS, (row, height) => [
-        w.vector(lanes, (lane) =>
-          Array.from({ length: height }, (_, r) => {
-            const own = e.linear(r, [[1, row]]);
-            let sum = this.read(to, own, lane);
-            for (let s = 0; s < steps; s++) {
-              const step = e.linear(s, [[1, k]]);
-              sum = this.fma(this.read(a, own, step), this.read(b, step, lane), sum);
-            }
-            return write(own, lane, sum);
-          }),
-        ),
-      ]),
-    );
-    return {
-      s: 'product',
-      rows: asExpr(rows),
-      depth: asExpr(depth),
-      lanes,
-      width: dtype === 'float32' && fits(to) && fits(b) ? width : 0,
-      to,
-      a,
-      b,
-      plain,
-    };
+    const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? this.e.index(x) : x);
+    return { s: 'product', rows: asExpr(rows), depth: asExpr(depth), lanes, to, a, b };
   }
 
-  /**
-   * Runs `body` for each whole `unit` of a range, then for the rest: at once if the rest is known when compiling, else
-   * one by one.
-   */
-  #units(range: Expr, unit: number, body: (from: Expr, size: number) => Stmt[]): Stmt[] {
-    const { e, w } = this;
-    if (range.k !== 'const') {
-      const whole = e.div(range, unit),
-        from = (i: Expr): Expr =>
-          e.linear(0, [
-            [unit, whole],
-            [1, i],
-          ]);
-      return [
-        w.loop(whole, (i) => body(e.scale(i, unit), unit)),
-        w.loop(
-          e.linear(0, [
-            [1, range],
-            [-unit, whole],
-          ]),
-          (i) => body(from(i), 1),
-        ),
-      ];
-    }
-    const whole = Math.floor(range.value / unit),
-      rest = range.value % unit;
-    return [
-      ...(whole > 0 ? [w.loop(whole, (i) => body(e.scale(i, unit), unit))] : []),
-      ...(rest > 0 ? body(e.index(whole * unit), rest) : []),
-    ];
-  }
   /** n rounded down to a multiple of 8. */
   downToEight(n: Expr): Expr {
     return this.e.scale(this.e.div(n, 8), 8);

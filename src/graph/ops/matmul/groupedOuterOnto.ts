@@ -60,7 +60,7 @@ export const groupedOuterOntoOp: Op = {
         blocks = M / tall;
       const any = e.op('min', [w.extent(tx, 0), e.index(1)], 'index'); // without rows there are no tasks
       return {
-        grid: { extent: e.scale(any, segments * blocks), grain: 1 },
+        grid: { extent: e.scale(any, segments * blocks), work: null },
         body(g) {
           const z = e.div(g, blocks),
             i = e.scale(e.mod(g, blocks), tall),

@@ -64,7 +64,7 @@ export const admitOp: Op<AdmitAttrs> = {
         experts = boundOf(t.shape[0]) - 1,
         limit = w.int(rows);
       return {
-        grid: { extent: 1, grain: 1 },
+        grid: { extent: 1, work: null },
         body() {
           const [next, start, kept, from, count, room, end] = Array.from({ length: 7 }, () => w.scalar('index'));
           const row = w.scalar('int32'),

@@ -55,7 +55,7 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
         limit = w.int(attrs.rows),
         most = w.int(attrs.beyond);
       return {
-        grid: { extent: 1, grain: 1 },
+        grid: { extent: 1, work: null },
         body() {
           const [next, start, from, count, room, fit, end, first] = Array.from({ length: 8 }, () => w.scalar('index'));
           const zero = e.index(0),

@@ -55,7 +55,7 @@ export const joinSegmentsOp: Op<JoinSegmentsAttrs> = {
       const width = elements(o.shape.slice(1)),
         zero = e.const(0, o.dtype);
       return {
-        grid: { extent: parts.length, grain: 1 },
+        grid: { extent: parts.length, work: null },
         body(g) {
           const from = w.scalar('index'),
             count = w.scalar('index'),

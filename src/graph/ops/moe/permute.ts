@@ -28,7 +28,7 @@ export const permuteOp: Op<PermuteAttrs> = {
       n = elements(x.shape);
     return [vector(experts + 1), vector(n), vector(n), vector(n)];
   },
-  lower: { kind: 'loops', build: (call) => ({ grid: { extent: 1, grain: 1 }, body: () => sortChoices(call) }) },
+  lower: { kind: 'loops', build: (call) => ({ grid: { extent: 1, work: null }, body: () => sortChoices(call) }) },
   reference: (call) => sortedChoices(call),
 };
 

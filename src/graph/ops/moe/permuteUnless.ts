@@ -39,7 +39,7 @@ export const permuteUnlessOp: Op<PermuteAttrs> = {
       const { e, k: w, inputs, inTypes } = call,
         samples = boundOf(inTypes[5].shape[0]);
       return {
-        grid: { extent: 1, grain: 1 },
+        grid: { extent: 1, work: null },
         body() {
           const known = w.scalar('int32');
           return [

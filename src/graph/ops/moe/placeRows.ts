@@ -14,7 +14,7 @@ declare module '../../op-attrs.ts' {
 /** rows: the bound of all rows. */
 export type PlaceRowsAttrs = { readonly start: number; readonly rows: number };
 
-const GRAIN = 16; // rows per task
+const WORK = 512; // of a row, in elements
 
 export const placeRowsOp: Op<PlaceRowsAttrs> = {
   // Before (if given), with row start + r = x[r]; offsets: of all rows.
@@ -50,7 +50,7 @@ export const placeRowsOp: Op<PlaceRowsAttrs> = {
       const width = elements(t.shape.slice(1)),
         start = w.int(attrs.start);
       return {
-        grid: { extent: w.extent(t, 0), grain: GRAIN },
+        grid: { extent: w.extent(t, 0), work: WORK },
         body: (r) => [
           w.vector(width, (c) => [
             w.store(

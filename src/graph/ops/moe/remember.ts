@@ -13,7 +13,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const WORK = 4096; // words per task
+const WORK = 2; // of a word, in elements
 
 export const rememberOp: Op<MemoryAttrs> = {
   // Before with the choices of these samples in their slots.
@@ -47,7 +47,7 @@ export const rememberOp: Op<MemoryAttrs> = {
         each = 32 / bits,
         all = tokens * k;
       return {
-        grid: { extent: words, grain: Math.max(1, Math.ceil(WORK / Math.max(1, samples))) },
+        grid: { extent: words, work: WORK * Math.max(1, samples) },
         body(word) {
           const slot = w.scalar('index'),
             value = w.scalar('uint32'),

@@ -27,7 +27,7 @@ export function sumSegments(
   // Without rows there is nothing to do.
   const extent = onto ? e.scale(e.op('min', [w.extent(tx, 0), e.index(1)], 'index'), all) : all;
   return {
-    grid: { extent, grain: 1 },
+    grid: { extent, work: null },
     body(g) {
       const segment = e.div(g, blocks),
         column = e.scale(e.mod(g, blocks), COLUMNS);

@@ -13,7 +13,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const GRAIN = 64; // rows per task
+const WORK = 128; // of a row, in elements
 
 export const topKUnlessOp: Op = {
   // Given where the row's sample is known, else the indices of the k largest of the row, descending, ties to the lower
@@ -43,7 +43,7 @@ export const topKUnlessOp: Op = {
         less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'),
         or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
       return {
-        grid: { extent: rows, grain: GRAIN },
+        grid: { extent: rows, work: WORK },
         body(row) {
           const best = w.array(dtype, k),
             where = w.array('int32', k),

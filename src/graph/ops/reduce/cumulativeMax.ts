@@ -13,8 +13,6 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const WORK = 8192; // elements per task, roughly
-
 export const cumulativeMaxOp: Op = {
   // Largest element up to each one of the last axis; its index, the first of several.
   name: 'cumulativeMax',
@@ -34,7 +32,7 @@ export const cumulativeMaxOp: Op = {
         n = boundOf(shape[shape.length - 1]);
       const rows = shape.length === 1 ? e.index(1) : e.scale(w.extent(type, 0), elements(shape.slice(1, -1)));
       return {
-        grid: { extent: rows, grain: Math.max(1, Math.floor(WORK / Math.max(1, n))) },
+        grid: { extent: rows, work: Math.max(1, n) },
         body(g) {
           const best = w.scalar(dtype),
             where = w.scalar('int32'),

@@ -19,8 +19,7 @@ declare module '../../op-attrs.ts' {
 /** exclusive: each sum leaves out its own element. reverse: sums go from the end. */
 export type CumulativeSumAttrs = { readonly axis: number; readonly exclusive: boolean; readonly reverse: boolean };
 
-const COLUMNS = 64,
-  WORK = 8192; // columns that run in lanes; elements per task, roughly
+const COLUMNS = 64; // that run in lanes
 
 export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
   // Sum of the elements up to each one along an axis.
@@ -43,7 +42,7 @@ export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
         blocks = Math.ceil(inner / columns);
       const rows = axis === 0 ? e.index(1) : e.scale(w.extent(type, 0), elements(shape.slice(1, axis)));
       return {
-        grid: { extent: e.scale(rows, blocks), grain: Math.max(1, Math.floor(WORK / Math.max(1, n * columns))) },
+        grid: { extent: e.scale(rows, blocks), work: Math.max(1, n * columns) },
         body(g) {
           const row = e.div(g, blocks),
             column = e.scale(e.mod(g, blocks), columns),

@@ -20,7 +20,7 @@ declare module '../../op-attrs.ts' {
 
 export type SortAttrs = { readonly descending: boolean };
 
-const WORK = 4096; // elements per task, roughly
+const WORK = 2; // of an element that is sorted
 
 export const sortOp: Op<SortAttrs> = {
   // Last axis in order, stable, NaN last; the index of each; the place of each index.
@@ -59,7 +59,7 @@ export const sortOp: Op<SortAttrs> = {
       const smaller = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'),
         int32 = (v: Expr): Expr => e.op('cast', [v], 'int32');
       return {
-        grid: { extent: rows, grain: Math.max(1, Math.floor(WORK / Math.max(1, n))) },
+        grid: { extent: rows, work: WORK * Math.max(1, n) },
         body(g) {
           const at = (i: Expr): Expr =>
               e.linear(0, [

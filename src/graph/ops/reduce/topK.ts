@@ -21,7 +21,7 @@ export type TopKAttrs = { readonly k: number };
 
 /** The largest k for which rows run in lanes; insertions per task, roughly; columns that are copied at once. */
 const SMALL = 4,
-  WORK = 2048,
+  WORK = 4,
   TILE = 64;
 
 export const topKOp: Op<TopKAttrs> = {
@@ -51,9 +51,9 @@ export const topKOp: Op<TopKAttrs> = {
         none = e.const(-1, 'int32');
       const less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'),
         or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
-      const grain = Math.max(1, Math.floor(WORK / width / k / lanes));
+      const work = Math.max(1, WORK * width * k * lanes);
       return {
-        grid: { extent: e.div(e.add(rows, e.index(lanes - 1)), lanes), grain },
+        grid: { extent: e.div(e.add(rows, e.index(lanes - 1)), lanes), work },
         body(g) {
           const best = w.array(dtype, k * lanes),
             where = w.array('int32', k * lanes); // [k][lanes]

@@ -43,7 +43,7 @@ export const scatterAddOp: Op = {
       const share = Math.ceil(bound / parts),
         per = elements(ix.shape.slice(1));
       return {
-        grid: { extent: blocks * parts, grain: 1 },
+        grid: { extent: blocks * parts, work: null },
         body(g) {
           const first = e.scale(e.div(g, blocks), share),
             column = e.scale(e.mod(g, blocks), COLUMNS);

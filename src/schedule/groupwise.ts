@@ -1,33 +1,22 @@
 // Which part of a buffer a grouped product reads or writes for one of its groups. If two such products use, of every
 // buffer that they share, only the part of the same group, they can run group by group: both for the first group, then
 // both for the next, instead of one product as a whole after the other.
-import { maxOf, minOf, postorder, type Expr } from './expr.ts';
-import type { Kernel, MatmulKernel, Stmt } from './kernel.ts';
-
-/** The number of groups of a product whose rows or depth lie between offsets, and the buffer of these offsets. */
-export function groupsOf(k: Kernel): { readonly groups: number; readonly offsets: number } | null {
-  if (k.form !== 'matmul') return null;
-  const ragged = raggedOf(k);
-  return ragged && { groups: k.groups, offsets: ragged.offsets };
-}
-
-function raggedOf({ m, depth, i, k }: MatmulKernel): { readonly offsets: number; readonly index: Expr } | null {
-  if (typeof m === 'object' && 'offsets' in m) return { offsets: m.offsets, index: i };
-  return typeof depth === 'object' && 'offsets' in depth ? { offsets: depth.offsets, index: k } : null;
-}
+import { maxOf, minOf, postorder, type Expr } from '../kernel/expr.ts';
+import { groupedBy } from '../kernel/groups.ts';
+import type { CpuMatmul, CpuStmt } from './cpu-kernel.ts';
 
 /**
  * The part of a buffer that group z uses. 'rows W': rows offsets[z] to offsets[z + 1] of W elements. 'part S': elements
  * z S to (z + 1) S. null: neither, as far as is known.
  */
-export function shareOf(kernel: MatmulKernel, buffer: number): string | null {
-  const ragged = raggedOf(kernel),
+export function shareOf(kernel: CpuMatmul, buffer: number): string | null {
+  const ragged = groupedBy(kernel),
     known = new Map<number, Expr>(),
     values: Expr[] = [kernel.a, kernel.b],
     indices: Expr[] = [];
   if (!ragged) return null;
   const { row, element } = kernel.epilogue,
-    stmts: readonly Stmt[] = [...row, ...element];
+    stmts: readonly CpuStmt[] = [...row, ...element];
   for (const s of stmts) {
     if (s.s === 'store') {
       values.push(s.value, s.index);
@@ -43,7 +32,7 @@ export function shareOf(kernel: MatmulKernel, buffer: number): string | null {
 }
 
 function shareAt(
-  { z, i, j, k }: MatmulKernel,
+  { z, i, j, k }: CpuMatmul,
   ragged: { readonly offsets: number; readonly index: Expr },
   known: ReadonlyMap<number, Expr>,
   index: Expr,

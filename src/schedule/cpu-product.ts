@@ -1,73 +1,46 @@
 // A matrix product in a dtype that the matrix core does not have (float64, integers): plain loops, with an epilogue on
 // each sum before it is stored. Sums are computed in the order of the matrix core, k ascending: in float64 one fused
 // multiply-add at a time, in integers modulo 2^32.
-import { isFloat } from '../base/dtype.ts';
-import { stridesOf, type TensorType } from '../base/shape.ts';
-import type { ValueId } from '../graph/graph.ts';
-import type { MatmulSpec } from '../graph/op.ts';
+import { isFloat, type DType } from '../base/dtype.ts';
+import { VerifyError } from '../base/errors.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
-import type { Extent, Local, LoopKernel, Stmt } from '../kernel/kernel.ts';
+import type { Extent, Local, LoopKernel, MatmulKernel, Stmt, StoreStmt } from '../kernel/kernel.ts';
+import { hoistInvariants } from '../kernel/hoist.ts';
 import { asSet, substitute } from '../kernel/rewrite.ts';
-import { hoistInvariants } from './nest.ts';
-import type { Scope } from './scope.ts';
 
 /** Columns and rows of a task; products that are added to a sum between one load and one store of it. */
 const COLUMNS = 64,
   ROWS = 8,
   STEPS = 4;
 
-export function buildProduct(
-  scope: Scope,
-  spec: MatmulSpec,
-  out: ValueId,
-  type: TensorType,
-  roots: readonly ValueId[],
-): LoopKernel {
-  const { e } = scope,
-    { dtype } = type,
-    { groups, n } = spec,
+export function productLoops(e: Exprs, product: MatmulKernel): LoopKernel {
+  const { dtype, groups, n, a, b, z, i, j, k, epilogue } = product,
     blocks = Math.ceil(n / COLUMNS),
-    locals: Local[] = [];
-  const minus = (a: Expr, b: Expr): Expr =>
+    locals: Local[] = [...product.locals];
+  const minus = (x: Expr, y: Expr): Expr =>
       e.linear(0, [
-        [1, a],
-        [-1, b],
+        [1, x],
+        [-1, y],
       ]),
-    least = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index');
-  // The operands are built from variables for group, row, column and depth, whose ranges are known. Then these
-  // variables are replaced by what follows from the task's number and the loops inside the task.
-  const bound = (x: Extent): number => (typeof x === 'number' ? x : Infinity);
-  const [z, i, j, k] = [
-    e.loop(groups, 'z'),
-    e.loop(bound(spec.m), 'i'),
-    e.loop(n, 'j'),
-    e.loop(bound(spec.depth), 'k'),
-  ];
-  const a = spec.a(z, i, k),
-    b = spec.b(z, k, j),
-    strides = stridesOf(type.shape),
-    linear = e.linear(
-      0,
-      spec.index(z, i, j).map((x, d) => [strides[d], x]),
-    );
-  scope.beginEpilogue(out, linear);
-  const items = roots.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
+    least = (x: Expr, y: Expr): Expr => e.op('min', [x, y], 'index');
 
   // If all groups have the same number of rows, a task has ROWS rows of a group. If each group has its own number of
   // rows, a task has all rows of a group.
-  const ragged = typeof spec.m === 'object' && 'offsets' in spec.m,
-    alike = ragged ? e.index(1) : e.div(e.add(sizeOf(e, spec.m, e.index(0)), e.index(ROWS - 1)), ROWS);
-  const grid = e.loop(typeof spec.m === 'number' ? groups * blocks * Math.ceil(spec.m / ROWS) : Infinity, 'g'),
+  const ragged = typeof product.m === 'object' && 'offsets' in product.m,
+    alike = ragged ? e.index(1) : e.div(e.add(sizeOf(e, product.m, e.index(0)), e.index(ROWS - 1)), ROWS);
+  const tasks = typeof product.m === 'number' ? groups * blocks * Math.ceil(product.m / ROWS) : Infinity,
+    grid = e.loop(tasks, 'g'),
     column = e.scale(e.mod(grid, blocks), COLUMNS);
   const first = ragged ? e.index(0) : e.scale(e.div(grid, blocks * groups), ROWS),
     group = e.mod(e.div(grid, blocks), groups),
-    m = sizeOf(e, spec.m, group);
-  const row = e.loop(typeof spec.m === 'number' ? ROWS : Infinity, 'r'),
+    m = sizeOf(e, product.m, group);
+  const row = e.loop(typeof product.m === 'number' ? ROWS : Infinity, 'r'),
     lane = e.loop(Math.min(COLUMNS, n), 'l'),
-    depth = sizeOf(e, spec.depth, group);
+    depth = sizeOf(e, product.depth, group);
   const width = n % COLUMNS === 0 ? e.index(COLUMNS) : least(e.index(COLUMNS), minus(e.index(n), column));
   const sums = locals.push({ dtype, length: COLUMNS }) - 1,
     sum = e.local(sums, dtype, lane);
+  /** An expression of the product with its variables written in terms of the task and the loops inside it. */
   const placed = (x: Expr, at: Expr = k): Expr =>
     substitute(
       e,
@@ -80,7 +53,7 @@ export function buildProduct(
         [e.sum(dtype), sum],
       ]),
     );
-  const lanes = (body: Stmt[]): Stmt => ({ s: 'for', index: lane, extent: width, vector: true, body });
+  const lanes = (body: Stmt[]): Stmt => ({ s: 'for', index: lane, extent: width, parallel: true, body });
 
   /** Adds `count` products to each sum, for the depth from `from` on. */
   const step = (from: Expr, count: number): Stmt[] => {
@@ -94,7 +67,7 @@ export function buildProduct(
       });
     const next = left.reduce<Expr>((total, { get }, s) => {
       const right = placed(b, at(s));
-      return isFloat(dtype)
+      return isFloat(dtype as DType)
         ? e.op('fma', [get, right, total], dtype)
         : e.op('add', [total, e.op('mul', [get, right], dtype)], dtype);
     }, sum);
@@ -102,38 +75,35 @@ export function buildProduct(
   };
   const loop = (extent: Expr, body: (index: Expr) => Stmt[]): Stmt => {
     const index = e.loop(extent, 'q');
-    return { s: 'for', index, extent, vector: false, body: body(index) };
+    return { s: 'for', index, extent, parallel: false, body: body(index) };
   };
   const whole = e.div(depth, STEPS),
-    hoisted = hoistInvariants(
-      e,
-      items.map(({ buffer, at, value }) => ({ buffer, at: placed(at), value: placed(value) })),
-      asSet(lane),
-      locals,
-    );
+    rest = e.linear(0, [
+      [1, depth],
+      [-STEPS, whole],
+    ]),
+    afterWhole = (q: Expr): Expr =>
+      e.linear(0, [
+        [STEPS, whole],
+        [1, q],
+      ]);
+  const items = epilogue.element.map((s) => ({
+      buffer: store(s).buffer,
+      at: placed(store(s).index),
+      value: placed(store(s).value),
+    })),
+    hoisted = hoistInvariants(e, items, asSet(lane), locals);
   const body: Stmt[] = [
     {
       s: 'for',
       index: row,
       extent: ragged ? m : least(e.index(ROWS), minus(m, first)),
-      vector: false,
+      parallel: false,
       body: [
         { s: 'fill', local: sums, value: 0 },
         loop(whole, (q) => step(e.scale(q, STEPS), STEPS)),
-        loop(
-          e.linear(0, [
-            [1, depth],
-            [-STEPS, whole],
-          ]),
-          (q) =>
-            step(
-              e.linear(0, [
-                [STEPS, whole],
-                [1, q],
-              ]),
-              1,
-            ),
-        ),
+        loop(rest, (q) => step(afterWhole(q), 1)),
+        ...epilogue.row.map((s): Stmt => (s.s === 'set' ? { ...s, value: placed(s.value) } : s)),
         ...hoisted.before,
         lanes(hoisted.items.map((h) => ({ s: 'store', buffer: h.buffer, index: h.at, value: h.value }))),
       ],
@@ -141,12 +111,18 @@ export function buildProduct(
   ];
   return {
     form: 'loops',
-    buffers: scope.buffers,
+    buffers: product.buffers,
     locals,
-    ints: scope.ints.length,
-    grid: { index: grid, extent: e.scale(alike, groups * blocks), grain: 1, vector: false },
+    ints: product.ints,
+    grid: { index: grid, extent: e.scale(alike, groups * blocks), work: null, elements: false, row: null },
     body,
   };
+}
+
+/** An epilogue's statements for an element only store. */
+function store(s: Stmt): StoreStmt {
+  if (s.s !== 'store') throw new VerifyError('schedule', `an epilogue has a statement "${s.s}" for each element`);
+  return s;
 }
 
 /** The size of group z. */

@@ -1,9 +1,9 @@
 // In which direction an operand of a matmul is copied. The inner loop goes along the variable on which neighbouring
 // elements lie next to each other in memory. Where the index divides that variable (a convolution: tap and channel are
 // computed from one index), the copy goes in runs inside which nothing is divided.
-import { postorder, type Exprs, type Expr, type Var } from './expr.ts';
-import type { Packing } from './kernel.ts';
-import { asSet, contiguous, dependsOn, strideOf, substitute } from './rewrite.ts';
+import { postorder, type Exprs, type Expr, type Var } from '../kernel/expr.ts';
+import type { Packing } from './cpu-kernel.ts';
+import { asSet, contiguous, dependsOn, strideOf, substitute } from '../kernel/rewrite.ts';
 
 /** `usual` is the inner variable unless `other` is cheaper. */
 export function packingOf(e: Exprs, value: Expr, usual: Var, other: Var): Packing {

@@ -1,8 +1,8 @@
 // Reductions whose index is divided (for example, the rows of a gather that is summed with the sum over its columns).
 // In a block of 16 elements, which are added to the 16 partial sums at once, every quotient and remainder is one
 // number, so the elements of a block lie next to each other in memory.
-import type { Exprs, Expr, Var } from './expr.ts';
-import type { Blocks } from './kernel.ts';
+import type { Exprs, Expr, Var } from '../kernel/expr.ts';
+import type { Blocks } from './cpu-kernel.ts';
 import { runIndex, runLength, splitRuns } from './packing.ts';
 
 /** Number of partial results of a reduction (docs/architecture/lowering.md). */

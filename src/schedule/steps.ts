@@ -1,0 +1,70 @@
+// Which steps a CPU runs together: how many kernels run at the same time, and which products run group by group with the
+// step before them. Two steps can run group by group if both are grouped products over the same groups, and neither uses
+// what the other stores, except the part of the same group. All products of one expert then run one after the other,
+// while its weights are in the cache.
+import { groupsOf } from '../kernel/groups.ts';
+import { overlap } from '../plan/overlap.ts';
+import type { PlannedTensor, Program, Step } from '../plan/program.ts';
+import type { CpuKernel } from './cpu-kernel.ts';
+import { shareOf } from './groupwise.ts';
+import type { CpuTarget } from './target.ts';
+
+/** The same program with more barriers, and with products that run group by group. `kernels`: by key. */
+export function scheduleSteps(
+  program: Program,
+  kernels: ReadonlyMap<string, CpuKernel>,
+  { wave, groupwise }: CpuTarget,
+): Program {
+  let length = 0,
+    chain: Planned[] = [];
+  const steps = program.steps.map((given, i): Step => {
+    const barrier = given.barrier || (i > 0 && length >= wave),
+      kernel = kernels.get(given.kernel),
+      step = { ...given, barrier };
+    length = barrier ? 1 : length + 1;
+    if (!groupwise || !kernel) return step;
+    const planned = { step, kernel },
+      after = barrier ? groupwiseAfter(program.tensors, chain, planned) : undefined;
+    chain = after ? [...chain, planned] : [planned];
+    return after ? { ...step, runsGroupwiseAfterPrevious: after } : step;
+  });
+  return { ...program, steps };
+}
+
+/** A step and what it runs. */
+export interface Planned {
+  readonly step: Step;
+  readonly kernel: CpuKernel;
+}
+
+/** `before`: the steps that run group by group already; the last of them is the step before `next`. */
+export function groupwiseAfter(
+  tensors: readonly PlannedTensor[],
+  before: readonly Planned[],
+  next: Planned,
+): Step['runsGroupwiseAfterPrevious'] {
+  const own = groupsOf(next.kernel),
+    head = before.length > 0 ? groupsOf(before[0].kernel) : null;
+  if (!own || !head || own.groups !== head.groups) return undefined;
+  const offsets = next.step.buffers[own.offsets];
+  if (before[0].step.buffers[head.offsets] !== offsets) return undefined;
+  return before.every((b) => apart(tensors, b, next)) ? { groups: own.groups, offsets } : undefined;
+}
+
+function apart(tensors: readonly PlannedTensor[], a: Planned, b: Planned): boolean {
+  const flagged = (x: Planned, y: Planned): boolean =>
+    x.step.unless !== null &&
+    y.step.buffers.some((t, n) => y.step.writes[n] && overlap(tensors[x.step.unless ?? t], tensors[t]));
+  if (flagged(a, b) || flagged(b, a)) return false;
+  return a.step.buffers.every((t, n) =>
+    b.step.buffers.every((u, m) => {
+      if ((!a.step.writes[n] && !b.step.writes[m]) || !overlap(tensors[t], tensors[u])) return true;
+      if (a.kernel.form !== 'matmul' || b.kernel.form !== 'matmul' || tensors[t].offset !== tensors[u].offset)
+        return false;
+      const share = shareOf(a.kernel, n);
+      return (
+        share !== null && share === shareOf(b.kernel, m) && a.kernel.buffers[n].dtype === b.kernel.buffers[m].dtype
+      );
+    }),
+  );
+}

@@ -1,0 +1,33 @@
+// What the compiler knows of a machine. A device hands out its target as plain data; lowering and scheduling read it.
+
+/** A processor with a cache and vector lanes: kernels are divided into tasks, which threads run. */
+export interface CpuTarget {
+  readonly kind: 'cpu';
+  /** Elements of work in a task: some microseconds. */
+  readonly task: number;
+  /** Whether code of the device runs small products and transposes inside kernels. */
+  readonly core: boolean;
+  /** Whether a kernel can say what it will read soon. */
+  readonly prefetch: boolean;
+  /** Whether grouped products can run one group after the other, all products of a group at once. */
+  readonly groupwise: boolean;
+  /** How many kernels may run at the same time. */
+  readonly wave: number;
+}
+
+/** A graphics processor: blocks of threads that share memory and wait for each other. */
+export interface GpuTarget {
+  readonly kind: 'gpu';
+  /** Threads of a block. */
+  readonly threads: number;
+  /** Bytes of memory that the threads of a block share. */
+  readonly shared: number;
+}
+
+export type Target = CpuTarget | GpuTarget;
+
+/** C code and its matrix core. */
+export const NATIVE: CpuTarget = { kind: 'cpu', task: 8192, core: true, prefetch: true, groupwise: true, wave: 64 };
+
+/** WebAssembly. */
+export const WASM: CpuTarget = { ...NATIVE, core: false, prefetch: false, groupwise: false };
