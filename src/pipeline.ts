@@ -1,7 +1,7 @@
 // The whole compiler on one page. A model's function becomes a Graph. The Graph gets gradients and updates, is
-// optimised, lowered to kernels, scheduled, and planned into a Program with static memory, which a device runs. Each stage takes
-// plain data and gives plain data; each result is verified. `dynamoe inspect --stage NAME` prints it (cli/stages.ts).
-// Sessions compile with the functions of this file alone.
+// optimised, lowered to kernels, scheduled, and planned into a Program with static memory, which a device runs. Each
+// stage takes plain data and gives plain data; each result is verified. `dynamoe inspect --stage NAME` prints it
+// (cli/stages.ts). Sessions compile with the functions of this file alone.
 //
 //     trace -> differentiate -> optimise -> lower -> schedule -> emit -> plan -> run
 //     fn       Graph            Graph       Kernel[] Scheduled[] source  Program  Session

@@ -1,5 +1,5 @@
-// A kernel: loops over scalar expressions (form 'loops'), or a matrix product (form 'matmul'). It says what is computed,
-// in which order sums are added, and what is independent; how a machine divides and runs it is decided later
+// A kernel: loops over scalar expressions (form 'loops'), or a matrix product (form 'matmul'). It says what is
+// computed, in which order sums are added, and what is independent; how a machine divides and runs it is decided later
 // (schedule/). Plain data without addresses and bounds: two layers with the same shapes share one kernel.
 import type { DType } from '../base/dtype.ts';
 import type { Expr, ReduceOp, Scalar, Var } from './expr.ts';

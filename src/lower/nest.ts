@@ -1,6 +1,6 @@
 // Loops for a group of values over one shape. There are three forms: one loop over the elements; a loop over rows, with
-// reductions along each row; a loop over elements that go through rows, where leading axes are summed. The expressions decide which
-// form is taken.
+// reductions along each row; a loop over elements that go through rows, where leading axes are summed. The expressions
+// decide which form is taken.
 import { boundOf, elements, type TensorType } from '../base/shape.ts';
 import { leastOf } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';

@@ -28,8 +28,8 @@ export type CpuStmt =
     }
   | CpuReduce
   /**
-   * A product (kernel.ts) by the device's own code, on `width` lanes: a multiple of 16 for which `to` and `b` have room,
-   * with their lanes side by side in memory (columns: 1).
+   * A product (kernel.ts) by the device's own code, on `width` lanes: a multiple of 16 for which `to` and `b` have
+   * room, with their lanes side by side in memory (columns: 1).
    */
   | {
       readonly s: 'product';

@@ -1,7 +1,7 @@
-// Which steps a CPU runs together: how many kernels run at the same time, and which products run group by group with the
-// step before them. Two steps can run group by group if both are grouped products over the same groups, and neither uses
-// what the other stores, except the part of the same group. All products of one expert then run one after the other,
-// while its weights are in the cache.
+// Which steps a CPU runs together: how many kernels run at the same time, and which products run group by group with
+// the step before them. Two steps can run group by group if both are grouped products over the same groups, and neither
+// uses what the other stores, except the part of the same group. All products of one expert then run one after the
+// other, while its weights are in the cache.
 import { groupsOf } from '../kernel/groups.ts';
 import { overlap } from '../plan/overlap.ts';
 import type { PlannedTensor, Program, Step } from '../plan/program.ts';

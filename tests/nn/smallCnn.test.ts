@@ -152,8 +152,12 @@ test('a small CNN accepts a number of images that is counted at run time, as for
     executor.setState(name, { dtype: p.dtype, shape: p.shape }, initialValue(p, name, 1));
   const run = async (counted: boolean, x: Float32Array): Promise<number[]> =>
     Array.from(
-      (await executor.run(await loadProgram(executor, compileGraph(graph(counted), executor.device.target)), { n: Int32Array.of(2), x }))['y']
-        .data,
+      (
+        await executor.run(await loadProgram(executor, compileGraph(graph(counted), executor.device.target)), {
+          n: Int32Array.of(2),
+          x,
+        })
+      )['y'].data,
     ).slice(0, 2 * CLASSES);
   const two = data.slice(0, 2 * SIDE * SIDE);
   assert.deepEqual(
