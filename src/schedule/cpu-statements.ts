@@ -193,7 +193,7 @@ export class CpuStatements {
   #read(m: Matrix, row: Expr, column: Expr): Expr {
     const at = this.#at(m, row, column),
       dtype = this.#dtypeOf(m);
-    return m.in === 'local' ? this.#e.local(m.of, dtype, at) : this.#e.load(m.of, at, dtype as DType);
+    return m.in === 'local' ? this.#e.local(m.of, dtype, at) : this.#e.load(m.of, at, dtype);
   }
 
   #write(m: Matrix, row: Expr, column: Expr, value: Expr): CpuStmt {
