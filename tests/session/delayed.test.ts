@@ -2,8 +2,14 @@
 // session must give the same results on it. A representative part of them runs always, the rest with DYNAMOE_FULL.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Bound } from '../../src/device/device.ts';
+import { WasmDevice } from '../../src/device/wasm/wasm.ts';
+import { GraphBuilder } from '../../src/graph/builder.ts';
+import { add } from '../../src/graph/ops/elementwise/add.ts';
+import { ops } from '../../src/graph/ops/index.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { adamW } from '../../src/optim/adam.ts';
+import { compileGraph } from '../../src/pipeline.ts';
 import { compile, node } from '../../src/session/node.ts';
 import { drawsFromEnv } from '../conformance/devices.ts';
 import { DelayedDevice, delayReads, opened, peek } from '../support/delayed-device.ts';
@@ -52,6 +58,35 @@ test(`reads are delayed, seed ${seed}: states are read asynchronously only`, asy
     await state.readAsync(),
     peek(() => state.read()),
   );
+});
+
+test('in-place steps are refused where the device is told so', async () => {
+  const b = new GraphBuilder(ops);
+  b.output('y', add(b.input('input', 'x', { dtype: 'float32', shape: [4] }), 1));
+  const { kernels, program } = compileGraph(b.build()),
+    [{ kernel, ints }] = program.steps;
+  for (const refuseInPlace of [true, false]) {
+    const device = new DelayedDevice(await WasmDevice.open(1, { memory: 1e6 }), seed, { refuseInPlace }),
+      memory = device.alloc(1024),
+      bind = (offset: number): Bound =>
+        device.bind([
+          {
+            kernel,
+            ints,
+            barrier: false,
+            unless: null,
+            buffers: [
+              { memory, offset: 0 },
+              { memory, offset },
+            ],
+          },
+        ]);
+    await device.compile(kernels);
+    bind(256);
+    if (refuseInPlace) assert.throws(() => bind(0), /in place/);
+    else bind(0);
+    await device.close();
+  }
 });
 
 for (const name of ALWAYS) await import(`./${name}.test.ts`);

@@ -2,7 +2,9 @@
 // wraps a CPU device. A read copies the memory when it is called; its arrays are full of ones (NaN as floats) until its
 // promise resolves.
 import type { TypedArray } from '../../src/base/dtype.ts';
-import type { Bound, BoundStep, Device, Memory, Place, Read } from '../../src/device/device.ts';
+import type { Bound, BoundStep, Device, KernelSource, Memory, Place, Read } from '../../src/device/device.ts';
+import { isNormals, type NormalsSource } from '../../src/device/normals.ts';
+import type { Kernel } from '../../src/kernel/kernel.ts';
 import { WrappedDevice } from './wrapped-device.ts';
 
 const MOST_TURNS = 5;
@@ -40,13 +42,21 @@ const turn = (): Promise<void> =>
     setImmediate(resolve);
   });
 
+export interface DelayedOptions {
+  /** Refuses steps that write where another of their buffers lies, as WebGPU does. Sessions do not plan this way yet. */
+  readonly refuseInPlace?: boolean;
+}
+
 export class DelayedDevice extends WrappedDevice {
+  readonly #refuseInPlace: boolean;
+  readonly #kernels = new Map<string, Kernel>();
   #random: number;
   readonly #reads = new Set<Promise<void>>();
 
   /** seed: of the numbers of turns that reads take. */
-  constructor(device: Device, seed: number) {
+  constructor(device: Device, seed: number, { refuseInPlace = false }: DelayedOptions = {}) {
     super(device);
+    this.#refuseInPlace = refuseInPlace;
     this.#random = seed >>> 0;
   }
 
@@ -81,7 +91,21 @@ export class DelayedDevice extends WrappedDevice {
     return Math.floor((this.#random / 2 ** 32) * limit);
   }
 
+  override compile(kernels: readonly (KernelSource | NormalsSource)[]): Promise<void> {
+    for (const k of kernels) if (!isNormals(k)) this.#kernels.set(k.key, k.kernel);
+    return this.device.compile(kernels);
+  }
+
+  #checkInPlace({ kernel, buffers }: BoundStep): void {
+    const writes = this.#kernels.get(kernel)?.buffers.map((b) => b.access !== 'read') ?? [];
+    buffers.forEach((a, i) => {
+      const clash = buffers.some((b, j) => i !== j && writes[i] && a.memory === b.memory && a.offset === b.offset);
+      if (clash) throw new Error(`kernel ${kernel} writes in place of another buffer (${i})`);
+    });
+  }
+
   override bind(steps: readonly BoundStep[]): Bound {
+    if (this.#refuseInPlace) for (const step of steps) this.#checkInPlace(step);
     return this.device.bind(
       steps.map((s) => ({
         ...s,

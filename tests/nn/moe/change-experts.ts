@@ -12,6 +12,7 @@ import type { DeviceName } from '../../../src/session/platform.ts';
 import type { Session } from '../../../src/session/session.ts';
 import { Knobs, type Change } from '../../../src/trace/knobs.ts';
 import { normals } from './layer.ts';
+import { peek } from '../../support/delayed-device.ts';
 
 export const D = 6,
   T = 40;
@@ -54,7 +55,7 @@ export const output = async (session: Session, step = 9): Promise<number[]> =>
 
 /** The values of a state at index e of an axis. */
 export function valuesAt(session: Session, name: string, e: number, axis = 0): number[] {
-  const { data, shape } = session.executor.peekState(name),
+  const { data, shape } = peek(() => session.executor.peekState(name)),
     inner = shape.slice(axis + 1).reduce((n, d) => n * d, 1);
   return Array.from(data, Number).filter((_, i) => Math.floor(i / inner) % shape[axis] === e);
 }

@@ -28,6 +28,7 @@ import type { Session } from '../../../src/session/session.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { initialValue } from '../../../src/trace/parameter.ts';
 import { devices, normals } from './layer.ts';
+import { peek } from '../../support/delayed-device.ts';
 import { anyMoE } from '../../support/moe.ts';
 
 const SAMPLES = 24,
@@ -110,7 +111,7 @@ const parametersOf = (session: Session): Record<string, number[]> =>
     session
       .states()
       .filter(({ name }) => session.named.parameters.has(name))
-      .map(({ name, read }) => [name, Array.from(read().data, Number)]),
+      .map(({ name, read }) => [name, Array.from(peek(read).data, Number)]),
   );
 
 const ROUTERS: Readonly<Record<string, () => Partial<MoEOptions>>> = {
@@ -559,7 +560,7 @@ test('evaluation uses the live gate and keeps the memory; a batch without ids is
     cached
       .states()
       .filter(({ name }) => live.named.parameters.has(name))
-      .map(({ name, read }) => ({ name, value: read() })),
+      .map(({ name, read }) => ({ name, value: peek(read) })),
   );
   const before = await cached.assignments('moe');
   assert.deepEqual((await cached.forward(batchAt(1)))['loss'].data, (await live.forward(batchAt(1)))['loss'].data);

@@ -19,6 +19,7 @@ import { compileGraph } from '../../../src/pipeline.ts';
 import { Knobs } from '../../../src/trace/knobs.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { initialValue } from '../../../src/trace/parameter.ts';
+import { peek } from '../../support/delayed-device.ts';
 import { fingerprint } from '../../support/toy.ts';
 import { batch, D, changeNow, output, valuesAt, T, trainedSession } from './change-experts.ts';
 import { devices, difference, layerGraph, normals, runLayer } from './layer.ts';
@@ -359,7 +360,7 @@ test('compactExperts: a checkpoint without the free slots computes the same', as
     tensors = new Map(
       session
         .states()
-        .map(({ name, read }): [string, HostTensor] => [name.replace(/^(optim\/\w+\/)?/, '$1moe.'), read()]),
+        .map(({ name, read }): [string, HostTensor] => [name.replace(/^(optim\/\w+\/)?/, '$1moe.'), peek(read)]),
     );
   const compact = compactExperts(tensors, { moe: 'moe', slots: moe.slots });
   assert.deepEqual(
