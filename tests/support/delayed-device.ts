@@ -4,7 +4,6 @@
 import type { TypedArray } from '../../src/base/dtype.ts';
 import type { Bound, BoundStep, Device, KernelSource, Memory, Place, Read } from '../../src/device/device.ts';
 import { isNormals, type NormalsSource } from '../../src/device/normals.ts';
-import type { Kernel } from '../../src/kernel/kernel.ts';
 import { WrappedDevice } from './wrapped-device.ts';
 
 const MOST_TURNS = 5;
@@ -49,7 +48,7 @@ export interface DelayedOptions {
 
 export class DelayedDevice extends WrappedDevice {
   readonly #refuseInPlace: boolean;
-  readonly #kernels = new Map<string, Kernel>();
+  readonly #kernels = new Map<string, KernelSource['kernel']>();
   #random: number;
   readonly #reads = new Set<Promise<void>>();
 
