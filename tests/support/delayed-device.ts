@@ -42,7 +42,7 @@ const turn = (): Promise<void> =>
   });
 
 export interface DelayedOptions {
-  /** Refuses steps that write where another of their buffers lies, as WebGPU does. Sessions do not plan this way yet. */
+  /** Refuses steps that write where another of their buffers lies. The planner does not know such devices yet. */
   readonly refuseInPlace?: boolean;
 }
 
