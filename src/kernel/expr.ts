@@ -37,6 +37,7 @@ export const BINARY = [
   'and',
   'or',
   'xor',
+  'shl',
   'shr',
   'pow',
 ] as const;
@@ -46,9 +47,11 @@ export type BinaryOp = (typeof BINARY)[number];
  * round: to the nearest whole number, halves to the even one. fma(a, b, c): a * b + c, rounded once. select(c, a, b): c
  * ? a : b. threefry(k0, k1, c0, c1): the first output word. Integers are added, subtracted and multiplied modulo 2^32;
  * div truncates towards zero, and gives 0 for a division by 0. pow: float64 only. Values of 16-bit floats are their
- * bits, which are only selected, stored and cast.
+ * bits, which are only selected, stored and cast. bitcast: the same bits as another type, float32 or int32. shl, shr:
+ * of int32 and uint32 by 0 to 31 bits; shr of int32 keeps the sign. functions.ts defines exp, log, tanh, sigmoid, erf,
+ * sin and cos of float32.
  */
-export type ScalarOp = UnaryOp | BinaryOp | 'fma' | 'select' | 'cast' | 'threefry';
+export type ScalarOp = UnaryOp | BinaryOp | 'fma' | 'select' | 'cast' | 'bitcast' | 'threefry';
 export type ReduceOp = 'sum' | 'max';
 
 /** A loop variable: 0 <= value < extent; `max` is the largest value it can take (Infinity if unknown). */

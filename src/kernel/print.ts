@@ -16,6 +16,7 @@ const INFIX: Readonly<Record<string, string>> = {
   and: '&',
   or: '|',
   xor: '^',
+  shl: '<<',
   shr: '>>>',
 };
 
@@ -46,6 +47,7 @@ export function printExpr(e: Expr, names: ReadonlyMap<Expr, string> = new Map())
     case 'op': {
       const args = e.args.map(p);
       if (e.op === 'cast') return `${e.dtype}(${args[0]})`;
+      if (e.op === 'bitcast') return `bits.${e.dtype}(${args[0]})`;
       const infix = INFIX[e.op];
       return infix && args.length === 2 ? `(${args[0]} ${infix} ${args[1]})` : `${e.op}(${args.join(', ')})`;
     }

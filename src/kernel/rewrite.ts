@@ -1,5 +1,5 @@
 // Questions about expressions, and substitution in them.
-import { children, type Exprs, type Expr, type Term, type Var } from './expr.ts';
+import { children, type Exprs, type Expr, type Scalar, type Term, type Var } from './expr.ts';
 
 /**
  * Whether an expression depends on one of the variables or locals in `on`. Variables of its own reductions do not
@@ -126,3 +126,7 @@ export function contiguous(e: Expr, v: Var): boolean {
   if (e.k === 'load' && strideOf(e.index, v) === 1) return true;
   return e.k === 'op' && e.args.some((x) => contiguous(x, v));
 }
+
+/** Whether machines may divide these integers in another way than the kernel language says: by 0 or -1. */
+export const needsCare = (of: Scalar, by: Expr): boolean =>
+  (of === 'int32' || of === 'uint32') && !(by.k === 'const' && by.value !== 0 && by.value !== -1);

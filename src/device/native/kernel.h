@@ -12,8 +12,6 @@
 // otherwise vectorise the outer loop and compute wrong results if a row's first iterations are a special case (rows
 // 0..7 right, row 8 wrong; tests/conformance: pad of [31, 2]).
 #define DM_OUTER __asm__ volatile("");
-// The larger of two; NaN if either is NaN.
-#define dm_pick(v, m) (((v) > (m)) | ((v) != (v)) ? (v) : (m))
 // Integer division truncates towards zero; x / 0 is 0, and INT32_MIN / -1 is INT32_MIN (modulo 2^32).
 static inline int32_t dm_div_int32(int32_t a, int32_t b) { return b == 0 ? 0 : b == -1 ? -a : a / b; }
 static inline uint32_t dm_div_uint32(uint32_t a, uint32_t b) { return b == 0 ? 0 : a / b; }

@@ -49,8 +49,8 @@ typedef struct dm_gemm {
                 int64_t ld);
   // Memory that the epilogue uses, or NULL: element (i,j) at out(c,z) + i*out_si + 4*j, and likewise `also`. It is
   // prefetched while sums are computed. plain: the epilogue only stores the sums at `out`.
-  const char *(*out)(const dm_ctx *, int64_t z);
-  const char *(*also)(const dm_ctx *, int64_t z);
+  const void *(*out)(const dm_ctx *, int64_t z);
+  const void *(*also)(const dm_ctx *, int64_t z);
   int64_t out_si, plain;
 } dm_gemm;
 

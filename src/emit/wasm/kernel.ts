@@ -5,12 +5,12 @@
 import { bytesPer } from '../../base/dtype.ts';
 import { VerifyError } from '../../base/errors.ts';
 import { postorder, type Expr } from '../../kernel/expr.ts';
+import { ELEMENTARY } from '../../kernel/functions.ts';
 import type { Extent, Local } from '../../kernel/kernel.ts';
 import type { CpuKernel, CpuLoops, CpuMatmul, CpuStmt } from '../../schedule/cpu-kernel.ts';
 import { F64, Func, I32, ModuleWriter, type Import } from './binary.ts';
 import type { Frame } from './frame.ts';
 import { emitPackA, emitPackB, emitStore } from './matmul.ts';
-import { VECTOR_FUNCTIONS } from './math.ts';
 import { layout, noCore, StmtWriter } from './stmts.ts';
 import { Values } from './values.ts';
 import { typeOf } from './words.ts';
@@ -42,7 +42,7 @@ export interface EmitOptions {
 
 /** Functions on float64 that the device provides. */
 export const IMPORTS: readonly Import[] = [
-  ...VECTOR_FUNCTIONS.map((name): Import => ({ name, params: [F64], results: [F64] })),
+  ...ELEMENTARY.map((name): Import => ({ name, params: [F64], results: [F64] })),
   { name: 'pow', params: [F64, F64], results: [F64] },
 ];
 

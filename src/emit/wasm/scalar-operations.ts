@@ -1,16 +1,19 @@
 // Operations on scalars: pushes the operands and writes the instruction.
 import { VerifyError } from '../../base/errors.ts';
 import type { Expr, OpExpr } from '../../kernel/expr.ts';
-import { I32, V128, type Plain } from './binary.ts';
+import { definitionOf, isElementary, type ScalarFunction } from '../../kernel/functions.ts';
+import { needsCare } from '../../kernel/rewrite.ts';
+import { I32, type Plain } from './binary.ts';
 import type { Frame } from './frame.ts';
-import { isVectorFunction, VectorMath } from './math.ts';
-import { castScalar, divide, division, needsCare, pushConstant, threefry, typeOf } from './words.ts';
+import { castScalar, divide, division, pushConstant, threefry, typeOf } from './words.ts';
 
 /** What the operations need of `Values` (values.ts). */
 export interface ScalarValues {
   readonly frame: Frame;
   /** Pushes the value of `e`. */
   scalar(e: Expr): void;
+  /** Replaces a vector on the stack by the values of a function. */
+  apply(f: ScalarFunction): void;
 }
 
 const ARITHMETIC: ReadonlySet<string> = new Set(['add', 'sub', 'mul', 'and', 'or', 'xor']);
@@ -28,17 +31,19 @@ export function scalarOperation(values: ScalarValues, e: OpExpr): void {
     });
   };
   const sign = of === 'uint32' ? '_u' : '_s';
-  if (isVectorFunction(e.op)) {
+  const definition = definitionOf(e.op, of);
+  if (definition) {
     push(a);
-    if (of === 'float64') {
-      f.call(values.frame.imported(e.op));
-      return;
-    }
     f.simd('f32x4.splat');
-    f.get(new VectorMath(f, values.frame.fused)[e.op](f.keep(V128))).lane('f32x4.extract_lane', 0);
+    values.apply(definition);
+    f.lane('f32x4.extract_lane', 0);
     return;
   }
-
+  if (isElementary(e.op)) {
+    push(a);
+    f.call(values.frame.imported(e.op));
+    return;
+  }
   if (ARITHMETIC.has(e.op)) {
     push(a, b);
     f.op(`${t}.${e.op}` as Plain);
@@ -62,6 +67,10 @@ export function scalarOperation(values: ScalarValues, e: OpExpr): void {
     case 'mod':
       push(a, b);
       f.op(`i32.rem${division(a)}`);
+      return;
+    case 'shl':
+      push(a, b);
+      f.op('i32.shl');
       return;
     case 'shr':
       push(a, b);
@@ -143,6 +152,10 @@ export function scalarOperation(values: ScalarValues, e: OpExpr): void {
       );
       return;
     }
+    case 'bitcast':
+      push(a);
+      if (of !== e.dtype) f.op(of === 'float32' ? 'i32.reinterpret_f32' : 'f32.reinterpret_i32');
+      return;
     case 'cast':
       push(a);
       castScalar(f, e.dtype, of);

@@ -3,6 +3,7 @@
 // or 1 in scalars and all bits of a lane in vectors.
 import { VerifyError } from '../../base/errors.ts';
 import { children, minOf, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
+import type { ScalarFunction } from '../../kernel/functions.ts';
 import { strideOf } from '../../kernel/rewrite.ts';
 import { I32, V128, type ValueType } from './binary.ts';
 import type { Frame } from './frame.ts';
@@ -34,7 +35,6 @@ export class Values {
   }
 
   isVector(e: Expr): boolean {
-    if (this.lane === null) return false;
     const known = this.#memo.get(e);
     if (known !== undefined) return known;
     const answer = e === this.lane || e.k === 'sum' || children(e).some((c) => this.isVector(c));
@@ -45,6 +45,7 @@ export class Values {
   /** Says that a value is in a local already. */
   bind(e: Expr, local: number, vector = false): void {
     (vector ? this.#vectors : this.#scalars).set(e, local);
+    this.#memo.set(e, vector);
   }
 
   /** Must be called with all expressions before they are computed: values that they share are then kept in locals. */
@@ -307,6 +308,13 @@ export class Values {
       f.get(all).lane('i32x4.extract_lane', l);
       visit(l, kind === 'local' ? places[which] : 0);
     }
+  }
+
+  /** Replaces the vector on the stack by the four values of a function. */
+  apply({ argument, body }: ScalarFunction): void {
+    const inner = new Values(this.frame).share([body]);
+    inner.bind(argument, this.frame.f.keep(V128), true);
+    inner.vector(body);
   }
 
   // ---- before a loop over the lane variable ----

@@ -2,10 +2,11 @@
 // WebAssembly has no vector instruction (integer division) are computed lane by lane.
 import { VerifyError } from '../../base/errors.ts';
 import type { Expr, OpExpr } from '../../kernel/expr.ts';
-import { I32, V128, type Simd } from './binary.ts';
-import { isVectorFunction, VectorMath } from './math.ts';
+import { definitionOf } from '../../kernel/functions.ts';
+import { needsCare } from '../../kernel/rewrite.ts';
+import { I32, V128, type Plain, type Simd } from './binary.ts';
 import type { ScalarValues } from './scalar-operations.ts';
-import { castVector, divide, division, needsCare, threefry } from './words.ts';
+import { castVector, divide, division, threefry } from './words.ts';
 
 /** What the operations need of `Values` (values.ts). */
 export interface VectorValues extends ScalarValues {
@@ -30,9 +31,10 @@ export function vectorOperation(values: VectorValues, e: OpExpr): void {
     });
   };
   const sign = of === 'uint32' ? '_u' : '_s';
-  if (isVectorFunction(e.op)) {
+  const definition = definitionOf(e.op, of);
+  if (definition) {
     push(a);
-    f.get(new VectorMath(f, values.frame.fused)[e.op](f.keep(V128)));
+    values.apply(definition);
     return;
   }
   if (COMPARISONS.has(e.op)) {
@@ -72,17 +74,20 @@ export function vectorOperation(values: VectorValues, e: OpExpr): void {
         f.op(`i32.rem${division(a)}`);
       });
       return;
-    case 'shr':
+    case 'shl':
+    case 'shr': {
+      const shift = e.op === 'shl' ? 'shl' : `shr${sign}`;
       if (values.isVector(b)) {
         laneByLane(values, a, b, () => {
-          f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s');
+          f.op(`i32.${shift}` as Plain);
         });
         return;
       }
       push(a);
       values.scalar(b);
-      f.simd(of === 'uint32' ? 'i32x4.shr_u' : 'i32x4.shr_s');
+      f.simd(`i32x4.${shift}` as Simd);
       return;
+    }
     case 'neg':
       push(a);
       f.simd(`${t}.neg`);
@@ -131,6 +136,9 @@ export function vectorOperation(values: VectorValues, e: OpExpr): void {
       if (!values.frame.fused) f.simd('f32x4.mul');
       push(c);
       f.simd(values.frame.fused ? 'f32x4.relaxed_madd' : 'f32x4.add');
+      return;
+    case 'bitcast':
+      push(a);
       return;
     case 'cast':
       push(a);

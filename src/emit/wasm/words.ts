@@ -71,10 +71,6 @@ export function divide(f: Func, signed: boolean): void {
   f.op('select');
 }
 
-/** Whether the divisor may be 0 or -1. */
-export const needsCare = (of: Scalar, by: Expr): boolean =>
-  (of === 'int32' || of === 'uint32') && !(by.k === 'const' && by.value !== 0 && by.value !== -1);
-
 /** Division of indices is unsigned if they are known not to be negative: division by a power of 2 is then a shift. */
 export const division = (a: Expr): '_s' | '_u' =>
   a.dtype === 'uint32' || (a.dtype === 'index' && minOf(a) >= 0) ? '_u' : '_s';

@@ -99,7 +99,7 @@ static void store(const dm_ctx *c, int64_t z, int64_t i0, int64_t ni, int64_t j0
       memcpy(d, acc + i * ld + j, 4);
     }
 }
-static const char *c_base(const dm_ctx *c, int64_t z) { return (const char *)(P(c)->C.p + P(c)->c_off[z] * P(c)->ldc); }
+static const void *c_base(const dm_ctx *c, int64_t z) { return P(c)->C.p + P(c)->c_off[z] * P(c)->ldc; }
 static void *work(void *arg) {
   worker *w = arg;
   for (int64_t t; (t = atomic_fetch_add(w->next, 1)) < w->tasks;) {
