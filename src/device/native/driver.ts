@@ -48,7 +48,7 @@ export const headersHash = (): string =>
 /** Hash of all sources that decide which C text a kernel becomes. */
 export const emitterHash = (): string =>
   hashHex(
-    ['base', 'kernel', 'emit/clike', 'emit/c']
+    ['base', 'kernel', 'schedule', 'emit/clike', 'emit/c']
       .flatMap((folder) => {
         const path = join(here, '..', '..', folder);
         return readdirSync(path)
