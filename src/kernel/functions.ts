@@ -209,7 +209,8 @@ class Formulas {
       q = this.#polynomial(u, 2.44323273e-5, -0.00138873095, 0.0416666456),
       sin = this.#f('fma', this.#f('mul', r, u), p, r),
       cos = this.#f('fma', this.#f('mul', u, u), q, this.#f('fma', -0.5, u, 1));
-    const i = quarter === 0 ? this.#bits(t) : this.#i('add', this.#bits(t), quarter), // the low two bits: which quarter
+    // The low two bits of i say which quarter.
+    const i = quarter === 0 ? this.#bits(t) : this.#i('add', this.#bits(t), quarter),
       odd = this.#op('ne', 'int32', 'bool', [this.#i('and', i, 1), 0]),
       sign = this.#i('shl', this.#i('and', i, 2), 30);
     return this.#i('xor', this.#bits(this.#f('select', odd, cos, sin)), sign);
