@@ -195,8 +195,8 @@ class Formulas {
   }
 
   // |x| = n pi/2 + r, |r| <= pi/4: pi/2 in three parts, exact enough for |x| <= 2^17. Beyond |x| = 2^22 the result is
-  // bounded and meaningless, for infinities NaN. sin(r) = r + r^3 p(r^2), p of degree 2: 2^-27.9. cos(r) = 1 - r^2/2 + r^4
-  // q(r^2), q of degree 2: 2^-33.0. quarter: 0 for sin, 1 for cos.
+  // bounded and meaningless, for infinities NaN. sin(r) = r + r^3 p(r^2), p of degree 2: 2^-27.9.
+  // cos(r) = 1 - r^2/2 + r^4 q(r^2), q of degree 2: 2^-33.0. quarter: 0 for sin, 1 for cos.
   #circle(argument: Expr, quarter: number): Expr {
     const x = this.#f('abs', argument),
       t = this.#f('fma', x, 0.636619747, ROUND),

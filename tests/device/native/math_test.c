@@ -19,7 +19,7 @@ static double call_cos(double x) { return __builtin_cos(x); }
 #define ROW(name)                                                                                                      \
   static void row_##name(float *restrict y, const float *restrict x) {                                                 \
     for (int l = 0; l < LANES; l++)                                                                                    \
-      y[l] = name##_float32(x[l]);                                                                                       \
+      y[l] = name##_float32(x[l]);                                                                                     \
   }
 ROW(exp)
 ROW(log)
@@ -106,7 +106,7 @@ static int exact_values(const char *name, float (*f)(float), const pair *p, int 
 #define SPECIAL(name, ...)                                                                                             \
   do {                                                                                                                 \
     const pair p[] = {__VA_ARGS__};                                                                                    \
-    ok &= exact_values(#name, name##_float32, p, sizeof p / sizeof p[0]);                                                \
+    ok &= exact_values(#name, name##_float32, p, sizeof p / sizeof p[0]);                                              \
   } while (0)
 static int specials(void) {
   int ok = 1;
