@@ -7,43 +7,49 @@ import { accumulatorName, momentName } from '../optim/updates.ts';
 import type { Move, Place } from '../trace/knobs.ts';
 import type { Executor, StatePart } from './executor.ts';
 
-/** A part of a state on the host. */
+/** Where a place lies: `runs` runs of `inner` elements, every `step`, from `start` on, in a part that is copied. */
+interface Span extends StatePart {
+  readonly start: number;
+  readonly inner: number;
+  readonly step: number;
+  readonly runs: number;
+}
+
+/** A part of a state on the host, as it was and as it will be. */
 interface Copy extends StatePart {
   readonly before: TypedArray;
   readonly data: TypedArray;
 }
 
 export async function carry(executor: Executor, moves: readonly Move[]): Promise<() => void> {
-  if (moves.length === 0) return () => undefined;
-  const names = new Set(executor.stateNames());
-  // The moves of states: those of a parameter's value and of each of its moments.
-  const own = moves.flatMap(({ to, from, mix }) =>
-    kindsOf(names, to.parameter).map((kind) => {
-      const of = (place: Place<string>): Place<string> => ({ ...place, parameter: kind(place.parameter) });
-      return { to: of(to), from: of(from), mix: mix && { with: of(mix.with), share: mix.share } };
-    }),
-  );
-  const places = own.flatMap(({ to, from, mix }) => [to, from, ...(mix ? [mix.with] : [])]);
-  const copies = await copiesOf(
-    executor,
-    places.filter((p) => names.has(p.parameter)),
-  );
-  const changed = new Set<Copy>();
+  const names = new Set(executor.stateNames()),
+    own = moves.flatMap((move) => movesOfStates(names, move)),
+    places = own.flatMap(({ to, from, mix }) => [to, from, ...(mix ? [mix.with] : [])]),
+    copies = await copiesOf(
+      executor,
+      places.filter((place) => names.has(place.parameter)),
+    ),
+    changed = new Set<Copy>();
   for (const { to, from, mix } of own) {
+    const target = runsIn(executor, copies, to);
     // A moment that the source does not have yet is 0, its initial value.
     const values = (place: Place<string>): TypedArray =>
-      names.has(place.parameter) ? gather(executor, copies, place) : gather(executor, copies, to).fill(0);
+      names.has(place.parameter) ? joined(runsIn(executor, copies, place)) : joined(target).fill(0);
     const source = values(from);
-    changed.add(scatter(executor, copies, to, mix ? mixed(source, values(mix.with), mix.share) : source));
+    if (mix) mixInto(source, values(mix.with), mix.share);
+    target.views.forEach((view, r) => {
+      view.set(source.subarray(r * view.length, (r + 1) * view.length));
+    });
+    changed.add(target.copy);
   }
-  const done: Copy[] = [],
+  const written: Copy[] = [],
     back = (): void => {
-      for (const { name, at, before } of done.splice(0)) executor.setPart(name, at, before);
+      for (const { name, at, before } of written.splice(0)) executor.setPart(name, at, before);
     };
   try {
     for (const copy of changed) {
       executor.setPart(copy.name, copy.at, copy.data);
-      done.push(copy);
+      written.push(copy);
     }
   } catch (error) {
     back();
@@ -52,97 +58,81 @@ export async function carry(executor: Executor, moves: readonly Move[]): Promise
   return back;
 }
 
-/** a + share * (b - a), in float64. If a equals b, the result has the same bits for any share. */
-function mixed(a: TypedArray, b: TypedArray, share: number): TypedArray {
+/** a + share * (b - a), in float64, in place of a. If a equals b, the result has the same bits for any share. */
+function mixInto(a: TypedArray, b: TypedArray, share: number): void {
   const count = a.length;
   for (let i = 0; i < count; i++) a[i] += share * (b[i] - a[i]);
-  return a;
 }
 
-/** The states of a parameter (value and moments), each as a function from a parameter's name to the state's name. */
-function kindsOf(names: ReadonlySet<string>, parameter: string): ((parameter: string) => string)[] {
+/** The same move for the value of the parameter and for each of its moments. */
+function movesOfStates(names: ReadonlySet<string>, { to, from, mix }: Move): Move[] {
   const moments = [...names].flatMap((name) => {
     const [, moment = ''] = name.split('/');
-    return name === momentName(moment, parameter) && name !== accumulatorName(parameter) ? [moment] : [];
+    return name === momentName(moment, to.parameter) && name !== accumulatorName(to.parameter) ? [moment] : [];
   });
-  return [(p) => p, ...moments.map((moment) => (p: string) => momentName(moment, p))];
+  return [null, ...moments].map((moment) => {
+    const of = (p: Place<string>): Place<string> =>
+      moment === null ? p : { ...p, parameter: momentName(moment, p.parameter) };
+    return { to: of(to), from: of(from), ...(mix && { mix: { with: of(mix.with), share: mix.share } }) };
+  });
 }
 
-/**
- * The elements of a place in a state: `runs` runs of `inner` elements each, every `step` elements, starting at `at`.
- * all: the number of elements of the state.
- */
-function runsOf(
-  executor: Executor,
-  { parameter, axis, part }: Place<string>,
-): { readonly at: number; readonly inner: number; readonly step: number; readonly runs: number; readonly all: number } {
-  const { shape } = executor.typeOf(parameter),
+/** A single run is copied alone; for several, the whole state is. */
+function spanOf(executor: Executor, { parameter: name, axis, part }: Place<string>): Span {
+  const { shape } = executor.typeOf(name),
     size = (dims: readonly number[]): number => dims.reduce((n, d) => n * d, 1),
-    all = size(shape);
-  if (part === null) return { at: 0, inner: all, step: all, runs: 1, all };
-  const inner = size(shape.slice(axis + 1));
-  return { at: part * inner, inner, step: shape[axis] * inner, runs: size(shape.slice(0, axis)), all };
+    all = size(shape),
+    [inner, runs] = part === null ? [all, 1] : [size(shape.slice(axis + 1)), size(shape.slice(0, axis))],
+    first = (part ?? 0) * inner,
+    step = all / runs;
+  return runs === 1
+    ? { name, at: first, count: inner, start: 0, inner, step, runs }
+    : { name, at: 0, count: all, start: first, inner, step, runs };
 }
 
-/**
- * Copies of all places, by state. Where every place of a state is a single run of the same size, there is a copy of
- * each; otherwise one of the whole state, because places may overlap.
- */
-async function copiesOf(
-  executor: Executor,
-  places: readonly Place<string>[],
-): Promise<ReadonlyMap<string, readonly Copy[]>> {
-  const parts = new Map<string, StatePart>();
-  for (const name of new Set(places.map((p) => p.parameter))) {
-    const own = places.filter((p) => p.parameter === name).map((p) => runsOf(executor, p)),
-      whole = own.some(({ runs, inner }) => runs > 1 || inner !== own[0].inner);
-    for (const { at, inner, all } of own) {
-      const part = whole ? { name, at: 0, count: all } : { name, at, count: inner };
-      parts.set(`${part.at} ${name}`, part);
-    }
+const keyOf = ({ name, at }: StatePart): string => `${at} ${name}`;
+
+/** Copies of all places, by key. Different copies of a state do not overlap, because they have the same size. */
+async function copiesOf(executor: Executor, places: readonly Place<string>[]): Promise<ReadonlyMap<string, Copy>> {
+  const parts = new Map<string, StatePart>(),
+    counts = new Map<string, number>();
+  for (const span of places.map((place) => spanOf(executor, place))) {
+    const { name, count } = span;
+    if ((counts.get(name) ?? count) !== count) throw new Error(`parts of ${name} move along several axes`);
+    counts.set(name, count);
+    parts.set(keyOf(span), span);
   }
-  const list = [...parts.values()],
-    read = await executor.getParts(list),
-    copies = new Map<string, Copy[]>();
-  list.forEach((part, i) => {
-    const copy = { ...part, before: read[i], data: read[i].slice() },
-      of = copies.get(part.name);
-    if (of) of.push(copy);
-    else copies.set(part.name, [copy]);
-  });
-  return copies;
+  const list = [...parts],
+    read = list.length > 0 ? await executor.getParts(list.map(([, part]) => part)) : [];
+  return new Map(
+    list.map(([key, { name, at, count }], i) => [key, { name, at, count, before: read[i], data: read[i].slice() }]),
+  );
 }
 
-type Copies = Awaited<ReturnType<typeof copiesOf>>;
-
-/** The copy that holds a place, and the place's runs in the copy's data. */
-function find(executor: Executor, copies: Copies, place: Place<string>): { copy: Copy; views: TypedArray[] } {
-  const { at, inner, step, runs } = runsOf(executor, place),
-    copy = copies.get(place.parameter)?.find((c) => c.at <= at && at + inner <= c.at + c.count);
+/** The runs of a place, as views into its copy. */
+function runsIn(
+  executor: Executor,
+  copies: ReadonlyMap<string, Copy>,
+  place: Place<string>,
+): { copy: Copy; views: TypedArray[] } {
+  const span = spanOf(executor, place),
+    copy = copies.get(keyOf(span));
   if (!copy) throw new Error(`${place.parameter} was not copied`);
-  const views = Array.from({ length: runs }, (_, r) => {
-    const start = at - copy.at + r * step;
-    return copy.data.subarray(start, start + inner);
-  });
+  const { start, inner, step, runs } = span,
+    views = Array.from({ length: runs }, (_, r) => copy.data.subarray(start + r * step, start + r * step + inner));
   return { copy, views };
 }
 
-/** A new array with the values of a place. */
-function gather(executor: Executor, copies: Copies, place: Place<string>): TypedArray {
-  const { copy, views } = find(executor, copies, place),
-    inner = views.length === 0 ? 0 : views[0].length,
-    out = copy.data.slice(0, views.length * inner);
-  views.forEach((view, r) => {
-    out.set(view, r * inner);
-  });
+/** The values of all runs, in a new array. */
+function joined({ copy, views }: { copy: Copy; views: readonly TypedArray[] }): TypedArray {
+  const out = copy.data.slice(
+    0,
+    views.reduce((n, v) => n + v.length, 0),
+  );
+  let at = 0;
+  for (const view of views) {
+    out.set(view, at);
+    at += view.length;
+  }
   return out;
-}
-
-/** Sets the values of a place in its copy, which it returns. */
-function scatter(executor: Executor, copies: Copies, place: Place<string>, data: TypedArray): Copy {
-  const { copy, views } = find(executor, copies, place);
-  views.forEach((view, r) => {
-    view.set(data.subarray(r * view.length, (r + 1) * view.length));
-  });
-  return copy;
 }

@@ -46,15 +46,6 @@ const CASES: readonly { name: string; moves: Move[]; w: number[]; m: number[] }[
     m: [7, 7, 9, 9, 11, 11],
   },
   {
-    name: 'parts along both axes overlap',
-    moves: [
-      { to: at(0), from: at(1) },
-      { to: at(1, 1), from: at(0, 1) },
-    ],
-    w: [2, 2, 2, 2, 4, 4],
-    m: [8, 8, 8, 8, 10, 10],
-  },
-  {
     name: 'a mixture',
     moves: [{ to: at(0), from: at(1), mix: { with: at(2), share: 0.25 } }],
     w: [2.5, 3.5, 2, 3, 4, 5],
@@ -91,4 +82,14 @@ test('if a write fails, nothing is moved', async () => {
   await assert.rejects(carry(executor, [{ to: at(0), from: at(2) }]), /a write fails/);
   assert.deepEqual(value('w'), [0, 1, 2, 3, 4, 5]);
   assert.deepEqual(value(momentName('m', 'w')), [6, 7, 8, 9, 10, 11]);
+});
+
+test('moves along several axes of one state are refused', async () => {
+  const { executor, value } = make(),
+    moves = [
+      { to: at(0), from: at(1) },
+      { to: at(1, 1), from: at(0, 1) },
+    ];
+  await assert.rejects(carry(executor, moves), /parts of w move along several axes/);
+  assert.deepEqual(value('w'), [0, 1, 2, 3, 4, 5]);
 });
