@@ -52,6 +52,7 @@ export type BinaryOp = (typeof BINARY)[number];
  * sin and cos of float32.
  */
 export type ScalarOp = UnaryOp | BinaryOp | 'fma' | 'select' | 'cast' | 'bitcast' | 'threefry';
+const COMPARISONS: readonly ScalarOp[] = ['lt', 'le', 'eq', 'ne', 'isfinite'];
 export type ReduceOp = 'sum' | 'max';
 
 /** A loop variable: 0 <= value < extent; `max` is the largest value it can take (Infinity if unknown). */
@@ -171,9 +172,42 @@ export class Exprs {
     return this.#intern('sum', { k: 'sum', dtype });
   }
 
-  op(op: ScalarOp, args: readonly Expr[], dtype: Scalar): Expr {
+  /** `dtype`: of the result; by default bool for a comparison, and that of the last operand for the others. */
+  op(
+    op: ScalarOp,
+    args: readonly Expr[],
+    dtype = COMPARISONS.includes(op) ? 'bool' : args[args.length - 1].dtype,
+  ): Expr {
     const known = this.#fold(op, args);
     return known ?? this.#intern(`${op}(${args.map((a) => a.id).join()}):${dtype}`, { k: 'op', dtype, op, args });
+  }
+
+  cast(a: Expr, dtype: Scalar): Expr {
+    return this.op('cast', [a], dtype);
+  }
+  select(condition: Expr, a: Expr, b: Expr): Expr {
+    return this.op('select', [condition, a, b]);
+  }
+  lt(a: Expr, b: Expr): Expr {
+    return this.op('lt', [a, b]);
+  }
+  le(a: Expr, b: Expr): Expr {
+    return this.op('le', [a, b]);
+  }
+  eq(a: Expr, b: Expr): Expr {
+    return this.op('eq', [a, b]);
+  }
+  and(a: Expr, b: Expr): Expr {
+    return this.op('and', [a, b]);
+  }
+  or(a: Expr, b: Expr): Expr {
+    return this.op('or', [a, b]);
+  }
+  min(a: Expr, b: Expr): Expr {
+    return this.op('min', [a, b]);
+  }
+  max(a: Expr, b: Expr): Expr {
+    return this.op('max', [a, b]);
   }
 
   /** Simplifies an operation where constants or the ranges of indices give its result; null where they do not. */
@@ -272,11 +306,14 @@ export class Exprs {
     });
   }
 
-  add(...args: Expr[]): Expr {
-    return this.linear(
-      0,
-      args.map((a): Term => [1, a]),
-    );
+  /** The sum of its operands: indices, numbers, and indices with a coefficient. */
+  add(...operands: readonly (Expr | number | Term)[]): Expr {
+    let constant = 0;
+    const terms: Term[] = [];
+    for (const x of operands)
+      if (typeof x === 'number') constant += x;
+      else terms.push('k' in x ? [1, x] : x);
+    return this.linear(constant, terms);
   }
   scale(a: Expr, c: number): Expr {
     return this.linear(0, [[c, a]]);

@@ -93,8 +93,8 @@ export const attentionOp: Op<AttentionAttrs> = {
             keys = w.scalar('index'),
             start = w.scalar('index'),
             count = w.scalar('index');
-          const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])),
-            lastKey = (j: Expr): Expr => t.smaller(j, e.linear(-1, [[1, keys.get()]]));
+          const inside = (i: Expr): Expr => e.min(i, e.add(live.get(), -1)),
+            lastKey = (j: Expr): Expr => e.min(j, e.add(keys.get(), -1));
           const query = (i: Expr): Expr => e.add(first, i);
           const q = t.turn(pq, [b, first, h, none], live.get(), D);
           const masks = new Masks(call, t, OWN, b, S),
@@ -102,36 +102,22 @@ export const attentionOp: Op<AttentionAttrs> = {
           return [
             ...masks.setup,
             start.set(w.loadIndex(bs, none)),
-            live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
+            live.set(e.min(e.index(L), e.add(T, [-1, first]))),
             // The number of keys that the queries of this tile see, and that each of them sees.
-            keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
-            ...[pk, pv].map((p) => t.prefetch(p, [b, none, own, none], t.smaller(e.index(BLOCK), keys.get()), D)),
+            keys.set(causal ? e.min(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
+            ...[pk, pv].map((p) => t.prefetch(p, [b, none, own, none], e.min(e.index(BLOCK), keys.get()), D)),
             t.each((i) => [
-              limit.set(
-                i,
-                t.int(
-                  causal
-                    ? t.smaller(
-                        masks.keys,
-                        e.linear(1, [
-                          [1, start.get()],
-                          [1, first],
-                          [1, i],
-                        ]),
-                      )
-                    : masks.keys,
-                ),
-              ),
+              limit.set(i, t.int(causal ? e.min(masks.keys, e.add(start.get(), first, i, 1)) : masks.keys)),
             ]),
             q.setup,
             o.fill(0),
             l.fill(0),
             m.fill(-Infinity),
-            w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
+            w.loop(e.div(e.add(keys.get(), BLOCK - 1), BLOCK), (block) => {
               const from = e.scale(block, BLOCK),
                 values = t.inLanes(pv, [b, from, own, none], BLOCK, D, count.get());
               return [
-                count.set(t.smaller(e.index(BLOCK), t.minus(keys.get(), from))),
+                count.set(e.min(e.index(BLOCK), e.add(keys.get(), [-1, from]))),
                 s.fill(0),
                 t.product(s.matrix(), t.rows(pk, [b, from, own, none]), q.matrix(), {
                   rows: count.get(),
@@ -140,23 +126,23 @@ export const attentionOp: Op<AttentionAttrs> = {
                 }),
                 t.each((i) => [next.set(i, m.at(i))]),
                 // Keys beyond the last are not seen.
-                w.loop(e.div(e.add(count.get(), e.index(UNROLL - 1)), UNROLL), (unit) => [
+                w.loop(e.div(e.add(count.get(), UNROLL - 1), UNROLL), (unit) => [
                   t.each((i) => {
-                    const places = Array.from({ length: UNROLL }, (_, n) => e.linear(n, [[UNROLL, unit]]));
+                    const places = Array.from({ length: UNROLL }, (_, n) => e.add([UNROLL, unit], n));
                     return [
                       ...places.map((j) => {
                         const key = e.add(from, j),
-                          { seen, value } = masks.score(s.at(j, i), t.less(t.int(key), limit.at(i)), [
+                          { seen, value } = masks.score(s.at(j, i), e.lt(t.int(key), limit.at(i)), [
                             b,
                             h,
                             query(inside(i)),
                             lastKey(key),
                           ]);
-                        return s.set(j, i, t.select(seen, value, minusInfinity));
+                        return s.set(j, i, e.select(seen, value, minusInfinity));
                       }),
                       next.set(
                         i,
-                        places.reduce((most, j) => t.max(most, s.at(j, i)), next.at(i)),
+                        places.reduce((most, j) => e.max(most, s.at(j, i)), next.at(i)),
                       ),
                     ];
                   }),
@@ -164,27 +150,25 @@ export const attentionOp: Op<AttentionAttrs> = {
                 t.each((i) => {
                   const change = t.sub(m.at(i), next.at(i));
                   return [
-                    a.set(i, masks.some ? t.expWhere(t.less(minusInfinity, next.at(i)), change) : t.exp(change)),
+                    a.set(i, masks.some ? t.expWhere(e.lt(minusInfinity, next.at(i)), change) : t.exp(change)),
                     m.set(i, next.at(i)),
                   ];
                 }),
-                w.loop(e.scale(e.div(e.add(count.get(), e.index(UNROLL - 1)), UNROLL), UNROLL), (j) => [
+                w.loop(e.scale(e.div(e.add(count.get(), UNROLL - 1), UNROLL), UNROLL), (j) => [
                   t.each((i) => {
                     const x = s.at(j, i);
-                    return [s.set(j, i, t.expWhere(t.less(minusInfinity, x), t.sub(x, m.at(i))))];
+                    return [s.set(j, i, t.expWhere(e.lt(minusInfinity, x), t.sub(x, m.at(i))))];
                   }),
                 ]),
                 w.loop(16, (r) => [
                   t.each((i) => {
                     let sum = t.value(0);
-                    for (let u = 0; u < BLOCK / 16; u++) sum = t.add(sum, s.at(e.linear(16 * u, [[1, r]]), i));
+                    for (let u = 0; u < BLOCK / 16; u++) sum = t.add(sum, s.at(e.add(r, 16 * u), i));
                     return [parts.set(r, i, sum)];
                   }),
                 ]),
                 ...[8, 4, 2, 1].map((n) =>
-                  w.loop(n, (r) => [
-                    t.each((i) => [parts.set(r, i, t.add(parts.at(r, i), parts.at(e.linear(n, [[1, r]]), i)))]),
-                  ]),
+                  w.loop(n, (r) => [t.each((i) => [parts.set(r, i, t.add(parts.at(r, i), parts.at(e.add(r, n), i)))])]),
                 ),
                 t.each((i) => [l.set(i, t.fma(l.at(i), a.at(i), parts.at(0, i)))]),
                 w.loop(L, (i) => [w.vector(D, (d) => [o.set(i, d, t.mul(o.at(i, d), a.at(i)))])]),
@@ -200,7 +184,7 @@ export const attentionOp: Op<AttentionAttrs> = {
                   w.store(
                     po.buffer,
                     po.at([b, query(i), h, d]),
-                    t.add(masks.some ? t.select(t.less(t.value(0), l.at(i)), mean, t.value(0)) : mean, t.value(0)),
+                    t.add(masks.some ? e.select(e.lt(t.value(0), l.at(i)), mean, t.value(0)) : mean, t.value(0)),
                   ),
                 ];
               }),

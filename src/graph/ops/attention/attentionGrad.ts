@@ -42,21 +42,9 @@ export const attentionGradOp: Op<AttentionAttrs> = {
           w.loop(H / KV, (sharer) => [
             w.loop(T, (i) => [
               w.vector(D, (d) => {
-                const at = dq.at([
-                  e.div(g, KV),
-                  i,
-                  e.linear(0, [
-                    [H / KV, e.mod(g, KV)],
-                    [1, sharer],
-                  ]),
-                  d,
-                ]);
+                const at = dq.at([e.div(g, KV), i, e.add([H / KV, e.mod(g, KV)], sharer), d]);
                 return [
-                  w.store(
-                    dq.buffer,
-                    at,
-                    e.op('add', [w.load(dq.buffer, at), e.const(0, call.inTypes[0].dtype)], call.inTypes[0].dtype),
-                  ),
+                  w.store(dq.buffer, at, e.op('add', [w.load(dq.buffer, at), e.const(0, call.inTypes[0].dtype)])),
                 ];
               }),
             ]),

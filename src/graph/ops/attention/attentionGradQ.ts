@@ -58,31 +58,17 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
             keys = w.scalar('index'),
             start = w.scalar('index'),
             count = w.scalar('index');
-          const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])),
+          const inside = (i: Expr): Expr => e.min(i, e.add(live.get(), -1)),
             query = (i: Expr): Expr => e.add(first, i);
           const [q, dout] = [pq, pg].map((p) => t.turn(p, [b, first, h, none], live.get(), D));
           const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
           return [
             ...masks.setup,
             start.set(w.loadIndex(bs, none)),
-            live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
-            keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
+            live.set(e.min(e.index(L), e.add(T, [-1, first]))),
+            keys.set(causal ? e.min(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
             t.each((i) => [
-              limit.set(
-                i,
-                t.int(
-                  causal
-                    ? t.smaller(
-                        masks.keys,
-                        e.linear(1, [
-                          [1, start.get()],
-                          [1, first],
-                          [1, i],
-                        ]),
-                      )
-                    : masks.keys,
-                ),
-              ),
+              limit.set(i, t.int(causal ? e.min(masks.keys, e.add(start.get(), first, i, 1)) : masks.keys)),
             ]),
             w.loop(L, (i) => [
               lse.set(i, w.load(pl.buffer, pl.at([b, query(inside(i)), h]))),
@@ -91,20 +77,20 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
             q.setup,
             dout.setup,
             dq.fill(0),
-            w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
+            w.loop(e.div(e.add(keys.get(), BLOCK - 1), BLOCK), (block) => {
               const from = e.scale(block, BLOCK),
                 at = [b, from, own, none],
                 sizes = { rows: count.get(), depth: D, lanes: L },
                 keyRows = t.inLanes(pk, at, BLOCK, D, count.get());
               return [
-                count.set(t.smaller(e.index(BLOCK), t.minus(keys.get(), from))),
+                count.set(e.min(e.index(BLOCK), e.add(keys.get(), [-1, from]))),
                 s.fill(0),
                 dp.fill(0),
                 t.product(s.matrix(), t.rows(pk, at), q.matrix(), sizes),
                 t.product(dp.matrix(), t.rows(pv, at), dout.matrix(), sizes),
                 w.loop(count.get(), (j) => [
                   t.each((i) => {
-                    const { seen, value } = masks.score(s.at(j, i), t.less(t.int(e.add(from, j)), limit.at(i)), [
+                    const { seen, value } = masks.score(s.at(j, i), e.lt(t.int(e.add(from, j)), limit.at(i)), [
                       b,
                       h,
                       query(inside(i)),

@@ -81,12 +81,12 @@ export function keyTile(
     last = w.scalar('int32');
   const [k, v] = [pk, pv].map((p) => t.turn(p, [b, first, head, none], live.get(), D));
   const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
-  const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]]));
+  const inside = (i: Expr): Expr => e.min(i, e.add(live.get(), -1));
   // The first query that sees the first key of the tile. The first tile goes over all queries, to initialise the rows
   // of dq.
-  const seenFrom = t.larger(none, t.minus(first, start.get())),
-    isFirst = e.op('eq', [tile, none], 'bool');
-  const begins = causal ? (toQ ? e.op('select', [isFirst, none, seenFrom], 'index') : seenFrom) : none;
+  const seenFrom = e.max(none, e.add(first, [-1, start.get()])),
+    isFirst = e.eq(tile, none);
+  const begins = causal ? (toQ ? e.select(isFirst, none, seenFrom) : seenFrom) : none;
 
   const scores = (from: Expr, h: Expr): Stmt[] => [
     s.fill(0),
@@ -95,13 +95,13 @@ export function keyTile(
     t.product(dp.matrix(), t.rows(pg, [b, from, h, none]), v.matrix(), { rows: count.get(), depth: D, lanes: L }),
     w.loop(count.get(), (j) => {
       const query = e.add(from, j),
-        sees = causal ? e.add(start.get(), query) : e.linear(-1, [[1, masks.keys]]);
+        sees = causal ? e.add(start.get(), query) : e.add(masks.keys, -1);
       const lse = w.load(pl.buffer, pl.at([b, query, h])),
         delta = w.load(pd.buffer, pd.at([b, query, h]));
       return [
-        last.set(t.int(t.smaller(sees, e.linear(-1, [[1, masks.keys]])))),
+        last.set(t.int(e.min(sees, e.add(masks.keys, -1)))),
         t.each((i) => {
-          const { seen, value } = masks.score(s.at(j, i), e.op('le', [key.at(i), last.get()], 'bool'), [
+          const { seen, value } = masks.score(s.at(j, i), e.le(key.at(i), last.get()), [
             b,
             h,
             query,
@@ -136,42 +136,31 @@ export function keyTile(
   };
 
   const begun = [pq, pg].map((p) =>
-    t.prefetch(
-      p,
-      [b, begin.get(), e.scale(head, H / KV), none],
-      t.smaller(e.index(BLOCK), t.minus(e.index(T), begin.get())),
-      D,
-    ),
+    t.prefetch(p, [b, begin.get(), e.scale(head, H / KV), none], e.min(e.index(BLOCK), e.add(T, [-1, begin.get()])), D),
   );
   return [
     ...masks.setup,
     start.set(w.loadIndex(bs, none)),
-    live.set(t.smaller(e.index(L), t.minus(e.index(S), first))),
+    live.set(e.min(e.index(L), e.add(S, [-1, first]))),
     begin.set(begins),
     // If the tiles of a head run one after the other, the first prefetches what all read.
     ...(toQ
       ? [w.when(isFirst, [...[pk, pv].map((p) => t.prefetch(p, [b, none, head, none], L, D)), ...begun])]
       : begun),
-    ...(toQ ? [pk, pv].map((p) => t.prefetch(p, [b, e.linear(L, [[1, first]]), head, none], L, D)) : []),
+    ...(toQ ? [pk, pv].map((p) => t.prefetch(p, [b, e.add(first, L), head, none], L, D)) : []),
     t.each((i) => [key.set(i, t.int(e.add(first, i)))]),
     k.setup,
     v.setup,
     dk.fill(0),
     dv.fill(0),
     w.loop(H / KV, (sharer) => [
-      w.loop(e.div(e.linear(T + BLOCK - 1, [[-1, begin.get()]]), BLOCK), (block) => {
-        const from = e.linear(0, [
-            [1, begin.get()],
-            [BLOCK, block],
-          ]),
-          h = e.linear(0, [
-            [H / KV, head],
-            [1, sharer],
-          ]);
+      w.loop(e.div(e.add([-1, begin.get()], T + BLOCK - 1), BLOCK), (block) => {
+        const from = e.add(begin.get(), [BLOCK, block]),
+          h = e.add([H / KV, head], sharer);
         const [outer, query] = [pg, pq].map((p) => t.inLanes(p, [b, from, h, none], BLOCK, D, count.get())),
           sizes = { rows: L, depth: count.get(), lanes: D };
         return [
-          count.set(t.smaller(e.index(BLOCK), t.minus(e.index(T), from))),
+          count.set(e.min(e.index(BLOCK), e.add(T, [-1, from]))),
           ...scores(from, h),
           ...outer.setup,
           ...query.setup,

@@ -68,7 +68,7 @@ export class Masks {
     this.keys = e.index(S);
     if (at.lengths >= 0) {
       const count = w.scalar('index');
-      this.setup.push(count.set(t.larger(e.index(0), t.smaller(e.index(S), w.loadIndex(call.inputs[at.lengths], b)))));
+      this.setup.push(count.set(e.max(e.index(0), e.min(e.index(S), w.loadIndex(call.inputs[at.lengths], b)))));
       this.keys = count.get();
     }
   }
@@ -101,9 +101,9 @@ export class Masks {
         index.map((i, d) => [steps[d], i]),
       ),
     );
-    if (dtype === 'bool') return { seen: e.op('and', [within, mask], 'bool'), value: t.mul(product, t.value(scale)) };
+    if (dtype === 'bool') return { seen: e.and(within, mask), value: t.mul(product, t.value(scale)) };
     const value = t.fma(product, t.value(scale), mask);
-    return { seen: e.op('and', [within, t.less(t.value(-Infinity), value)], 'bool'), value };
+    return { seen: e.and(within, e.lt(t.value(-Infinity), value)), value };
   }
 }
 

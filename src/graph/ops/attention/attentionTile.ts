@@ -67,12 +67,7 @@ export interface ProductSizes {
 /** Floats of a row in local memory: a multiple of 16, as matrix cores need. */
 const roomFor = (lanes: number): number => Math.ceil(lanes / 16) * 16;
 
-const placeIn = (e: Exprs, m: Matrix, row: Expr, column: Expr): Expr =>
-  e.linear(0, [
-    [1, m.at],
-    [m.rows, row],
-    [m.columns, column],
-  ]);
+const placeIn = (e: Exprs, m: Matrix, row: Expr, column: Expr): Expr => e.add(m.at, [m.rows, row], [m.columns, column]);
 
 /** Arithmetic in one dtype, and sums of products over [..][lanes] arrays. */
 export class TileWriter {
@@ -89,67 +84,41 @@ export class TileWriter {
   }
 
   add(a: Expr, b: Expr): Expr {
-    return this.e.op('add', [a, b], this.dtype);
+    return this.e.op('add', [a, b]);
   }
   sub(a: Expr, b: Expr): Expr {
-    return this.e.op('sub', [a, b], this.dtype);
+    return this.e.op('sub', [a, b]);
   }
   mul(a: Expr, b: Expr): Expr {
-    return this.e.op('mul', [a, b], this.dtype);
+    return this.e.op('mul', [a, b]);
   }
   div(a: Expr, b: Expr): Expr {
-    return this.e.op('div', [a, b], this.dtype);
-  }
-  max(a: Expr, b: Expr): Expr {
-    return this.e.op('max', [a, b], this.dtype);
+    return this.e.op('div', [a, b]);
   }
   fma(a: Expr, b: Expr, c: Expr): Expr {
-    return this.e.op('fma', [a, b, c], this.dtype);
+    return this.e.op('fma', [a, b, c]);
   }
   exp(a: Expr): Expr {
-    return this.e.op('exp', [a], this.dtype);
+    return this.e.op('exp', [a]);
   }
   log(a: Expr): Expr {
-    return this.e.op('log', [a], this.dtype);
+    return this.e.op('log', [a]);
   }
   value(x: number): Expr {
     return this.e.const(x, this.dtype);
   }
-  less(a: Expr, b: Expr): Expr {
-    return this.e.op('lt', [a, b], 'bool');
-  }
-  select(c: Expr, a: Expr, b: Expr): Expr {
-    return this.e.op('select', [c, a, b], a.dtype);
-  }
   /** e^a where `live`, else exactly 0, without computing e^a for numbers that are too small. */
   expWhere(live: Expr, a: Expr): Expr {
-    return this.select(live, this.exp(this.select(live, a, this.value(0))), this.value(0));
+    return this.e.select(live, this.exp(this.e.select(live, a, this.value(0))), this.value(0));
   }
   int(a: Expr): Expr {
-    return this.e.op('cast', [a], 'int32');
-  }
-  smaller(a: Expr, b: Expr): Expr {
-    return this.e.op('min', [a, b], 'index');
-  }
-  larger(a: Expr, b: Expr): Expr {
-    return this.e.op('max', [a, b], 'index');
-  }
-  minus(a: Expr, b: Expr): Expr {
-    return this.e.linear(0, [
-      [1, a],
-      [-1, b],
-    ]);
+    return this.e.cast(a, 'int32');
   }
 
   array(rows: number, dtype = this.dtype, width = this.lanes): Rows {
     const all = this.w.array(dtype, rows * width);
     const place = (row: Expr | number, lane: Expr): Expr =>
-      typeof row === 'number'
-        ? this.e.linear(width * row, [[1, lane]])
-        : this.e.linear(0, [
-            [1, lane],
-            [width, row],
-          ]);
+      typeof row === 'number' ? this.e.add(lane, width * row) : this.e.add(lane, [width, row]);
     return {
       at: (row, lane) => all.at(place(row, lane)),
       set: (row, lane, value) => all.set(place(row, lane), value),

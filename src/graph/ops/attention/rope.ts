@@ -52,18 +52,18 @@ export const ropeOp: Op<RopeAttrs> = {
     kind: 'map',
     weight: 6,
     at({ e, inputs: [x, cos, sin], attrs: { inverse } }, index) {
-      const { dtype, shape } = x.type,
+      const { shape } = x.type,
         [time, , column] = index.slice(-3),
         lead = index.slice(0, -1),
         half = boundOf(shape[shape.length - 1]) / 2;
-      const first = e.op('lt', [column, e.index(half)], 'bool'),
-        mul = (p: Expr, q: Expr): Expr => e.op('mul', [p, q], dtype);
-      const other = e.op('select', [first, e.linear(half, [[1, column]]), e.linear(-half, [[1, column]])], 'index'),
+      const first = e.lt(column, e.index(half)),
+        mul = (p: Expr, q: Expr): Expr => e.op('mul', [p, q]);
+      const other = e.select(first, e.add(column, half), e.add(column, -half)),
         angle = [time, e.mod(column, half)];
       const own = mul(x.at(index), cos.at(angle)),
         turned = mul(x.at([...lead, other]), sin.at(angle));
-      const [minus, plus] = (['sub', 'add'] as const).map((op) => e.op(op, [own, turned], dtype));
-      return e.op('select', [first, inverse ? plus : minus, inverse ? minus : plus], dtype);
+      const [minus, plus] = (['sub', 'add'] as const).map((op) => e.op(op, [own, turned]));
+      return e.select(first, inverse ? plus : minus, inverse ? minus : plus);
     },
   },
   reference({ inputs: [x, cos, sin], outTypes: [{ shape }], attrs: { inverse } }) {

@@ -38,16 +38,12 @@ function element(call: MapCall<DropoutAttrs>, x: Expr, linear: Expr): Expr {
     ],
     attrs: { rate, key },
   } = call;
-  const own = e.op('cast', [linear], 'uint32');
-  const index = call.inputs.length > 3 ? e.op('add', [own, first.at([])], 'uint32') : own;
-  const counter = [e.op('cast', [call.int('key', key)], 'uint32'), step.at([]), index];
-  const word = e.op('threefry', [seed.at([]), ...counter], 'uint32');
-  const kept = e.op(
-    'le',
-    [e.const(threshold(rate), 'uint32'), e.op('shr', [word, e.const(8, 'uint32')], 'uint32')],
-    'bool',
-  );
-  return e.op('select', [kept, e.op('mul', [x, e.const(1 / (1 - rate), dtype)], dtype), e.const(0, dtype)], dtype);
+  const own = e.cast(linear, 'uint32');
+  const index = call.inputs.length > 3 ? e.op('add', [own, first.at([])]) : own;
+  const counter = [e.cast(call.int('key', key), 'uint32'), step.at([]), index];
+  const word = e.op('threefry', [seed.at([]), ...counter]);
+  const kept = e.le(e.const(threshold(rate), 'uint32'), e.op('shr', [word, e.const(8, 'uint32')]));
+  return e.select(kept, e.op('mul', [x, e.const(1 / (1 - rate), dtype)]), e.const(0, dtype));
 }
 
 export const dropoutOp: Op<DropoutAttrs> = {

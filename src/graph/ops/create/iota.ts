@@ -21,7 +21,7 @@ export const iotaOp: Op<IotaAttrs> = {
     checkAxis('iota', x, axis);
     return [{ dtype: 'int32', shape: x.shape }];
   },
-  lower: { kind: 'map', weight: 0, at: ({ e, attrs: { axis } }, index) => e.op('cast', [index[axis]], 'int32') },
+  lower: { kind: 'map', weight: 0, at: ({ e, attrs: { axis } }, index) => e.cast(index[axis], 'int32') },
   reference({ outTypes: [type], attrs: { axis } }) {
     const step = stridesOf(type.shape)[axis],
       size = boundOf(type.shape[axis]);

@@ -24,8 +24,8 @@ export const oneHotOp: Op<OneHotAttrs> = {
   lower: {
     kind: 'map',
     at({ e, inputs: [x] }, index) {
-      const hit = e.op('eq', [e.op('cast', [x.at(index.slice(0, -1))], 'index'), index[index.length - 1]], 'bool');
-      return e.op('select', [hit, e.const(1, 'float32'), e.const(0, 'float32')], 'float32');
+      const hit = e.eq(e.cast(x.at(index.slice(0, -1)), 'index'), index[index.length - 1]);
+      return e.select(hit, e.const(1, 'float32'), e.const(0, 'float32'));
     },
   },
   reference({ inputs: [x], outTypes: [type], attrs: { classes } }) {

@@ -19,11 +19,11 @@ export type UniformAttrs = { readonly key: number };
 
 function element({ e, inputs, attrs: { key }, int }: MapCall<UniformAttrs>, linear: Expr): Expr {
   const [, seed, step, first] = inputs,
-    own = e.op('cast', [linear], 'uint32');
-  const index = inputs.length > 3 ? e.op('add', [own, first.at([])], 'uint32') : own;
-  const counter = [e.op('cast', [int('key', key)], 'uint32'), step.at([]), index];
-  const bits = e.op('shr', [e.op('threefry', [seed.at([]), ...counter], 'uint32'), e.const(8, 'uint32')], 'uint32');
-  return e.op('mul', [e.op('cast', [bits], 'float32'), e.const(2 ** -24, 'float32')], 'float32');
+    own = e.cast(linear, 'uint32');
+  const index = inputs.length > 3 ? e.op('add', [own, first.at([])]) : own;
+  const counter = [e.cast(int('key', key), 'uint32'), step.at([]), index];
+  const bits = e.op('shr', [e.op('threefry', [seed.at([]), ...counter]), e.const(8, 'uint32')]);
+  return e.op('mul', [e.cast(bits, 'float32'), e.const(2 ** -24, 'float32')]);
 }
 
 export const uniformOp: Op<UniformAttrs> = {

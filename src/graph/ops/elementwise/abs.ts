@@ -25,7 +25,7 @@ const absOp = elementwise({
       ]),
     ];
   },
-  expr: (e, [a], dtype) => e.op('abs', [a], dtype),
+  expr: (e, [a]) => e.op('abs', [a]),
   value: ([a]) => Math.abs(a),
 });
 

@@ -13,7 +13,7 @@ const addOp = elementwise({
   name: 'add',
   arity: 2,
   grad: (_, dout) => [dout, dout],
-  expr: (e, [a, b], dtype) => e.op('add', [a, b], dtype),
+  expr: (e, [a, b]) => e.op('add', [a, b]),
   value: ([a, b]) => a + b,
 });
 

@@ -28,7 +28,7 @@ const castOp = elementwise<CastAttrs>({
   grad: ({ inputs: [a] }, dout) => [
     isFloat(a.dtype) && isFloat(dout.dtype) ? emit1('cast', [dout], { dtype: a.dtype }) : null,
   ],
-  expr: (e, [a], dtype) => (a.dtype === dtype ? a : e.op('cast', [a], dtype)),
+  expr: (e, [a], dtype) => (a.dtype === dtype ? a : e.cast(a, dtype)),
   // Float64 stands for float32 in the reference, unless a float64 is rounded to it.
   value: ([a], { dtype }, { from: [from] }) =>
     dtype === 'float64' || (dtype === 'float32' && from !== 'float64') ? a : castValue(a, dtype, from),

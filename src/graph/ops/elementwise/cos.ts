@@ -15,7 +15,7 @@ const cosOp = elementwise({
   takes: 'floats',
   weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('neg', [emit1('mul', [dout, emit1('sin', [a])])])],
-  expr: (e, [a], dtype) => e.op('cos', [a], dtype),
+  expr: (e, [a]) => e.op('cos', [a]),
   value: ([a]) => Math.cos(a),
 });
 

@@ -18,7 +18,7 @@ const divOp = elementwise({
     const da = emit1('div', [dout, b]);
     return [da, needs[1] ? emit1('neg', [emit1('mul', [da, y])]) : null];
   },
-  expr: (e, [a, b], dtype) => e.op('div', [a, b], dtype),
+  expr: (e, [a, b]) => e.op('div', [a, b]),
   value: ([a, b], _, { to }) => (isFloat(to) ? a / b : b === 0 ? 0 : Math.trunc(a / b)),
 });
 

@@ -14,7 +14,7 @@ const equalOp = elementwise({
   arity: 2,
   takes: 'any',
   dtype: () => 'bool',
-  expr: (e, [a, b]) => e.op('eq', [a, b], 'bool'),
+  expr: (e, [a, b]) => e.eq(a, b),
   value: ([a, b]) => (a === b ? 1 : 0),
 });
 

@@ -21,7 +21,7 @@ const erfOp = elementwise({
       emit1('mul', [emit1('exp', [emit1('neg', [emit1('mul', [a, a])])]), scalar(a, 2 / Math.sqrt(Math.PI))]),
     ]),
   ],
-  expr: (e, [a], dtype) => e.op('erf', [a], dtype),
+  expr: (e, [a]) => e.op('erf', [a]),
   value: ([a]) => math64.erf(a),
 });
 

@@ -15,7 +15,7 @@ const expOp = elementwise({
   takes: 'floats',
   weight: 12,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, y])],
-  expr: (e, [a], dtype) => e.op('exp', [a], dtype),
+  expr: (e, [a]) => e.op('exp', [a]),
   value: ([a]) => Math.exp(a),
 });
 

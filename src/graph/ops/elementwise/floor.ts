@@ -14,7 +14,7 @@ const floorOp = elementwise({
   arity: 1,
   takes: 'floats',
   grad: () => [null],
-  expr: (e, [a], dtype) => e.op('floor', [a], dtype),
+  expr: (e, [a]) => e.op('floor', [a]),
   value: ([a]) => Math.floor(a),
 });
 

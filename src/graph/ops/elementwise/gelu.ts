@@ -18,8 +18,8 @@ export const FIRST = 2 * Math.sqrt(2 / Math.PI),
 
 /** sigmoid(u(a)): one expression, so that a kernel with GELU and its slope computes it once. */
 export function gateOf(e: Exprs, a: Expr, dtype: Scalar): Expr {
-  const inner = e.op('fma', [e.op('mul', [a, a], dtype), e.const(THIRD, dtype), e.const(FIRST, dtype)], dtype);
-  return e.op('sigmoid', [e.op('mul', [a, inner], dtype)], dtype);
+  const inner = e.op('fma', [e.op('mul', [a, a]), e.const(THIRD, dtype), e.const(FIRST, dtype)]);
+  return e.op('sigmoid', [e.op('mul', [a, inner])]);
 }
 
 const geluOp = elementwise({
@@ -29,7 +29,7 @@ const geluOp = elementwise({
   takes: 'floats',
   weight: 22,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('geluSlope', [a])])],
-  expr: (e, [a], dtype) => e.op('mul', [a, gateOf(e, a, dtype)], dtype),
+  expr: (e, [a], dtype) => e.op('mul', [a, gateOf(e, a, dtype)]),
   value: ([a]) => a * math64.sigmoid(a * (FIRST + THIRD * a * a)),
 });
 

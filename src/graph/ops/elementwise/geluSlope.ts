@@ -33,12 +33,8 @@ export const geluSlopeOp = elementwise({
   expr(e, [a], dtype) {
     const s = gateOf(e, a, dtype),
       one = e.const(1, dtype);
-    const first = e.op('fma', [e.op('mul', [a, a], dtype), e.const(3 * THIRD, dtype), e.const(FIRST, dtype)], dtype);
-    return e.op(
-      'mul',
-      [s, e.op('fma', [e.op('mul', [a, first], dtype), e.op('sub', [one, s], dtype), one], dtype)],
-      dtype,
-    );
+    const first = e.op('fma', [e.op('mul', [a, a]), e.const(3 * THIRD, dtype), e.const(FIRST, dtype)]);
+    return e.op('mul', [s, e.op('fma', [e.op('mul', [a, first]), e.op('sub', [one, s]), one])]);
   },
   value: ([a]) => {
     const s = 1 / (1 + Math.exp(-a * (FIRST + THIRD * a * a)));

@@ -14,7 +14,7 @@ const isFiniteOp = elementwise({
   arity: 1,
   takes: 'floats',
   dtype: () => 'bool',
-  expr: (e, [a]) => e.op('isfinite', [a], 'bool'),
+  expr: (e, [a]) => e.op('isfinite', [a]),
   value: ([a]) => (Number.isFinite(a) ? 1 : 0),
 });
 

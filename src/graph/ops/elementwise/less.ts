@@ -13,7 +13,7 @@ const lessOp = elementwise({
   name: 'less',
   arity: 2,
   dtype: () => 'bool',
-  expr: (e, [a, b]) => e.op('lt', [a, b], 'bool'),
+  expr: (e, [a, b]) => e.lt(a, b),
   value: ([a, b]) => (a < b ? 1 : 0),
 });
 

@@ -16,7 +16,7 @@ const logOp = elementwise({
   takes: 'floats',
   weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('div', [dout, a])],
-  expr: (e, [a], dtype) => e.op('log', [a], dtype),
+  expr: (e, [a]) => e.op('log', [a]),
   value: ([a]) => Math.log(a),
 });
 

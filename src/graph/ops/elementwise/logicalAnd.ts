@@ -14,7 +14,7 @@ const logicalAndOp = elementwise({
   arity: 2,
   takes: 'bools',
   dtype: () => 'bool',
-  expr: (e, [a, b]) => e.op('and', [a, b], 'bool'),
+  expr: (e, [a, b]) => e.and(a, b),
   value: ([a, b]) => (a !== 0 && b !== 0 ? 1 : 0),
 });
 

@@ -14,7 +14,7 @@ const logicalNotOp = elementwise({
   arity: 1,
   takes: 'bools',
   dtype: () => 'bool',
-  expr: (e, [a]) => e.op('not', [a], 'bool'),
+  expr: (e, [a]) => e.op('not', [a]),
   value: ([a]) => (a === 0 ? 1 : 0),
 });
 

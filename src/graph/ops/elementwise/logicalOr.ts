@@ -14,7 +14,7 @@ const logicalOrOp = elementwise({
   arity: 2,
   takes: 'bools',
   dtype: () => 'bool',
-  expr: (e, [a, b]) => e.op('or', [a, b], 'bool'),
+  expr: (e, [a, b]) => e.or(a, b),
   value: ([a, b]) => (a !== 0 || b !== 0 ? 1 : 0),
 });
 

@@ -19,8 +19,7 @@ const maximumOp = elementwise({
     return [emit1('where', [second, none, dout]), emit1('where', [second, dout, none])];
   },
   // a where it is >= b or NaN, else b (which may be NaN).
-  expr: (e, [a, b], dtype) =>
-    e.op('select', [e.op('le', [b, a], 'bool'), a, e.op('select', [e.op('ne', [a, a], 'bool'), a, b], dtype)], dtype),
+  expr: (e, [a, b]) => e.select(e.le(b, a), a, e.select(e.op('ne', [a, a]), a, b)),
   value: ([a, b]) => Math.max(a, b),
 });
 

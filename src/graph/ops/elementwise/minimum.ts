@@ -19,8 +19,7 @@ const minimumOp = elementwise({
     return [emit1('where', [second, none, dout]), emit1('where', [second, dout, none])];
   },
   // a where it is <= b or NaN, else b (which may be NaN).
-  expr: (e, [a, b], dtype) =>
-    e.op('select', [e.op('le', [a, b], 'bool'), a, e.op('select', [e.op('ne', [a, a], 'bool'), a, b], dtype)], dtype),
+  expr: (e, [a, b]) => e.select(e.le(a, b), a, e.select(e.op('ne', [a, a]), a, b)),
   value: ([a, b]) => Math.min(a, b),
 });
 

@@ -17,7 +17,7 @@ const mulOp = elementwise({
     needs[0] ? emit1('mul', [dout, b]) : null,
     needs[1] ? emit1('mul', [dout, a]) : null,
   ],
-  expr: (e, [a, b], dtype) => e.op('mul', [a, b], dtype),
+  expr: (e, [a, b]) => e.op('mul', [a, b]),
   // Of integers the product itself may have more digits than a float64.
   value: ([a, b], _, { to }) => (isFloat(to) ? a * b : Math.imul(a, b)),
 });

@@ -13,7 +13,7 @@ const negOp = elementwise({
   name: 'neg',
   arity: 1,
   grad: (_, dout) => [emit1('neg', [dout])],
-  expr: (e, [a], dtype) => e.op('neg', [a], dtype),
+  expr: (e, [a]) => e.op('neg', [a]),
   value: ([a]) => -a,
 });
 

@@ -31,9 +31,9 @@ const powOp = elementwise<PowAttrs>({
   },
   expr(e, [a], dtype, { attrs: { p } }) {
     if (dtype === 'float64' && !(isSmall(p) && Math.abs(p - 0.5) < 2)) return powerOf(e, a, p);
-    if (!isSmall(p)) return e.op('exp', [e.op('mul', [e.op('log', [a], dtype), e.const(p, dtype)], dtype)], dtype);
+    if (!isSmall(p)) return e.op('exp', [e.op('mul', [e.op('log', [a]), e.const(p, dtype)])]);
     const whole = power(e, a, Math.abs(p), dtype);
-    return p < 0 ? e.op('div', [e.const(1, dtype), whole], dtype) : whole;
+    return p < 0 ? e.op('div', [e.const(1, dtype), whole]) : whole;
   },
   value: ([a], { p }) => (isSmall(p) ? a ** p : a < 0 ? NaN : Math.abs(a) ** p),
 });
@@ -41,16 +41,8 @@ const powOp = elementwise<PowAttrs>({
 /** Of a float64, rounded once. */
 function powerOf(e: Exprs, a: Expr, p: number): Expr {
   const power = e.const(p, 'float64');
-  if (isSmall(p)) return e.op('pow', [a, power], 'float64');
-  return e.op(
-    'select',
-    [
-      e.op('lt', [a, e.const(0, 'float64')], 'bool'),
-      e.const(NaN, 'float64'),
-      e.op('pow', [e.op('abs', [a], 'float64'), power], 'float64'),
-    ],
-    'float64',
-  );
+  if (isSmall(p)) return e.op('pow', [a, power]);
+  return e.select(e.lt(a, e.const(0, 'float64')), e.const(NaN, 'float64'), e.op('pow', [e.op('abs', [a]), power]));
 }
 
 /** By repeated squaring. */
@@ -58,8 +50,8 @@ function power(e: Exprs, a: Expr, p: number, dtype: DType): Expr {
   if (p === 0) return e.const(1, dtype);
   if (p === 1) return a;
   const half = power(e, a, Math.floor(p / 2), dtype),
-    square = e.op('mul', [half, half], dtype);
-  return p % 2 ? e.op('mul', [square, a], dtype) : square;
+    square = e.op('mul', [half, half]);
+  return p % 2 ? e.op('mul', [square, a]) : square;
 }
 
 /** a^p for a number p. Whole powers up to 64 take any a, others only a >= 0. */

@@ -15,8 +15,7 @@ const reluOp = elementwise({
   smooth: { kinks: [0] },
   // The result says it as well as the input, and is kept anyway.
   grad: ({ outputs: [y] }, dout) => [emit1('where', [emit1('less', [scalar(y, 0), y]), dout, scalar(dout, 0)])],
-  expr: (e, [a], dtype) =>
-    e.op('select', [e.op('lt', [e.const(0, dtype), a], 'bool'), a, e.op('mul', [a, e.const(0, dtype)], dtype)], dtype),
+  expr: (e, [a], dtype) => e.select(e.lt(e.const(0, dtype), a), a, e.op('mul', [a, e.const(0, dtype)])),
   value: ([a]) => (a > 0 ? a : a * 0), // NaN and -inf are not hidden
 });
 

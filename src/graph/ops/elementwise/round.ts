@@ -14,7 +14,7 @@ const roundOp = elementwise({
   arity: 1,
   takes: 'floats',
   grad: () => [null],
-  expr: (e, [a], dtype) => e.op('round', [a], dtype),
+  expr: (e, [a]) => e.op('round', [a]),
   value([a]) {
     const down = Math.floor(a),
       rest = a - down;

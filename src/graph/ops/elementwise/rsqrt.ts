@@ -18,7 +18,7 @@ const rsqrtOp = elementwise({
   grad: ({ outputs: [y] }, dout) => [
     emit1('mul', [emit1('mul', [dout, scalar(y, -0.5)]), emit1('mul', [y, emit1('mul', [y, y])])]),
   ],
-  expr: (e, [a], dtype) => e.op('div', [e.const(1, dtype), e.op('sqrt', [a], dtype)], dtype),
+  expr: (e, [a], dtype) => e.op('div', [e.const(1, dtype), e.op('sqrt', [a])]),
   value: ([a]) => 1 / Math.sqrt(a),
 });
 

@@ -16,7 +16,7 @@ const sigmoidOp = elementwise({
   takes: 'floats',
   weight: 16,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, emit1('mul', [y, emit1('sub', [scalar(y, 1), y])])])],
-  expr: (e, [a], dtype) => e.op('sigmoid', [a], dtype),
+  expr: (e, [a]) => e.op('sigmoid', [a]),
   value: ([a]) => math64.sigmoid(a),
 });
 

@@ -21,7 +21,7 @@ const siluOp = elementwise({
       one = scalar(a, 1);
     return [emit1('mul', [dout, emit1('mul', [s, emit1('add', [one, emit1('mul', [a, emit1('sub', [one, s])])])])])];
   },
-  expr: (e, [a], dtype) => e.op('mul', [a, e.op('sigmoid', [a], dtype)], dtype),
+  expr: (e, [a]) => e.op('mul', [a, e.op('sigmoid', [a])]),
   value: ([a]) => a * math64.sigmoid(a),
 });
 

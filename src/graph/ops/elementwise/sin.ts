@@ -15,7 +15,7 @@ const sinOp = elementwise({
   takes: 'floats',
   weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('cos', [a])])],
-  expr: (e, [a], dtype) => e.op('sin', [a], dtype),
+  expr: (e, [a]) => e.op('sin', [a]),
   value: ([a]) => Math.sin(a),
 });
 

@@ -19,11 +19,11 @@ const softplusOp = elementwise({
   // max(a, 0) + log(1 + e^-|a|), which does not overflow.
   expr(e, [a], dtype) {
     const one = e.const(1, dtype),
-      power = e.op('exp', [e.op('neg', [e.op('abs', [a], dtype)], dtype)], dtype),
-      sum = e.op('add', [power, one], dtype);
-    const log = e.op('log', [sum], dtype),
+      power = e.op('exp', [e.op('neg', [e.op('abs', [a])])]),
+      sum = e.op('add', [power, one]);
+    const log = e.op('log', [sum]),
       rest = dtype === 'float64' ? logOfSum(e, power, sum, log) : log;
-    return e.op('add', [e.op('max', [a, e.const(0, dtype)], dtype), rest], dtype);
+    return e.op('add', [e.max(a, e.const(0, dtype)), rest]);
   },
   value: ([a]) => Math.max(a, 0) + Math.log1p(Math.exp(-Math.abs(a))),
 });
@@ -34,10 +34,10 @@ const softplusOp = elementwise({
  */
 function logOfSum(e: Exprs, x: Expr, sum: Expr, log: Expr): Expr {
   const one = e.const(1, 'float64'),
-    rounded = e.op('sub', [sum, one], 'float64'),
-    whole = e.op('eq', [sum, one], 'bool');
-  const safe = e.op('select', [whole, one, rounded], 'float64');
-  return e.op('select', [whole, x, e.op('mul', [log, e.op('div', [x, safe], 'float64')], 'float64')], 'float64');
+    rounded = e.op('sub', [sum, one]),
+    whole = e.eq(sum, one);
+  const safe = e.select(whole, one, rounded);
+  return e.select(whole, x, e.op('mul', [log, e.op('div', [x, safe])]));
 }
 
 /** log(1 + e^a). */

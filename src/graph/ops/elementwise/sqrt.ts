@@ -16,7 +16,7 @@ const sqrtOp = elementwise({
   takes: 'floats',
   weight: 6,
   grad: ({ outputs: [y] }, dout) => [emit1('div', [emit1('mul', [dout, scalar(dout, 0.5)]), y])],
-  expr: (e, [a], dtype) => e.op('sqrt', [a], dtype),
+  expr: (e, [a]) => e.op('sqrt', [a]),
   value: ([a]) => Math.sqrt(a),
 });
 

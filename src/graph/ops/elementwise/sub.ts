@@ -13,7 +13,7 @@ const subOp = elementwise({
   name: 'sub',
   arity: 2,
   grad: ({ needs }, dout) => [dout, needs[1] ? emit1('neg', [dout]) : null],
-  expr: (e, [a, b], dtype) => e.op('sub', [a, b], dtype),
+  expr: (e, [a, b]) => e.op('sub', [a, b]),
   value: ([a, b]) => a - b,
 });
 

@@ -16,7 +16,7 @@ const tanhOp = elementwise({
   takes: 'floats',
   weight: 16,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, emit1('sub', [scalar(y, 1), emit1('mul', [y, y])])])],
-  expr: (e, [a], dtype) => e.op('tanh', [a], dtype),
+  expr: (e, [a]) => e.op('tanh', [a]),
   value: ([a]) => math64.tanh(a),
 });
 

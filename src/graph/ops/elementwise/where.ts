@@ -19,7 +19,7 @@ const whereOp = elementwise({
     needs[1] ? emit1('where', [c, dout, scalar(dout, 0)]) : null,
     needs[2] ? emit1('where', [c, scalar(dout, 0), dout]) : null,
   ],
-  expr: (e, [c, a, b], dtype) => e.op('select', [c, a, b], dtype),
+  expr: (e, [c, a, b]) => e.select(c, a, b),
   value: ([c, a, b]) => (c ? a : b),
 });
 

@@ -34,9 +34,9 @@ export const avgPool2dOp: Op<AvgPoolAttrs> = {
         axes = poolAxes('avgPool2d', x.type, attrs),
         zero = e.const(0, dtype);
       const total = taps(e, axes, r, q)
-        .map((t) => e.op('select', [t.inside, x.at([n, t.row, t.column, c]), zero], dtype))
-        .reduce((a, b) => e.op('add', [a, b], dtype));
-      return e.op('div', [total, covered(e, axes, r, q, attrs.padded, dtype)], dtype);
+        .map((t) => e.select(t.inside, x.at([n, t.row, t.column, c]), zero))
+        .reduce((a, b) => e.op('add', [a, b]));
+      return e.op('div', [total, covered(e, axes, r, q, attrs.padded, dtype)]);
     },
   },
   reference(call) {
@@ -61,23 +61,14 @@ export const avgPool2dOp: Op<AvgPoolAttrs> = {
 export function covered(e: Exprs, axes: readonly [Axis, Axis], r: Expr, q: Expr, padded: boolean, dtype: DType): Expr {
   const [rows, columns] = axes.map((a, d) => {
     if (padded || a.before + a.after === 0) return e.const(a.taps, dtype);
-    const start = e.linear(-a.before, [[a.stride, d === 0 ? r : q]]),
-      end = e.add(start, e.index(a.taps));
-    const lo = e.op('select', [e.op('lt', [start, e.index(0)], 'bool'), e.index(0), start], 'index');
-    return e.op(
-      'cast',
-      [
-        e.linear(0, [
-          [1, e.op('min', [e.index(a.size), end], 'index')],
-          [-1, lo],
-        ]),
-      ],
-      dtype,
-    );
+    const start = e.add([a.stride, d === 0 ? r : q], -a.before),
+      end = e.add(start, a.taps);
+    const lo = e.select(e.lt(start, e.index(0)), e.index(0), start);
+    return e.cast(e.add(e.min(e.index(a.size), end), [-1, lo]), dtype);
   });
   return rows.k === 'const' && columns.k === 'const'
     ? e.const(rows.value * columns.value, dtype)
-    : e.op('mul', [rows, columns], dtype);
+    : e.op('mul', [rows, columns]);
 }
 
 /** In numbers, for each output of an image: 1 over its divisor. */

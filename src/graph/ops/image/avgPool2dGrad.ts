@@ -31,14 +31,13 @@ export const avgPool2dGradOp: Op<AvgPoolAttrs & PoolGradAttrs> = {
         zero = e.const(0, x.dtype);
       return lookers(e, axes, h, v)
         .map((t) => {
-          const share = e.op(
-            'div',
-            [dy.at([n, t.row, t.column, c]), covered(e, axes, t.row, t.column, attrs.padded, x.dtype)],
-            x.dtype,
-          );
-          return e.op('select', [t.inside, share, zero], x.dtype);
+          const share = e.op('div', [
+            dy.at([n, t.row, t.column, c]),
+            covered(e, axes, t.row, t.column, attrs.padded, x.dtype),
+          ]);
+          return e.select(t.inside, share, zero);
         })
-        .reduce((a, b) => e.op('add', [a, b], x.dtype));
+        .reduce((a, b) => e.op('add', [a, b]));
     },
   },
   reference(call) {

@@ -9,7 +9,7 @@ import { sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { checkTensors, emit1, type Tensor } from '../../tensor.ts';
 import { checkFloats, eachTerm, geometry, unravel3, type ConvAttrs } from './convolution.ts';
-import { MOST_TAPS, aPadding, aPair, attrsOf, both, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
+import { MOST_TAPS, aPadding, aPair, attrsOf, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -61,51 +61,15 @@ export const conv2dOp: Op<ConvAttrs> = {
         n: O,
         depth,
         a(z, i, k) {
-          if (flat)
-            return x.linear(
-              e.linear(0, [
-                [inputs, i],
-                [I, z],
-                [1, k],
-              ]),
-            );
+          if (flat) return x.linear(e.add([inputs, i], [I, z], k));
           const [n, r, q] = unravel3(e, i, rows.outputs, columns.outputs),
             [s, t, c] = unravel3(e, k, columns.taps, I);
           const h = placeOf(e, rows, r, s),
             v = placeOf(e, columns, q, t);
-          return e.op(
-            'select',
-            [
-              both(e, h.inside, v.inside),
-              x.at([
-                n,
-                h.at,
-                v.at,
-                e.linear(0, [
-                  [I, z],
-                  [1, c],
-                ]),
-              ]),
-              e.const(0, x.type.dtype),
-            ],
-            x.type.dtype,
-          );
+          return e.select(e.and(h.inside, v.inside), x.at([n, h.at, v.at, e.add([I, z], c)]), e.const(0, x.type.dtype));
         },
-        b: (z, k, j) =>
-          w.linear(
-            e.linear(0, [
-              [outputs, k],
-              [O, z],
-              [1, j],
-            ]),
-          ),
-        index: (z, i, j) => [
-          ...unravel3(e, i, rows.outputs, columns.outputs),
-          e.linear(0, [
-            [O, z],
-            [1, j],
-          ]),
-        ],
+        b: (z, k, j) => w.linear(e.add([outputs, k], [O, z], j)),
+        index: (z, i, j) => [...unravel3(e, i, rows.outputs, columns.outputs), e.add([O, z], j)],
       };
     },
   },

@@ -16,7 +16,7 @@ import {
   type ConvAttrs,
   type Geometry,
 } from './convolution.ts';
-import { both, outputOf, resultOf, type Axis, type Place } from './windows.ts';
+import { outputOf, resultOf, type Axis, type Place } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -79,55 +79,17 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
             [s, t, o] = unravel3(e, k, columns.taps, O);
           const r = rows.output(e, f, h, s),
             q = columns.output(e, d, v, t);
-          return e.op(
-            'select',
-            [
-              both(e, r.inside, q.inside),
-              dy.at([
-                n,
-                r.at,
-                q.at,
-                e.linear(0, [
-                  [O, group],
-                  [1, o],
-                ]),
-              ]),
-              e.const(0, dtype),
-            ],
-            dtype,
-          );
+          return e.select(e.and(r.inside, q.inside), dy.at([n, r.at, q.at, e.add([O, group], o)]), e.const(0, dtype));
         },
         b(z, k, j) {
           const [group, f, d] = phases(z),
             [s, t, o] = unravel3(e, k, columns.taps, O);
-          return w.at([
-            rows.tap(e, f, s),
-            columns.tap(e, d, t),
-            j,
-            e.linear(0, [
-              [O, group],
-              [1, o],
-            ]),
-          ]);
+          return w.at([rows.tap(e, f, s), columns.tap(e, d, t), j, e.add([O, group], o)]);
         },
         index(z, i, j) {
           const [group, f, d] = phases(z),
             [n, h, v] = unravel3(e, i, rows.places, columns.places);
-          return [
-            n,
-            e.linear(0, [
-              [rows.phases, h],
-              [1, f],
-            ]),
-            e.linear(0, [
-              [columns.phases, v],
-              [1, d],
-            ]),
-            e.linear(0, [
-              [I, group],
-              [1, j],
-            ]),
-          ];
+          return [n, e.add([rows.phases, h], f), e.add([columns.phases, v], d), e.add([I, group], j)];
         },
       };
     },
@@ -166,26 +128,18 @@ function phased(a: Axis): Phased {
   if (stride === 1 || dilation !== 1 || size % stride !== 0) {
     return { phases: 1, places: size, taps, tap: (_, __, m) => m, output: (e, _, p, m) => outputOf(e, a, p, m) };
   }
-  const from = (e: Exprs, f: Expr): Expr => e.linear(before, [[1, f]]);
-  const number = (e: Exprs, f: Expr, m: Expr): Expr =>
-    e.linear(0, [
-      [1, e.mod(from(e, f), stride)],
-      [stride, m],
-    ]);
+  const from = (e: Exprs, f: Expr): Expr => e.add(f, before);
+  const number = (e: Exprs, f: Expr, m: Expr): Expr => e.add(e.mod(from(e, f), stride), [stride, m]);
   return {
     phases: stride,
     places: size / stride,
     taps: Math.ceil(taps / stride),
-    tap: (e, f, m) => e.op('min', [number(e, f, m), e.index(taps - 1)], 'index'),
+    tap: (e, f, m) => e.min(number(e, f, m), e.index(taps - 1)),
     output(e, f, p, m) {
-      const o = e.linear(0, [
-        [1, e.div(from(e, f), stride)],
-        [1, p],
-        [-1, m],
-      ]);
-      const lies = both(e, e.op('le', [e.index(0), o], 'bool'), e.op('lt', [o, e.index(outputs)], 'bool'));
-      const inside = both(e, lies, e.op('lt', [number(e, f, m), e.index(taps)], 'bool'));
-      return { inside, at: e.op('select', [inside, o, e.index(0)], 'index') };
+      const o = e.add(e.div(from(e, f), stride), p, [-1, m]);
+      const lies = e.and(e.le(e.index(0), o), e.lt(o, e.index(outputs)));
+      const inside = e.and(lies, e.lt(number(e, f, m), e.index(taps)));
+      return { inside, at: e.select(inside, o, e.index(0)) };
     },
   };
 }

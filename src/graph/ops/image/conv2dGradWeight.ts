@@ -14,7 +14,7 @@ import {
   type ConvAttrs,
   type Geometry,
 } from './convolution.ts';
-import { both, placeOf } from './windows.ts';
+import { placeOf } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -79,39 +79,10 @@ export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
             [n, r, q] = unravel3(e, k, rows.outputs, columns.outputs);
           const h = placeOf(e, rows, r, s),
             v = placeOf(e, columns, q, t);
-          return e.op(
-            'select',
-            [
-              both(e, h.inside, v.inside),
-              x.at([
-                n,
-                h.at,
-                v.at,
-                e.linear(0, [
-                  [I, z],
-                  [1, c],
-                ]),
-              ]),
-              e.const(0, x.type.dtype),
-            ],
-            x.type.dtype,
-          );
+          return e.select(e.and(h.inside, v.inside), x.at([n, h.at, v.at, e.add([I, z], c)]), e.const(0, x.type.dtype));
         },
-        b: (z, k, j) =>
-          dy.linear(
-            e.linear(0, [
-              [outputs, k],
-              [O, z],
-              [1, j],
-            ]),
-          ),
-        index: (z, i, j) => [
-          ...unravel3(e, i, columns.taps, I),
-          e.linear(0, [
-            [O, z],
-            [1, j],
-          ]),
-        ],
+        b: (z, k, j) => dy.linear(e.add([outputs, k], [O, z], j)),
+        index: (z, i, j) => [...unravel3(e, i, columns.taps, I), e.add([O, z], j)],
       };
     },
   },

@@ -46,20 +46,11 @@ export const depthwise2dOp: Op<WindowAttrs> = {
         { axes, outputs } = depthwise('depthwise2d', x.type, sizes(w.type.shape), attrs);
       return taps(e, axes, r, q).reduce(
         (sum, t) =>
-          e.op(
-            'fma',
-            [
-              e.op('select', [t.inside, x.at([n, t.row, t.column, c]), zero], dtype),
-              w.linear(
-                e.linear(0, [
-                  [outputs, t.number],
-                  [1, c],
-                ]),
-              ),
-              sum,
-            ],
-            dtype,
-          ),
+          e.op('fma', [
+            e.select(t.inside, x.at([n, t.row, t.column, c]), zero),
+            w.linear(e.add([outputs, t.number], c)),
+            sum,
+          ]),
         zero,
       );
     },

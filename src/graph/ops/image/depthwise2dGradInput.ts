@@ -45,21 +45,12 @@ export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
         zero = e.const(0, dtype),
         { axes, outputs } = geometryOf(dy.type, w.type, attrs);
       return lookers(e, axes, h, v).reduce((sum, t) => {
-        const number = e.op('select', [t.inside, t.number, e.index(0)], 'index');
-        return e.op(
-          'fma',
-          [
-            e.op('select', [t.inside, dy.at([n, t.row, t.column, c]), zero], dtype),
-            w.linear(
-              e.linear(0, [
-                [outputs, number],
-                [1, c],
-              ]),
-            ),
-            sum,
-          ],
-          dtype,
-        );
+        const number = e.select(t.inside, t.number, e.index(0));
+        return e.op('fma', [
+          e.select(t.inside, dy.at([n, t.row, t.column, c]), zero),
+          w.linear(e.add([outputs, number], c)),
+          sum,
+        ]);
       }, zero);
     },
   },

@@ -5,7 +5,7 @@ import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
 import { checkCount, checkFloats, checkOutput, eachTerm, unravel3, type Geometry } from './convolution.ts';
 import { depthwise } from './depthwise2d.ts';
-import { both, placeOf, type WindowAttrs } from './windows.ts';
+import { placeOf, type WindowAttrs } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -55,8 +55,8 @@ export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
         const [n, r, q] = unravel3(e, i, rows.outputs, columns.outputs),
           h = placeOf(e, rows, r, s),
           v = placeOf(e, columns, q, t);
-        const seen = e.op('select', [both(e, h.inside, v.inside), x.at([n, h.at, v.at, c]), e.const(0, dtype)], dtype);
-        return e.op('mul', [seen, dy.at([n, r, q, c])], dtype);
+        const seen = e.select(e.and(h.inside, v.inside), x.at([n, h.at, v.at, c]), e.const(0, dtype));
+        return e.op('mul', [seen, dy.at([n, r, q, c])]);
       });
     },
   },

@@ -64,12 +64,11 @@ function largest({ e, inputs: [x], attrs }: MapCall<PoolAttrs>, [n, r, q, c]: re
     certain = false;
   for (const t of real) {
     const v = x.at([n, t.row, t.column, c]),
-      number = e.op('cast', [t.number], 'int32');
+      number = e.cast(t.number, 'int32');
     const choose = (old: Expr, fresh: Expr): Expr => {
-      const pick = (condition: Expr, a: Expr, b: Expr): Expr => e.op('select', [condition, a, b], old.dtype);
-      const larger = pick(e.op('le', [v, best], 'bool'), old, pick(e.op('eq', [best, best], 'bool'), fresh, old));
-      const first = certain ? larger : which === none ? fresh : pick(e.op('eq', [which, none], 'bool'), fresh, larger);
-      return pick(t.inside, first, old);
+      const larger = e.select(e.le(v, best), old, e.select(e.eq(best, best), fresh, old));
+      const first = certain ? larger : which === none ? fresh : e.select(e.eq(which, none), fresh, larger);
+      return e.select(t.inside, first, old);
     };
     [best, which] = [choose(best, v), choose(which, number)];
     certain ||= t.inside.k === 'const';

@@ -36,14 +36,10 @@ export const maxPool2dGradOp: Op<PoolGradAttrs> = {
       const zero = e.const(0, x.dtype);
       return lookers(e, poolAxes('maxPool2dGrad', x, attrs), h, v)
         .map((t) => {
-          const chosen = e.op('eq', [which.at([n, t.row, t.column, c]), e.op('cast', [t.number], 'int32')], 'bool');
-          return e.op(
-            'select',
-            [e.op('and', [t.inside, chosen], 'bool'), dy.at([n, t.row, t.column, c]), zero],
-            x.dtype,
-          );
+          const chosen = e.eq(which.at([n, t.row, t.column, c]), e.cast(t.number, 'int32'));
+          return e.select(e.and(t.inside, chosen), dy.at([n, t.row, t.column, c]), zero);
         })
-        .reduce((a, b) => e.op('add', [a, b], x.dtype));
+        .reduce((a, b) => e.op('add', [a, b]));
     },
   },
   reference(call) {

@@ -32,17 +32,11 @@ export const maxPool2dTakeOp: Op<PoolAttrs> = {
     weight: 4,
     at({ e, inputs: [x, which], attrs }, [n, r, q, c]) {
       const [rows, columns] = poolAxes('maxPool2dTake', x.type, attrs),
-        tap = e.op('cast', [which.at([n, r, q, c])], 'index');
+        tap = e.cast(which.at([n, r, q, c]), 'index');
       return x.at([
         n,
-        e.linear(-rows.before, [
-          [rows.stride, r],
-          [1, e.div(tap, columns.taps)],
-        ]),
-        e.linear(-columns.before, [
-          [columns.stride, q],
-          [1, e.mod(tap, columns.taps)],
-        ]),
+        e.add([rows.stride, r], e.div(tap, columns.taps), -rows.before),
+        e.add([columns.stride, q], e.mod(tap, columns.taps), -columns.before),
         c,
       ]);
     },

@@ -12,7 +12,6 @@ import {
   aPair,
   attrsOf,
   axesOf,
-  both,
   lookersOf,
   pairOf,
   placeIn,
@@ -97,13 +96,10 @@ export const lookers = (e: Exprs, [rows, columns]: readonly [Axis, Axis], h: Exp
 const cross = (e: Exprs, width: number, rows: readonly Along[], columns: readonly Along[]): Tap[] =>
   rows.flatMap((s) =>
     columns.map((t) => ({
-      number: e.linear(0, [
-        [width, s.tap],
-        [1, t.tap],
-      ]),
+      number: e.add([width, s.tap], t.tap),
       row: s.at,
       column: t.at,
-      inside: both(e, s.inside, t.inside),
+      inside: e.and(s.inside, t.inside),
     })),
   );
 

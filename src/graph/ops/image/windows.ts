@@ -129,32 +129,24 @@ export interface Place {
   readonly inside: Expr;
 }
 
-export const both = (e: Exprs, a: Expr, b: Expr): Expr => e.op('and', [a, b], 'bool');
-
 function clamped(e: Exprs, at: Expr, inside: Expr): Place {
-  return { at: e.op('select', [inside, at, e.index(0)], 'index'), inside };
+  return { at: e.select(inside, at, e.index(0)), inside };
 }
 
 /** The place that tap `t` of output `o` reads. */
 export function placeOf(e: Exprs, a: Axis, o: Expr, t: Expr): Place {
-  const at = e.linear(-a.before, [
-    [a.stride, o],
-    [a.dilation, t],
-  ]);
-  return clamped(e, at, both(e, e.op('le', [e.index(0), at], 'bool'), e.op('lt', [at, e.index(a.size)], 'bool')));
+  const at = e.add([a.stride, o], [a.dilation, t], -a.before);
+  return clamped(e, at, e.and(e.le(e.index(0), at), e.lt(at, e.index(a.size))));
 }
 
 /** The output whose tap `t` reads place `p`, if there is one. */
 export function outputOf(e: Exprs, a: Axis, p: Expr, t: Expr): Place {
-  const scaled = e.linear(a.before, [
-      [1, p],
-      [-a.dilation, t],
-    ]),
-    positive = e.op('le', [e.index(0), scaled], 'bool');
-  const safe = e.op('select', [positive, scaled, e.index(0)], 'index'),
+  const scaled = e.add(p, [-a.dilation, t], a.before),
+    positive = e.le(e.index(0), scaled);
+  const safe = e.select(positive, scaled, e.index(0)),
     o = e.div(safe, a.stride);
-  const hit = a.stride === 1 ? positive : both(e, positive, e.op('eq', [e.mod(safe, a.stride), e.index(0)], 'bool'));
-  return clamped(e, o, both(e, hit, e.op('lt', [o, e.index(a.outputs)], 'bool')));
+  const hit = a.stride === 1 ? positive : e.and(positive, e.eq(e.mod(safe, a.stride), e.index(0)));
+  return clamped(e, o, e.and(hit, e.lt(o, e.index(a.outputs))));
 }
 
 /** A tap, and its place or output. */
@@ -170,11 +162,11 @@ export function lookersOf(e: Exprs, a: Axis, p: Expr): Along[] {
   if (a.dilation !== 1)
     return Array.from({ length: a.taps }, (_, t) => ({ tap: e.index(t), ...outputOf(e, a, p, e.index(t)) }));
   return Array.from({ length: Math.ceil(a.taps / a.stride) }, (_, m) => {
-    const from = e.linear(a.before, [[1, p]]),
-      tap = e.linear(m * a.stride, [[1, e.mod(from, a.stride)]]),
-      o = e.linear(-m, [[1, e.div(from, a.stride)]]);
-    const lies = both(e, e.op('le', [e.index(0), o], 'bool'), e.op('lt', [o, e.index(a.outputs)], 'bool'));
-    return { tap, ...clamped(e, o, both(e, lies, e.op('lt', [tap, e.index(a.taps)], 'bool'))) };
+    const from = e.add(p, a.before),
+      tap = e.add(e.mod(from, a.stride), m * a.stride),
+      o = e.add(e.div(from, a.stride), -m);
+    const lies = e.and(e.le(e.index(0), o), e.lt(o, e.index(a.outputs)));
+    return { tap, ...clamped(e, o, e.and(lies, e.lt(tap, e.index(a.taps)))) };
   });
 }
 

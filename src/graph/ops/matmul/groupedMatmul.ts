@@ -56,7 +56,7 @@ export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
           attrs: { transB },
         } = call,
         rows = x.type.shape[0];
-      const row = (z: Expr, i: Expr): Expr => e.add(e.op('cast', [call.offset(rows, z)], 'index'), i);
+      const row = (z: Expr, i: Expr): Expr => e.add(e.cast(call.offset(rows, z), 'index'), i);
       return {
         groups: boundOf(w.type.shape[0]),
         m: call.size(rows),

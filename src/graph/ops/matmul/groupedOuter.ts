@@ -41,7 +41,7 @@ export const groupedOuterOp: Op = {
           outTypes: [o],
         } = call,
         rows = x.type.shape[0];
-      const row = (z: Expr, k: Expr): Expr => e.add(e.op('cast', [call.offset(rows, z)], 'index'), k);
+      const row = (z: Expr, k: Expr): Expr => e.add(e.cast(call.offset(rows, z), 'index'), k);
       return {
         groups: boundOf(o.shape[0]),
         m: boundOf(o.shape[1]),

@@ -58,7 +58,7 @@ export const groupedOuterOntoOp: Op = {
         { dtype } = tx;
       const tall = [4, 3, 2, 1].find((n) => M % n === 0) ?? 1,
         blocks = M / tall;
-      const any = e.op('min', [w.extent(tx, 0), e.index(1)], 'index'); // without rows there are no tasks
+      const any = e.min(w.extent(tx, 0), e.index(1)); // without rows there are no tasks
       return {
         grid: { extent: e.scale(any, segments * blocks), work: null },
         body(g) {
@@ -67,69 +67,26 @@ export const groupedOuterOntoOp: Op = {
             from = w.scalar('index'),
             count = w.scalar('index');
           const a = Array.from({ length: tall * STEPS }, () => w.scalar(dtype));
-          const at = (r: number, j: Expr): Expr =>
-            e.linear(r * N, [
-              [M * N, z],
-              [N, i],
-              [1, j],
-            ]);
+          const at = (r: number, j: Expr): Expr => e.add([M * N, z], [N, i], j, r * N);
           /** Rows k to k + steps - 1 of x and y. */
           const some = (k: Expr, steps: number) => [
             ...Array.from({ length: tall * steps }, (_, n) =>
-              a[n].set(
-                w.load(
-                  x,
-                  e.linear(Math.floor(n / tall) * M + (n % tall), [
-                    [M, from.get()],
-                    [M, k],
-                    [1, i],
-                  ]),
-                ),
-              ),
+              a[n].set(w.load(x, e.add([M, from.get()], [M, k], i, Math.floor(n / tall) * M + (n % tall)))),
             ),
             w.vector(N, (j) =>
               Array.from({ length: tall }, (_, r) => {
                 let sum = w.load(out, at(r, j));
                 for (let s = 0; s < steps; s++)
-                  sum = e.op(
-                    'fma',
-                    [
-                      a[s * tall + r].get(),
-                      w.load(
-                        y,
-                        e.linear(s * N, [
-                          [N, from.get()],
-                          [N, k],
-                          [1, j],
-                        ]),
-                      ),
-                      sum,
-                    ],
-                    dtype,
-                  );
+                  sum = e.op('fma', [a[s * tall + r].get(), w.load(y, e.add([N, from.get()], [N, k], j, s * N)), sum]);
                 return w.store(out, at(r, j), sum);
               }),
             ),
           ];
           return [
             from.set(w.loadIndex(offsets, z)),
-            count.set(
-              e.linear(0, [
-                [1, w.loadIndex(offsets, e.add(z, e.index(1)))],
-                [-1, from.get()],
-              ]),
-            ),
+            count.set(e.add(w.loadIndex(offsets, e.add(z, e.index(1))), [-1, from.get()])),
             w.loop(e.div(count.get(), STEPS), (q) => some(e.scale(q, STEPS), STEPS)),
-            w.loop(e.mod(count.get(), STEPS), (q) =>
-              some(
-                e.linear(0, [
-                  [1, count.get()],
-                  [-1, e.mod(count.get(), STEPS)],
-                  [1, q],
-                ]),
-                1,
-              ),
-            ),
+            w.loop(e.mod(count.get(), STEPS), (q) => some(e.add(count.get(), [-1, e.mod(count.get(), STEPS)], q), 1)),
           ];
         },
       };

@@ -70,16 +70,8 @@ export const admitOp: Op<AdmitAttrs> = {
           const row = w.scalar('int32'),
             zero = e.index(0),
             one = e.index(1);
-          const less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'),
-            both = (a: Expr, b: Expr): Expr => e.op('and', [a, b], 'bool');
-          const least = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'),
-            most = (a: Expr, b: Expr): Expr => e.op('max', [a, b], 'index');
-          const int32 = (x: Expr): Expr => e.op('cast', [x], 'int32'),
-            minus = (a: Expr, b: Expr): Expr =>
-              e.linear(0, [
-                [1, a],
-                [-1, b],
-              ]);
+          const int32 = (x: Expr): Expr => e.cast(x, 'int32'),
+            minus = (a: Expr, b: Expr): Expr => e.add(a, [-1, b]);
           return [
             // Kernels read row 0 in place of a missing row and ignore the value: row 0 must therefore be initialised
             // too.
@@ -93,18 +85,18 @@ export const admitOp: Op<AdmitAttrs> = {
               kept.set(zero),
               from.set(w.loadIndex(offsets, z)),
               count.set(minus(w.loadIndex(offsets, e.add(z, one)), from.get())),
-              room.set(most(zero, w.loadIndex(capacity, z))),
+              room.set(e.max(zero, w.loadIndex(capacity, z))),
               w.loop(count.get(), (i) => {
                 const at = e.add(from.get(), i),
                   place = ranked ? w.loadIndex(rank, at) : i;
                 const fits = spill
-                  ? less(next.get(), limit)
-                  : both(less(next.get(), limit), both(less(place, room.get()), less(kept.get(), room.get())));
+                  ? e.lt(next.get(), limit)
+                  : e.and(e.lt(next.get(), limit), e.and(e.lt(place, room.get()), e.lt(kept.get(), room.get())));
                 const choice = w.load(order, at);
                 return [
-                  row.set(e.op('select', [fits, int32(next.get()), e.const(-1, 'int32')], 'int32')),
-                  w.store(inverse, e.op('cast', [choice], 'index'), row.get()),
-                  w.when(e.op('le', [e.const(0, 'int32'), row.get()], 'bool'), [
+                  row.set(e.select(fits, int32(next.get()), e.const(-1, 'int32'))),
+                  w.store(inverse, e.cast(choice, 'index'), row.get()),
+                  w.when(e.le(e.const(0, 'int32'), row.get()), [
                     w.store(toOrder, next.get(), choice),
                     w.store(expert, next.get(), int32(z)),
                     next.set(e.add(next.get(), one)),
@@ -112,10 +104,10 @@ export const admitOp: Op<AdmitAttrs> = {
                   ]),
                 ];
               }),
-              w.store(beyond, z, int32(minus(count.get(), spill ? least(room.get(), count.get()) : kept.get()))),
+              w.store(beyond, z, int32(minus(count.get(), spill ? e.min(room.get(), count.get()) : kept.get()))),
               ...(padded
                 ? [
-                    end.set(most(next.get(), least(limit, e.add(start.get(), room.get())))),
+                    end.set(e.max(next.get(), e.min(limit, e.add(start.get(), room.get())))),
                     w.loop(minus(end.get(), next.get()), (i) => [
                       w.store(toOrder, e.add(next.get(), i), e.const(-1, 'int32')),
                       w.store(expert, e.add(next.get(), i), int32(z)),

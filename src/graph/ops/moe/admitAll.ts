@@ -61,23 +61,17 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
           const zero = e.index(0),
             one = e.index(1),
             nobody = e.const(-1, 'int32');
-          const minus = (a: Expr, b: Expr): Expr =>
-              e.linear(0, [
-                [1, a],
-                [-1, b],
-              ]),
-            int32 = (x: Expr): Expr => e.op('cast', [x], 'int32');
-          const least = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'),
-            greatest = (a: Expr, b: Expr): Expr => e.op('max', [a, b], 'index');
+          const minus = (a: Expr, b: Expr): Expr => e.add(a, [-1, b]),
+            int32 = (x: Expr): Expr => e.cast(x, 'int32');
           /** For expert z: its first choice, the number of its choices, and how many of them are within capacity. */
           const look = (z: Expr, left: Expr) => [
             from.set(w.loadIndex(offsets, z)),
             count.set(minus(w.loadIndex(offsets, e.add(z, one)), from.get())),
-            room.set(greatest(zero, w.loadIndex(capacity, z))),
-            fit.set(greatest(zero, least(least(room.get(), count.get()), left))),
+            room.set(e.max(zero, w.loadIndex(capacity, z))),
+            fit.set(e.max(zero, e.min(e.min(room.get(), count.get()), left))),
           ];
           const choiceAt = (i: Expr): Expr => w.load(order, e.add(from.get(), i)),
-            to = (choice: Expr): Expr => e.op('cast', [choice], 'index');
+            to = (choice: Expr): Expr => e.cast(choice, 'index');
           return [
             // As in admit: kernels read row 0 in place of a missing row.
             ...(attrs.rows + attrs.beyond > 0 ? [w.store(toOrder, zero, nobody)] : []),
@@ -100,7 +94,7 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
               next.set(e.add(start.get(), fit.get())),
               ...(attrs.padded
                 ? [
-                    end.set(greatest(next.get(), least(limit, e.add(start.get(), room.get())))),
+                    end.set(e.max(next.get(), e.min(limit, e.add(start.get(), room.get())))),
                     w.loop(minus(end.get(), next.get()), (i) => {
                       const row = e.add(next.get(), i);
                       return [w.store(toOrder, row, nobody), w.store(expert, row, int32(z))];
@@ -118,21 +112,21 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
             w.loop(experts, (z) => [
               start.set(next.get()),
               count.set(w.loadIndex(beyond, z)),
-              fit.set(least(count.get(), minus(most, next.get()))),
+              fit.set(e.min(count.get(), minus(most, next.get()))),
               // The last of an expert's choices.
               from.set(minus(w.loadIndex(offsets, e.add(z, one)), count.get())),
               w.loop(count.get(), (i) => {
                 const at = e.add(start.get(), i),
                   row = e.add(first.get(), at),
-                  there = e.op('lt', [i, fit.get()], 'bool');
+                  there = e.lt(i, fit.get());
                 return [
-                  w.store(inverse, to(choiceAt(i)), e.op('select', [there, int32(row), nobody], 'int32')),
+                  w.store(inverse, to(choiceAt(i)), e.select(there, int32(row), nobody)),
                   w.when(there, [w.store(toOrder, row, choiceAt(i)), w.store(expertBeyond, at, int32(z))]),
                 ];
               }),
               next.set(e.add(start.get(), fit.get())),
               w.store(outside, e.add(z, one), int32(next.get())),
-              w.store(both, e.add(z, e.index(experts + 1)), int32(e.add(first.get(), next.get()))),
+              w.store(both, e.add(z, experts + 1), int32(e.add(first.get(), next.get()))),
             ]),
           ];
         },

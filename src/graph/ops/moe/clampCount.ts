@@ -25,8 +25,8 @@ export const clampCountOp: Op<ClampCountAttrs> = {
   lower: {
     kind: 'map',
     at({ e, inputs: [x], attrs: { bound }, int }, index) {
-      const most = e.op('cast', [int('bound', bound)], 'int32');
-      return e.op('min', [e.op('max', [x.at(index), e.const(0, 'int32')], 'int32'), most], 'int32');
+      const most = e.cast(int('bound', bound), 'int32');
+      return e.min(e.max(x.at(index), e.const(0, 'int32')), most);
     },
   },
   reference: ({ inputs: [x], attrs: { bound } }) => [x.map((n) => Math.min(Math.max(n, 0), bound))],

@@ -49,11 +49,11 @@ export const collectOp: Op<CollectAttrs> = {
         } = call,
         zero = e.const(0, x.type.dtype);
       const rows = Array.from({ length: k }, (_, j) =>
-        ifThere(call, gaps, boundOf(x.type.shape[0]), indexAt(call, inverse, [e.linear(j, [[k, t]])]), zero, (r) =>
+        ifThere(call, gaps, boundOf(x.type.shape[0]), indexAt(call, inverse, [e.add([k, t], j)]), zero, (r) =>
           x.at([r, ...rest]),
         ),
       );
-      return rows.reduce((a, b) => e.op('add', [a, b], x.type.dtype));
+      return rows.reduce((a, b) => e.op('add', [a, b]));
     },
   },
   reference({ inputs: [x, inverse], outTypes: [o], attrs: { k }, rows }) {

@@ -58,9 +58,9 @@ export const combineOp: Op<CombineAttrs> = {
       let sum = e.const(0, dtype);
       for (let j = 0; j < k; j++) {
         const before = sum,
-          row = indexAt(call, inverse, [e.linear(j, [[k, t]])]);
+          row = indexAt(call, inverse, [e.add([k, t], j)]);
         sum = ifThere(call, gaps, boundOf(x.type.shape[0]), row, before, (r) =>
-          e.op('fma', [w.at([t, e.index(j)]), x.at([r, ...rest]), before], dtype),
+          e.op('fma', [w.at([t, e.index(j)]), x.at([r, ...rest]), before]),
         );
       }
       return sum;

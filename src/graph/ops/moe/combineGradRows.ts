@@ -46,7 +46,7 @@ export const combineGradRowsOp: Op<CombineAttrs> = {
         } = call,
         { dtype } = d.type;
       return ifThere(call, gaps, elements(w.type.shape), indexAt(call, order, [r]), e.const(0, dtype), (choice) =>
-        e.op('mul', [w.linear(choice), d.at([e.div(choice, boundOf(w.type.shape[1])), ...rest])], dtype),
+        e.op('mul', [w.linear(choice), d.at([e.div(choice, boundOf(w.type.shape[1])), ...rest])]),
       );
     },
   },

@@ -45,33 +45,11 @@ export const combineGradWeightsOp: Op<CombineAttrs> = {
         } = call,
         k = boundOf(o.shape[1]),
         width = elements(d.type.shape.slice(1));
-      const row = indexAt(call, inverse, [
-          e.linear(0, [
-            [k, t],
-            [1, j],
-          ]),
-        ]),
+      const row = indexAt(call, inverse, [e.add([k, t], j)]),
         { dtype } = d.type;
       return e.reduce('sum', 'lanes', width, (i) =>
         ifThere(call, gaps, boundOf(x.type.shape[0]), row, e.const(0, dtype), (r) =>
-          e.op(
-            'mul',
-            [
-              d.linear(
-                e.linear(0, [
-                  [width, t],
-                  [1, i],
-                ]),
-              ),
-              x.linear(
-                e.linear(0, [
-                  [width, r],
-                  [1, i],
-                ]),
-              ),
-            ],
-            dtype,
-          ),
+          e.op('mul', [d.linear(e.add([width, t], i)), x.linear(e.add([width, r], i))]),
         ),
       );
     },

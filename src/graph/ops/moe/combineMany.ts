@@ -52,14 +52,9 @@ export const combineManyOp: Op = {
           call,
           true,
           boundOf(x.type.shape[0]),
-          indexAt(call, inverse, [
-            e.linear(0, [
-              [k, t],
-              [1, j],
-            ]),
-          ]),
+          indexAt(call, inverse, [e.add([k, t], j)]),
           e.const(0, dtype),
-          (r) => e.op('mul', [w.at([t, j]), x.at([r, ...rest])], dtype),
+          (r) => e.op('mul', [w.at([t, j]), x.at([r, ...rest])]),
         ),
       );
     },

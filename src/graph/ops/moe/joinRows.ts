@@ -53,23 +53,11 @@ export const joinRowsOp: Op<SplitRowsAttrs> = {
         } = call,
         zero = e.index(0);
       const first = indexAt(call, offsets, [e.index(segmentsOf('joinRows', a.type).segments)]),
-        before = e.op('lt', [r, first], 'bool');
-      const pick = (x: typeof r, y: typeof r, dtype: typeof a.type.dtype | 'index'): typeof r =>
-        e.op('select', [before, x, y], dtype);
-      return pick(
-        a.at([pick(r, zero, 'index'), ...rest]),
-        b.at([
-          pick(
-            zero,
-            e.linear(0, [
-              [1, r],
-              [-1, first],
-            ]),
-            'index',
-          ),
-          ...rest,
-        ]),
-        a.type.dtype,
+        before = e.lt(r, first);
+      return e.select(
+        before,
+        a.at([e.select(before, r, zero), ...rest]),
+        b.at([e.select(before, zero, e.add(r, [-1, first])), ...rest]),
       );
     },
   },

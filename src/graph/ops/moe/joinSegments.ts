@@ -61,42 +61,16 @@ export const joinSegmentsOp: Op<JoinSegmentsAttrs> = {
             count = w.scalar('index'),
             size = w.scalar('index');
           return parts.map((part, i) =>
-            w.when(e.op('eq', [g, e.index(i)], 'bool'), [
+            w.when(e.eq(g, e.index(i)), [
               from.set(w.loadIndex(offsets, e.index(i))),
-              size.set(
-                e.linear(0, [
-                  [1, w.loadIndex(offsets, e.index(i + 1))],
-                  [-1, from.get()],
-                ]),
-              ),
-              count.set(e.op('min', [size.get(), w.extent(types[i], 0)], 'index')),
+              size.set(e.add(w.loadIndex(offsets, e.index(i + 1)), [-1, from.get()])),
+              count.set(e.min(size.get(), w.extent(types[i], 0))),
               w.vector(e.scale(count.get(), width), (c) => [
-                w.store(
-                  out,
-                  e.linear(0, [
-                    [width, from.get()],
-                    [1, c],
-                  ]),
-                  w.load(part, c),
-                ),
+                w.store(out, e.add([width, from.get()], c), w.load(part, c)),
               ]),
-              w.vector(
-                e.linear(0, [
-                  [width, size.get()],
-                  [-width, count.get()],
-                ]),
-                (c) => [
-                  w.store(
-                    out,
-                    e.linear(0, [
-                      [width, from.get()],
-                      [width, count.get()],
-                      [1, c],
-                    ]),
-                    zero,
-                  ),
-                ],
-              ),
+              w.vector(e.add([width, size.get()], [-width, count.get()]), (c) => [
+                w.store(out, e.add([width, from.get()], [width, count.get()], c), zero),
+              ]),
             ]),
           );
         },

@@ -66,16 +66,15 @@ export function sortChoices({
   attrs: { experts },
 }: LoopCall<PermuteAttrs>): Stmt[] {
   const count = e.scale(w.extent(type, 0), boundOf(type.shape[1]));
-  const int32 = (v: Expr): Expr => e.op('cast', [v], 'int32'),
-    clamp = (v: Expr): Expr =>
-      e.op('min', [e.op('max', [v, e.const(0, 'int32')], 'int32'), e.const(experts - 1, 'int32')], 'int32');
+  const int32 = (v: Expr): Expr => e.cast(v, 'int32'),
+    clamp = (v: Expr): Expr => e.min(e.max(v, e.const(0, 'int32')), e.const(experts - 1, 'int32'));
   const next = w.array('int32', experts),
     own = w.scalar('int32'),
     row = w.scalar('int32'),
     sum = w.scalar('int32');
   const one = e.const(1, 'int32'),
-    add = (a: Expr, b: Expr): Expr => e.op('add', [a, b], 'int32');
-  const mine = (): Expr => e.op('cast', [own.get()], 'index');
+    add = (a: Expr, b: Expr): Expr => e.op('add', [a, b]);
+  const mine = (): Expr => e.cast(own.get(), 'index');
   return [
     next.fill(0),
     w.loop(count, (c) => [own.set(clamp(w.load(x, c))), next.set(mine(), add(next.at(mine()), one))]),
@@ -93,8 +92,8 @@ export function sortChoices({
       row.set(next.at(mine())),
       next.set(mine(), add(row.get(), one)),
       w.store(inverse, c, row.get()),
-      w.store(order, e.op('cast', [row.get()], 'index'), int32(c)),
-      w.store(expert, e.op('cast', [row.get()], 'index'), own.get()),
+      w.store(order, e.cast(row.get(), 'index'), int32(c)),
+      w.store(expert, e.cast(row.get(), 'index'), own.get()),
     ]),
   ];
 }

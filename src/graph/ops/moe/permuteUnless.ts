@@ -44,8 +44,8 @@ export const permuteUnlessOp: Op<PermuteAttrs> = {
           const known = w.scalar('int32');
           return [
             known.set(e.const(1, 'int32')),
-            w.loop(samples, (b) => [known.set(e.op('min', [known.get(), w.load(inputs[5], b)], 'int32'))]),
-            w.when(e.op('eq', [known.get(), e.const(0, 'int32')], 'bool'), sortChoices(call)),
+            w.loop(samples, (b) => [known.set(e.min(known.get(), w.load(inputs[5], b)))]),
+            w.when(e.eq(known.get(), e.const(0, 'int32')), sortChoices(call)),
           ];
         },
       };

@@ -52,23 +52,7 @@ export const placeRowsOp: Op<PlaceRowsAttrs> = {
       return {
         grid: { extent: w.extent(t, 0), work: WORK },
         body: (r) => [
-          w.vector(width, (c) => [
-            w.store(
-              all,
-              e.linear(0, [
-                [width, start],
-                [width, r],
-                [1, c],
-              ]),
-              w.load(
-                x,
-                e.linear(0, [
-                  [width, r],
-                  [1, c],
-                ]),
-              ),
-            ),
-          ]),
+          w.vector(width, (c) => [w.store(all, e.add([width, start], [width, r], c), w.load(x, e.add([width, r], c)))]),
         ],
       };
     },

@@ -37,10 +37,9 @@ export function checkMemory(op: string, memory: TensorType, ids: TensorType, att
 
 /** The slot of an id. */
 export const slotOf = (e: Exprs, id: Expr, slots: number): Expr =>
-  e.op('cast', [e.op('mod', [e.op('cast', [id], 'uint32'), e.const(slots, 'uint32')], 'uint32')], 'index');
+  e.cast(e.op('mod', [e.cast(id, 'uint32'), e.const(slots, 'uint32')]), 'index');
 /** The first word of the slot if it holds the sample with this id. */
-export const tagOf = (e: Exprs, id: Expr): Expr =>
-  e.op('add', [e.op('cast', [id], 'uint32'), e.const(1, 'uint32')], 'uint32');
+export const tagOf = (e: Exprs, id: Expr): Expr => e.op('add', [e.cast(id, 'uint32'), e.const(1, 'uint32')]);
 
 export const recallsOp: Op<MemoryAttrs> = {
   // 1 for each sample of which the memory knows the choices, else 0.
@@ -56,12 +55,8 @@ export const recallsOp: Op<MemoryAttrs> = {
       const id = ids.at([b]),
         found = memory.at([slotOf(e, id, boundOf(memory.type.shape[0])), e.index(0)]),
         tag = tagOf(e, id);
-      const both = e.op(
-        'and',
-        [e.op('eq', [found, tag], 'bool'), e.op('ne', [tag, e.const(0, 'uint32')], 'bool')],
-        'bool',
-      );
-      return e.op('select', [both, e.const(1, 'int32'), e.const(0, 'int32')], 'int32');
+      const both = e.and(e.eq(found, tag), e.op('ne', [tag, e.const(0, 'uint32')]));
+      return e.select(both, e.const(1, 'int32'), e.const(0, 'int32'));
     },
   },
   reference: ({ inputs: [memory, ids], inTypes: [t] }) => {
@@ -85,22 +80,12 @@ export const recallOp: Op<MemoryAttrs> = {
     stored: () => true,
     at({ e, inputs: [memory, ids], attrs: { tokens, k, bits } }, [row, j]) {
       const b = e.div(row, tokens),
-        choice = e.linear(0, [
-          [k, e.mod(row, tokens)],
-          [1, j],
-        ]),
+        choice = e.add([k, e.mod(row, tokens)], j),
         each = 32 / bits;
-      const word = memory.at([
-        slotOf(e, ids.at([b]), boundOf(memory.type.shape[0])),
-        e.add(e.index(1), e.div(choice, each)),
-      ]);
-      if (bits === 32) return e.op('cast', [word], 'int32');
-      const shift = e.op('cast', [e.scale(e.mod(choice, each), bits)], 'uint32');
-      return e.op(
-        'cast',
-        [e.op('mod', [e.op('shr', [word, shift], 'uint32'), e.const(2 ** bits, 'uint32')], 'uint32')],
-        'int32',
-      );
+      const word = memory.at([slotOf(e, ids.at([b]), boundOf(memory.type.shape[0])), e.add(1, e.div(choice, each))]);
+      if (bits === 32) return e.cast(word, 'int32');
+      const shift = e.cast(e.scale(e.mod(choice, each), bits), 'uint32');
+      return e.cast(e.op('mod', [e.op('shr', [word, shift]), e.const(2 ** bits, 'uint32')]), 'int32');
     },
   },
   reference: ({ inputs: [memory, ids], inTypes: [t], outTypes: [o], attrs: { tokens, k, bits } }) => {

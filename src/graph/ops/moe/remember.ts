@@ -52,35 +52,19 @@ export const rememberOp: Op<MemoryAttrs> = {
           const slot = w.scalar('index'),
             value = w.scalar('uint32'),
             id = (b: Expr): Expr => w.load(ids, b);
-          const at = (): Expr =>
-              e.linear(0, [
-                [words, slot.get()],
-                [1, word],
-              ]),
-            first = e.op('eq', [word, e.index(0)], 'bool');
+          const at = (): Expr => e.add([words, slot.get()], word),
+            first = e.eq(word, e.index(0));
           const part = (b: Expr, i: number): Expr => {
-            const choice = e.linear(i - each, [[each, word]]),
-              there = e.op(
-                'and',
-                [e.op('le', [e.index(0), choice], 'bool'), e.op('lt', [choice, e.index(all)], 'bool')],
-                'bool',
-              );
-            const read = e.op(
-              'cast',
-              [w.load(choices, e.add(e.scale(b, all), e.op('select', [there, choice, e.index(0)], 'index')))],
-              'uint32',
-            );
-            return e.op(
-              'mul',
-              [e.op('select', [there, read, e.const(0, 'uint32')], 'uint32'), e.const(2 ** (bits * i), 'uint32')],
-              'uint32',
-            );
+            const choice = e.add([each, word], i - each),
+              there = e.and(e.le(e.index(0), choice), e.lt(choice, e.index(all)));
+            const read = e.cast(w.load(choices, e.add(e.scale(b, all), e.select(there, choice, e.index(0)))), 'uint32');
+            return e.op('mul', [e.select(there, read, e.const(0, 'uint32')), e.const(2 ** (bits * i), 'uint32')]);
           };
           return [
             w.loop(samples, (b) => [
               slot.set(slotOf(e, id(b), slots)),
-              value.set(e.op('select', [first, tagOf(e, id(b)), e.const(0, 'uint32')], 'uint32')),
-              ...Array.from({ length: each }, (_, i) => value.set(e.op('add', [value.get(), part(b, i)], 'uint32'))),
+              value.set(e.select(first, tagOf(e, id(b)), e.const(0, 'uint32'))),
+              ...Array.from({ length: each }, (_, i) => value.set(e.op('add', [value.get(), part(b, i)]))),
               w.store(memory, at(), value.get()),
             ]),
           ];

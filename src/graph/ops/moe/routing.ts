@@ -60,10 +60,9 @@ export function ifThere(
   if (size === 0) return none;
   if (!gaps) return value(place);
   const { e } = call,
-    there = e.op('le', [e.index(0), place], 'bool');
-  return e.op('select', [there, value(e.op('select', [there, place, e.index(0)], 'index')), none], none.dtype);
+    there = e.le(e.index(0), place);
+  return e.select(there, value(e.select(there, place, e.index(0))), none);
 }
 
 /** An int32 element as an index. */
-export const indexAt = ({ e }: Pick<MapCall, 'e'>, x: Reader, at: readonly Expr[]): Expr =>
-  e.op('cast', [x.at(at)], 'index');
+export const indexAt = ({ e }: Pick<MapCall, 'e'>, x: Reader, at: readonly Expr[]): Expr => e.cast(x.at(at), 'index');

@@ -24,7 +24,7 @@ export const rowCountOp: Op<RowCountAttrs> = {
   },
   lower: {
     kind: 'map',
-    at: (call) => call.e.op('cast', [call.extent(call.inputs[0].type, 0)], call.outTypes[0].dtype),
+    at: (call) => call.e.cast(call.extent(call.inputs[0].type, 0), call.outTypes[0].dtype),
   },
   reference: (call) => [Float64Array.of(call.rows(call.inTypes[0]))],
 };

@@ -29,12 +29,8 @@ export const segmentCountOp: Op<SegmentCountAttrs> = {
     kind: 'map',
     at({ e, inputs: [offsets], attrs, int }) {
       const segment = int('segment', attrs.segment),
-        at = (i: number) => offsets.at([e.linear(i, [[1, segment]])]);
-      return e.op(
-        'min',
-        [e.op('sub', [at(1), at(0)], 'int32'), e.op('cast', [int('bound', attrs.bound)], 'int32')],
-        'int32',
-      );
+        at = (i: number) => offsets.at([e.add(segment, i)]);
+      return e.min(e.op('sub', [at(1), at(0)]), e.cast(int('bound', attrs.bound), 'int32'));
     },
   },
   reference: ({ inputs: [offsets], attrs: { segment, bound } }) => [

@@ -37,26 +37,14 @@ export const segmentRankOp: Op = {
         z = indexAt(call, expert, [r]);
       const score = (row: Expr): Expr => scores.linear(indexAt(call, order, [row]));
       const from = indexAt(call, offsets, [z]),
-        to = indexAt(call, offsets, [e.add(z, e.index(1))]),
+        to = indexAt(call, offsets, [e.add(z, 1)]),
         own = score(r);
-      return e.reduce(
-        'sum',
-        'lanes',
-        e.linear(0, [
-          [1, to],
-          [-1, from],
-        ]),
-        (i) => {
-          const row = e.add(from, i),
-            other = score(row);
-          const earlier = e.op('and', [e.op('eq', [own, other], 'bool'), e.op('lt', [row, r], 'bool')], 'bool');
-          return e.op(
-            'select',
-            [e.op('or', [e.op('lt', [own, other], 'bool'), earlier], 'bool'), e.const(1, 'int32'), e.const(0, 'int32')],
-            'int32',
-          );
-        },
-      );
+      return e.reduce('sum', 'lanes', e.add(to, [-1, from]), (i) => {
+        const row = e.add(from, i),
+          other = score(row);
+        const earlier = e.and(e.eq(own, other), e.lt(row, r));
+        return e.select(e.or(e.lt(own, other), earlier), e.const(1, 'int32'), e.const(0, 'int32'));
+      });
     },
   },
   reference({ inputs: [scores, order, expert, offsets], outTypes: [o], rows }) {

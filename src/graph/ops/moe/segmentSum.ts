@@ -25,55 +25,24 @@ export function sumSegments(
     { dtype } = tx,
     all = boundOf(o.shape[0]) * blocks;
   // Without rows there is nothing to do.
-  const extent = onto ? e.scale(e.op('min', [w.extent(tx, 0), e.index(1)], 'index'), all) : all;
+  const extent = onto ? e.scale(e.min(w.extent(tx, 0), e.index(1)), all) : all;
   return {
     grid: { extent, work: null },
     body(g) {
       const segment = e.div(g, blocks),
         column = e.scale(e.mod(g, blocks), COLUMNS);
-      const live =
-        width % COLUMNS === 0
-          ? e.index(COLUMNS)
-          : e.op('min', [e.index(COLUMNS), e.linear(width, [[-1, column]])], 'index');
+      const live = width % COLUMNS === 0 ? e.index(COLUMNS) : e.min(e.index(COLUMNS), e.add([-1, column], width));
       const from = w.scalar('index'),
         count = w.scalar('index'),
         total = w.array(dtype, COLUMNS);
-      const at = (c: Expr): Expr =>
-        e.linear(0, [
-          [width, segment],
-          [1, column],
-          [1, c],
-        ]);
+      const at = (c: Expr): Expr => e.add([width, segment], column, c);
       return [
         from.set(w.loadIndex(offsets, segment)),
-        count.set(
-          e.linear(0, [
-            [1, w.loadIndex(offsets, e.add(segment, e.index(1)))],
-            [-1, from.get()],
-          ]),
-        ),
+        count.set(e.add(w.loadIndex(offsets, e.add(segment, e.index(1))), [-1, from.get()])),
         onto ? w.vector(live, (c) => [total.set(c, w.load(out, at(c)))]) : total.fill(0),
         w.loop(count.get(), (r) => [
           w.vector(live, (c) => [
-            total.set(
-              c,
-              e.op(
-                'add',
-                [
-                  total.at(c),
-                  w.load(
-                    x,
-                    e.linear(0, [
-                      [width, from.get()],
-                      [width, r],
-                      [1, column],
-                      [1, c],
-                    ]),
-                  ),
-                ],
-                dtype,
-              ),
-            ),
+            total.set(c, e.op('add', [total.at(c), w.load(x, e.add([width, from.get()], [width, r], column, c))])),
           ]),
         ]),
         w.vector(live, (c) => [w.store(out, at(c), total.at(c))]),

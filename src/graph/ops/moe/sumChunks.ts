@@ -38,15 +38,8 @@ export const sumChunksOp: Op = {
     passes: 1,
     at({ e, inputs: [x] }, [chunk]) {
       const total = elements(x.type.shape);
-      const size = e.op('min', [e.index(SUM_CHUNK), e.linear(total, [[-SUM_CHUNK, chunk]])], 'index');
-      return e.reduce('sum', 'lanes', size, (r) =>
-        x.linear(
-          e.linear(0, [
-            [SUM_CHUNK, chunk],
-            [1, r],
-          ]),
-        ),
-      );
+      const size = e.min(e.index(SUM_CHUNK), e.add([-SUM_CHUNK, chunk], total));
+      return e.reduce('sum', 'lanes', size, (r) => x.linear(e.add([SUM_CHUNK, chunk], r)));
     },
   },
   reference: ({ inputs: [x], inTypes: [{ dtype }] }) => [

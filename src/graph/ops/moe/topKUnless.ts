@@ -39,9 +39,7 @@ export const topKUnlessOp: Op = {
         { dtype } = type,
         tokens = rows / Math.max(1, boundOf(tk.shape[0]));
       const least = e.const(-Infinity, dtype),
-        none = e.const(-1, 'int32'),
-        less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'),
-        or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
+        none = e.const(-1, 'int32');
       return {
         grid: { extent: rows, work: WORK },
         body(row) {
@@ -52,44 +50,30 @@ export const topKUnlessOp: Op = {
             old = w.scalar(dtype),
             oldIndex = w.scalar('int32'),
             goes = w.scalar('int32');
-          const pick = (a: Expr, b: Expr): Expr => e.op('select', [goes.get(), a, b], a.dtype),
+          const pick = (a: Expr, b: Expr): Expr => e.select(goes.get(), a, b),
             last = e.index(k - 1),
             zero = e.const(0, 'int32');
           const is = w.load(known, e.div(row, tokens)),
-            to = (j: Expr): Expr =>
-              e.linear(0, [
-                [k, row],
-                [1, j],
-              ]);
+            to = (j: Expr): Expr => e.add([k, row], j);
           return [
-            w.when(e.op('ne', [is, zero], 'bool'), [w.loop(k, (j) => [w.store(indices, to(j), w.load(given, to(j)))])]),
-            w.when(e.op('eq', [is, zero], 'bool'), [
+            w.when(e.op('ne', [is, zero]), [w.loop(k, (j) => [w.store(indices, to(j), w.load(given, to(j)))])]),
+            w.when(e.eq(is, zero), [
               w.loop(k, (i) => [best.set(i, least), where.set(i, none)]),
               w.loop(width, (c) => {
-                const v = w.load(
-                  x,
-                  e.linear(0, [
-                    [width, row],
-                    [1, c],
-                  ]),
-                );
+                const v = w.load(x, e.add([width, row], c));
                 return [
-                  value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)),
-                  index.set(e.op('cast', [c], 'int32')),
+                  value.set(e.select(e.eq(v, v), v, least)),
+                  index.set(e.cast(c, 'int32')),
                   goes.set(zero),
                   // It takes the first place with a smaller element; the elements after that place move on by one.
-                  w.when(or(less(best.at(last), value.get()), less(where.at(last), zero)), [
+                  w.when(e.or(e.lt(best.at(last), value.get()), e.lt(where.at(last), zero)), [
                     w.loop(k, (j) => [
                       old.set(best.at(j)),
                       oldIndex.set(where.at(j)),
                       goes.set(
-                        e.op(
-                          'or',
-                          [
-                            goes.get(),
-                            e.op('cast', [or(less(old.get(), value.get()), less(oldIndex.get(), zero))], 'int32'),
-                          ],
-                          'int32',
+                        e.or(
+                          goes.get(),
+                          e.cast(e.or(e.lt(old.get(), value.get()), e.lt(oldIndex.get(), zero)), 'int32'),
                         ),
                       ),
                       best.set(j, pick(value.get(), old.get())),

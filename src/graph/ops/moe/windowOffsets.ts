@@ -31,15 +31,8 @@ export const windowOffsetsOp: Op<WindowAttrs> = {
     kind: 'map',
     weight: 3,
     at({ e, inputs: [offsets], attrs, int }, index) {
-      const at = e.linear(0, [
-        [1, e.op('cast', [offsets.at(index)], 'index')],
-        [-1, int('start', attrs.start)],
-      ]);
-      return e.op(
-        'cast',
-        [e.op('min', [e.op('max', [at, e.index(0)], 'index'), int('size', attrs.size)], 'index')],
-        'int32',
-      );
+      const at = e.add(e.cast(offsets.at(index), 'index'), [-1, int('start', attrs.start)]);
+      return e.cast(e.min(e.max(at, e.index(0)), int('size', attrs.size)), 'int32');
     },
   },
   reference: ({ inputs: [offsets], attrs: { start, size } }) => [

@@ -32,10 +32,10 @@ export const argMaxOp: Op = {
       // With indices counted from the end, the first of several has the largest index.
       const left = e.reduce('max', 'lanes', n, (c) => {
         const v = x.at([...index, c]),
-          hit = e.op('or', [e.op('eq', [v, max], 'bool'), e.op('ne', [v, v], 'bool')], 'bool');
-        return e.op('select', [hit, e.op('cast', [e.linear(n, [[-1, c]])], 'int32'), e.const(0, 'int32')], 'int32');
+          hit = e.or(e.eq(v, max), e.op('ne', [v, v]));
+        return e.select(hit, e.cast(e.add([-1, c], n), 'int32'), e.const(0, 'int32'));
       });
-      return e.op('sub', [e.const(n, 'int32'), left], 'int32');
+      return e.op('sub', [e.const(n, 'int32'), left]);
     },
   },
   reference({ inputs: [x], inTypes: [type], outTypes: [out] }) {

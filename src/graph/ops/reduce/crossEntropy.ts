@@ -47,16 +47,14 @@ export const crossEntropyOp: Op = {
       const dtype = x.type.dtype,
         n = boundOf(x.type.shape[x.type.shape.length - 1]);
       const max = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
-      const sum = e.reduce('sum', 'lanes', n, (c) =>
-        e.op('exp', [e.op('sub', [x.at([...index, c]), max], dtype)], dtype),
-      );
-      const lse = e.op('add', [e.op('log', [sum], dtype), max], dtype);
+      const sum = e.reduce('sum', 'lanes', n, (c) => e.op('exp', [e.op('sub', [x.at([...index, c]), max])]));
+      const lse = e.op('add', [e.op('log', [sum]), max]);
       if (output === 1) return lse;
-      const t = e.op('cast', [target.at(index)], 'index');
+      const t = e.cast(target.at(index), 'index');
       // For a target outside the classes no memory is read, and the loss is NaN, which stops the run.
-      const inside = e.op('and', [e.op('le', [e.index(0), t], 'bool'), e.op('lt', [t, e.index(n)], 'bool')], 'bool');
-      const picked = x.at([...index, e.op('select', [inside, t, e.index(0)], 'index')]);
-      return e.op('select', [inside, e.op('sub', [lse, picked], dtype), e.const(NaN, dtype)], dtype);
+      const inside = e.and(e.le(e.index(0), t), e.lt(t, e.index(n)));
+      const picked = x.at([...index, e.select(inside, t, e.index(0))]);
+      return e.select(inside, e.op('sub', [lse, picked]), e.const(NaN, dtype));
     },
   },
   reference({ inputs: [x, target], outTypes: [type], inTypes: [tx] }) {

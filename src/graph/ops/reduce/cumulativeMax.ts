@@ -42,19 +42,16 @@ export const cumulativeMaxOp: Op = {
             best.set(e.const(leastOf(dtype), dtype)),
             where.set(e.const(0, 'int32')),
             w.loop(n, (c) => {
-              const at = e.linear(0, [
-                  [n, g],
-                  [1, c],
-                ]),
+              const at = e.add([n, g], c),
                 v = value.get(),
                 b = best.get(),
-                yes = e.op('eq', [goes.get(), e.const(1, 'int32')], 'bool');
-              const nan = e.op('and', [e.op('ne', [v, v], 'bool'), e.op('eq', [b, b], 'bool')], 'bool');
+                yes = e.eq(goes.get(), e.const(1, 'int32'));
+              const nan = e.and(e.op('ne', [v, v]), e.eq(b, b));
               return [
                 value.set(w.load(x, at)),
-                goes.set(e.op('cast', [e.op('or', [e.op('lt', [b, v], 'bool'), nan], 'bool')], 'int32')),
-                best.set(e.op('select', [yes, v, b], dtype)),
-                where.set(e.op('select', [yes, e.op('cast', [c], 'int32'), where.get()], 'int32')),
+                goes.set(e.cast(e.or(e.lt(b, v), nan), 'int32')),
+                best.set(e.select(yes, v, b)),
+                where.set(e.select(yes, e.cast(c, 'int32'), where.get())),
                 w.store(values, at, best.get()),
                 w.store(indices, at, where.get()),
               ];

@@ -47,24 +47,16 @@ export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
           const row = e.div(g, blocks),
             column = e.scale(e.mod(g, blocks), columns),
             sum = w.array(dtype, columns);
-          const live =
-            inner % columns === 0
-              ? e.index(columns)
-              : e.op('min', [e.index(columns), e.linear(inner, [[-1, column]])], 'index');
+          const live = inner % columns === 0 ? e.index(columns) : e.min(e.index(columns), e.add([-1, column], inner));
           return [
             sum.fill(0),
             w.loop(n, (i) => {
-              const step = reverse ? e.linear(n - 1, [[-1, i]]) : i;
+              const step = reverse ? e.add([-1, i], n - 1) : i;
               return [
                 w.vector(live, (c) => {
-                  const at: Expr = e.linear(0, [
-                    [n * inner, row],
-                    [inner, step],
-                    [1, column],
-                    [1, c],
-                  ]);
+                  const at: Expr = e.add([n * inner, row], [inner, step], column, c);
                   const store = w.store(out, at, sum.at(c)),
-                    add = sum.set(c, e.op('add', [sum.at(c), w.load(x, at)], dtype));
+                    add = sum.set(c, e.op('add', [sum.at(c), w.load(x, at)]));
                   return exclusive ? [store, add] : [add, store];
                 }),
               ];

@@ -56,7 +56,7 @@ export const layerNormOp: Op<NormAttrs> = {
         lead = index.slice(0, rank - 1),
         n = boundOf(x.type.shape[rank - 1]);
       const op = (name: 'add' | 'sub' | 'mul' | 'div', a: (typeof index)[number], b: (typeof index)[number]) =>
-        e.op(name, [a, b], dtype);
+        e.op(name, [a, b]);
       const average = (f: (v: (typeof index)[number]) => (typeof index)[number]) =>
         op(
           'mul',
@@ -69,11 +69,11 @@ export const layerNormOp: Op<NormAttrs> = {
         const d = op('sub', v, mean);
         return op('mul', d, d);
       });
-      const rstd = op('div', e.const(1, dtype), e.op('sqrt', [op('add', variance, e.const(attrs.eps, dtype))], dtype));
+      const rstd = op('div', e.const(1, dtype), e.op('sqrt', [op('add', variance, e.const(attrs.eps, dtype))]));
       if (output === 2) return rstd;
       const column = [index[rank - 1]],
         unit = op('mul', op('sub', x.at(index), mean), rstd);
-      return e.op('fma', [unit, gain.at(column), bias.at(column)], dtype);
+      return e.op('fma', [unit, gain.at(column), bias.at(column)]);
     },
   },
   reference({ inputs: [x, gain, bias], attrs: { eps } }) {

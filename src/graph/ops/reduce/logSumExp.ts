@@ -39,11 +39,9 @@ export const logSumExpOp: Op = {
       const most = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
       // An infinite maximum is not subtracted: if all elements are -infinity, the result is -infinity; with +infinity
       // it is +infinity.
-      const max = e.op('select', [e.op('isfinite', [most], 'bool'), most, e.const(0, dtype)], dtype);
-      const sum = e.reduce('sum', 'lanes', n, (c) =>
-        e.op('exp', [e.op('sub', [x.at([...index, c]), max], dtype)], dtype),
-      );
-      return e.op('add', [e.op('log', [sum], dtype), max], dtype);
+      const max = e.select(e.op('isfinite', [most]), most, e.const(0, dtype));
+      const sum = e.reduce('sum', 'lanes', n, (c) => e.op('exp', [e.op('sub', [x.at([...index, c]), max])]));
+      return e.op('add', [e.op('log', [sum]), max]);
     },
   },
   reference(call) {

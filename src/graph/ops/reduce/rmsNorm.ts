@@ -70,13 +70,13 @@ export const rmsNormOp: Op<NormAttrs> = {
         lead = index.slice(0, rank - 1),
         n = boundOf(x.type.shape[rank - 1]);
       const op = (name: 'add' | 'mul' | 'div', a: (typeof index)[number], b: (typeof index)[number]) =>
-        e.op(name, [a, b], dtype);
+        e.op(name, [a, b]);
       const squares = e.reduce('sum', 'lanes', n, (c) => {
         const v = x.at([...lead, c]);
         return op('mul', v, v);
       });
       const variance = op('add', op('mul', squares, e.const(1 / n, dtype)), e.const(attrs.eps, dtype));
-      const rstd = op('div', e.const(1, dtype), e.op('sqrt', [variance], dtype));
+      const rstd = op('div', e.const(1, dtype), e.op('sqrt', [variance]));
       return output === 1 ? rstd : op('mul', op('mul', x.at(index), rstd), gain.at([index[rank - 1]]));
     },
   },

@@ -32,13 +32,12 @@ export const softmaxOp: Op = {
     weight: 40,
     passes: 3,
     at({ e, inputs: [x] }, index) {
-      const dtype = x.type.dtype,
-        lead = index.slice(0, -1),
+      const lead = index.slice(0, -1),
         n = boundOf(x.type.shape[lead.length]);
       const max = e.reduce('max', 'lanes', n, (c) => x.at([...lead, c]));
-      const power = (c: (typeof index)[number]) => e.op('exp', [e.op('sub', [x.at([...lead, c]), max], dtype)], dtype);
+      const power = (c: (typeof index)[number]) => e.op('exp', [e.op('sub', [x.at([...lead, c]), max])]);
       const sum = e.reduce('sum', 'lanes', n, power);
-      return e.op('div', [power(index[lead.length]), sum], dtype);
+      return e.op('div', [power(index[lead.length]), sum]);
     },
   },
   reference({ inputs: [x], inTypes: [type] }) {

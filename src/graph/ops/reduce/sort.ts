@@ -51,21 +51,13 @@ export const sortOp: Op<SortAttrs> = {
         size = e.index(n),
         one = e.index(1),
         zero = e.index(0);
-      const test = (op: 'lt' | 'eq' | 'ne', a: Expr, b: Expr): Expr => e.op(op, [a, b], 'bool');
-      const and = (a: Expr, b: Expr): Expr => e.op('and', [a, b], 'bool'),
-        or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
       const before = (a: Expr, b: Expr): Expr =>
-        or(descending ? test('lt', b, a) : test('lt', a, b), and(test('eq', a, a), test('ne', b, b)));
-      const smaller = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'),
-        int32 = (v: Expr): Expr => e.op('cast', [v], 'int32');
+        e.or(descending ? e.lt(b, a) : e.lt(a, b), e.and(e.eq(a, a), e.op('ne', [b, b])));
+      const int32 = (v: Expr): Expr => e.cast(v, 'int32');
       return {
         grid: { extent: rows, work: WORK * Math.max(1, n) },
         body(g) {
-          const at = (i: Expr): Expr =>
-              e.linear(0, [
-                [n, g],
-                [1, i],
-              ]),
+          const at = (i: Expr): Expr => e.add([n, g], i),
             index = (): ReturnType<typeof w.scalar> => w.scalar('index');
           const [width, left, middle, right, end, a, b, second] = [
             index(),
@@ -78,7 +70,6 @@ export const sortOp: Op<SortAttrs> = {
             index(),
           ];
           const [first, other] = [w.scalar(dtype), w.scalar(dtype)];
-          const pick = (c: Expr, yes: Expr, no: Expr): Expr => e.op('select', [c, yes, no], 'index');
           /**
            * Merges pairs of runs of `width` elements. The next element is that of `right` if it comes before that of
            * `left`, or if `left` is used up.
@@ -86,33 +77,28 @@ export const sortOp: Op<SortAttrs> = {
           const merge = (from: number, to: number): Stmt[] => [
             end.set(zero),
             w.loop(n, (k) => {
-              const hasLeft = test('lt', left.get(), middle.get()),
-                hasRight = test('lt', right.get(), end.get());
+              const hasLeft = e.lt(left.get(), middle.get()),
+                hasRight = e.lt(right.get(), end.get());
               return [
-                w.when(test('eq', k, end.get()), [
+                w.when(e.eq(k, end.get()), [
                   left.set(end.get()),
-                  middle.set(smaller(size, e.add(end.get(), width.get()))),
+                  middle.set(e.min(size, e.add(end.get(), width.get()))),
                   right.set(middle.get()),
-                  end.set(smaller(size, e.add(middle.get(), width.get()))),
+                  end.set(e.min(size, e.add(middle.get(), width.get()))),
                 ]),
-                a.set(w.loadIndex(from, at(pick(hasLeft, left.get(), zero)))),
-                b.set(w.loadIndex(from, at(pick(hasRight, right.get(), zero)))),
+                a.set(w.loadIndex(from, at(e.select(hasLeft, left.get(), zero)))),
+                b.set(w.loadIndex(from, at(e.select(hasRight, right.get(), zero)))),
                 first.set(w.load(x, at(a.get()))),
                 other.set(w.load(x, at(b.get()))),
                 second.set(
-                  pick(
-                    and(hasRight, or(e.op('le', [middle.get(), left.get()], 'bool'), before(other.get(), first.get()))),
+                  e.select(
+                    e.and(hasRight, e.or(e.le(middle.get(), left.get()), before(other.get(), first.get()))),
                     one,
                     zero,
                   ),
                 ),
-                w.store(to, at(k), int32(pick(test('eq', second.get(), one), b.get(), a.get()))),
-                left.set(
-                  e.linear(1, [
-                    [1, left.get()],
-                    [-1, second.get()],
-                  ]),
-                ),
+                w.store(to, at(k), int32(e.select(e.eq(second.get(), one), b.get(), a.get()))),
+                left.set(e.add(left.get(), [-1, second.get()], 1)),
                 right.set(e.add(right.get(), second.get())),
               ];
             }),

@@ -49,11 +49,9 @@ export const topKOp: Op<TopKAttrs> = {
       const lanes = k <= SMALL ? 16 : 1,
         least = e.const(-Infinity, dtype),
         none = e.const(-1, 'int32');
-      const less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'),
-        or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
       const work = Math.max(1, WORK * width * k * lanes);
       return {
-        grid: { extent: e.div(e.add(rows, e.index(lanes - 1)), lanes), work },
+        grid: { extent: e.div(e.add(rows, lanes - 1), lanes), work },
         body(g) {
           const best = w.array(dtype, k * lanes),
             where = w.array('int32', k * lanes); // [k][lanes]
@@ -66,28 +64,14 @@ export const topKOp: Op<TopKAttrs> = {
             oldIndex = w.scalar('int32'),
             goes = w.scalar('int32');
           const first = e.scale(g, lanes),
-            live = e.op(
-              'min',
-              [
-                e.index(lanes),
-                e.linear(0, [
-                  [1, rows],
-                  [-1, first],
-                ]),
-              ],
-              'index',
-            );
-          const place = (j: Expr, lane: Expr): Expr =>
-            e.linear(0, [
-              [lanes, j],
-              [1, lane],
-            ]);
-          const pick = (a: Expr, b: Expr): Expr => e.op('select', [goes.get(), a, b], a.dtype);
+            live = e.min(e.index(lanes), e.add(rows, [-1, first]));
+          const place = (j: Expr, lane: Expr): Expr => e.add([lanes, j], lane);
+          const pick = (a: Expr, b: Expr): Expr => e.select(goes.get(), a, b);
           /** Makes element v of column c the candidate. */
           const take = (v: Expr, c: Expr): Stmt[] => {
             return [
-              value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)),
-              index.set(e.op('cast', [c], 'int32')),
+              value.set(e.select(e.eq(v, v), v, least)),
+              index.set(e.cast(c, 'int32')),
               goes.set(e.const(0, 'int32')),
             ];
           };
@@ -99,13 +83,9 @@ export const topKOp: Op<TopKAttrs> = {
             old.set(best.at(place(j, lane))),
             oldIndex.set(where.at(place(j, lane))),
             goes.set(
-              e.op(
-                'or',
-                [
-                  goes.get(),
-                  e.op('cast', [or(less(old.get(), value.get()), less(oldIndex.get(), e.const(0, 'int32')))], 'int32'),
-                ],
-                'int32',
+              e.or(
+                goes.get(),
+                e.cast(e.or(e.lt(old.get(), value.get()), e.lt(oldIndex.get(), e.const(0, 'int32'))), 'int32'),
               ),
             ),
             best.set(place(j, lane), pick(value.get(), old.get())),
@@ -116,25 +96,13 @@ export const topKOp: Op<TopKAttrs> = {
           /** The columns of tile t. */
           const sideBySide = (t: Expr): Stmt[] => {
             const from = e.scale(t, columns),
-              count = e.op('min', [e.index(columns), e.linear(width, [[-1, from]])], 'index');
+              count = e.min(e.index(columns), e.add([-1, from], width));
             return [
               w.loop(count, (c) => [
                 w.loop(lanes, (lane) => {
                   // Lanes beyond the last row repeat the last row.
-                  const row = e.op('min', [e.add(first, lane), e.linear(-1, [[1, rows]])], 'index');
-                  return [
-                    tile.set(
-                      place(c, lane),
-                      w.load(
-                        x,
-                        e.linear(0, [
-                          [width, row],
-                          [1, from],
-                          [1, c],
-                        ]),
-                      ),
-                    ),
-                  ];
+                  const row = e.min(e.add(first, lane), e.add(rows, -1));
+                  return [tile.set(place(c, lane), w.load(x, e.add([width, row], from, c)))];
                 }),
               ]),
               w.loop(count, (c) => [
@@ -147,37 +115,20 @@ export const topKOp: Op<TopKAttrs> = {
           };
           const zero = e.index(0),
             last = e.index(k - 1);
-          const enters = or(less(best.at(last), value.get()), less(where.at(last), e.const(0, 'int32')));
+          const enters = e.or(e.lt(best.at(last), value.get()), e.lt(where.at(last), e.const(0, 'int32')));
           return [
             w.vector(k * lanes, (i) => [best.set(i, least), where.set(i, none)]),
             lanes === 1
               ? w.loop(width, (c) => [
-                  ...take(
-                    w.load(
-                      x,
-                      e.linear(0, [
-                        [width, g],
-                        [1, c],
-                      ]),
-                    ),
-                    c,
-                  ),
+                  ...take(w.load(x, e.add([width, g], c)), c),
                   w.when(enters, [w.loop(k, (j) => insert(j, zero))]),
                 ])
               : w.loop(Math.ceil(width / columns), sideBySide),
             w.loop(live, (lane) => [
               w.loop(k, (j) => {
-                const to = e.linear(0, [
-                    [k, first],
-                    [k, lane],
-                    [1, j],
-                  ]),
+                const to = e.add([k, first], [k, lane], j),
                   chosen = where.at(place(j, lane));
-                const from = e.linear(0, [
-                  [width, first],
-                  [width, lane],
-                  [1, e.op('cast', [chosen], 'index')],
-                ]);
+                const from = e.add([width, first], [width, lane], e.cast(chosen, 'index'));
                 return [w.store(indices, to, chosen), w.store(values, to, w.load(x, from))];
               }),
             ]),

@@ -59,11 +59,11 @@ export const concatOp: Op<ConcatAttrs> = {
         end = start;
         if (n === 0) continue;
         const i = index[axis],
-          before = e.op('lt', [i, e.index(start + n)], 'bool');
-        const inside = e.op('and', [e.op('le', [e.index(start), i], 'bool'), before], 'bool');
-        const at = e.op('select', [inside, e.linear(-start, [[1, i]]), e.index(0)], 'index');
+          before = e.lt(i, e.index(start + n));
+        const inside = e.and(e.le(e.index(start), i), before);
+        const at = e.select(inside, e.add(i, -start), e.index(0));
         const own = x.at(index.map((d, k) => (k === axis ? at : d)));
-        value = value === null ? own : e.op('select', [before, own, value], x.type.dtype);
+        value = value === null ? own : e.select(before, own, value);
       }
       return value ?? e.const(0, inputs[0].type.dtype);
     },

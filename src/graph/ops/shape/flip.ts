@@ -28,7 +28,7 @@ export const flipOp: Op<FlipAttrs> = {
     kind: 'map',
     weight: 0,
     at: ({ e, inputs: [x], attrs: { axis } }, index) =>
-      x.at(index.map((i, d) => (d === axis ? e.linear(boundOf(x.type.shape[axis]) - 1, [[-1, i]]) : i))),
+      x.at(index.map((i, d) => (d === axis ? e.add([-1, i], boundOf(x.type.shape[axis]) - 1) : i))),
   },
   reference({ inputs: [x], inTypes: [type], attrs: { axis } }) {
     const step = stridesOf(type.shape)[axis],

@@ -41,14 +41,10 @@ export const gatherOp: Op<GatherAttrs> = {
         lead = index.type.shape.length;
       const outside = e.const(isFloat(dtype) && !attrs.zeros ? NaN : 0, dtype);
       if (boundOf(table.type.shape[0]) === 0) return outside;
-      const row = e.op('cast', [index.at(at.slice(0, lead))], 'index');
-      const inside = e.op(
-        'and',
-        [e.op('le', [e.index(0), row], 'bool'), e.op('lt', [row, call.extent(table.type, 0)], 'bool')],
-        'bool',
-      );
-      const value = table.at([e.op('select', [inside, row, e.index(0)], 'index'), ...at.slice(lead)]);
-      return e.op('select', [inside, value, outside], dtype);
+      const row = e.cast(index.at(at.slice(0, lead)), 'index');
+      const inside = e.and(e.le(e.index(0), row), e.lt(row, call.extent(table.type, 0)));
+      const value = table.at([e.select(inside, row, e.index(0)), ...at.slice(lead)]);
+      return e.select(inside, value, outside);
     },
   },
   reference(call) {

@@ -41,14 +41,10 @@ export const padOp: Op<PadAttrs> = {
         zero = e.const(0, x.type.dtype);
       if (n === 0) return zero;
       const i = index[axis];
-      const inside = e.op(
-        'and',
-        [e.op('le', [e.index(before), i], 'bool'), e.op('lt', [i, e.index(before + n)], 'bool')],
-        'bool',
-      );
+      const inside = e.and(e.le(e.index(before), i), e.lt(i, e.index(before + n)));
       // In the padding, element 0 is read and ignored.
-      const at = e.op('select', [inside, e.linear(-before, [[1, i]]), e.index(0)], 'index');
-      return e.op('select', [inside, x.at(index.map((d, k) => (k === axis ? at : d))), zero], x.type.dtype);
+      const at = e.select(inside, e.add(i, -before), e.index(0));
+      return e.select(inside, x.at(index.map((d, k) => (k === axis ? at : d))), zero);
     },
   },
   reference({ inputs: [x], inTypes: [from], outTypes: [to], attrs }) {

@@ -1,6 +1,5 @@
 // Reads the rows of some steps from a cache: the gradient of updateRows for the rows. Rows outside the cache are 0.
 import { boundOf, elements } from '../../../base/shape.ts';
-import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkCache } from './updateRows.ts';
@@ -35,20 +34,12 @@ export const readRowsOp: Op = {
       const size = boundOf(cache.type.shape[1]),
         { dtype } = cache.type;
       if (size === 0) return e.const(0, dtype);
-      const row = e.linear(0, [
-        [1, index[1]],
-        [1, e.op('cast', [start.at([])], 'index')],
-      ]);
-      const below = (a: Expr, b: Expr): Expr => e.op('le', [a, b], 'bool');
-      const inside = e.op('and', [below(e.index(0), row), below(row, e.index(size - 1))], 'bool');
-      return e.op(
-        'select',
-        [
-          inside,
-          cache.at([index[0], e.op('select', [inside, row, e.index(0)], 'index'), ...index.slice(2)]),
-          e.const(0, dtype),
-        ],
-        dtype,
+      const row = e.add(index[1], e.cast(start.at([]), 'index'));
+      const inside = e.and(e.le(e.index(0), row), e.le(row, e.index(size - 1)));
+      return e.select(
+        inside,
+        cache.at([index[0], e.select(inside, row, e.index(0)), ...index.slice(2)]),
+        e.const(0, dtype),
       );
     },
   },

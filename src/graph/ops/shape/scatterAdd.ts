@@ -47,22 +47,11 @@ export const scatterAddOp: Op = {
         body(g) {
           const first = e.scale(e.div(g, blocks), share),
             column = e.scale(e.mod(g, blocks), COLUMNS);
-          const left = (n: typeof g, from: typeof g) =>
-            e.linear(0, [
-              [1, n],
-              [-1, from],
-            ]);
-          const height = e.op('min', [e.index(share), left(k.extent(type, 0), first)], 'index');
+          const left = (n: typeof g, from: typeof g) => e.add(n, [-1, from]);
+          const height = e.min(e.index(share), left(k.extent(type, 0), first));
           const columns =
-            width % COLUMNS === 0
-              ? e.index(COLUMNS)
-              : e.op('min', [e.index(COLUMNS), left(e.index(width), column)], 'index');
-          const at = (row: typeof g, c: typeof g) =>
-            e.linear(0, [
-              [width, row],
-              [1, column],
-              [1, c],
-            ]);
+            width % COLUMNS === 0 ? e.index(COLUMNS) : e.min(e.index(COLUMNS), left(e.index(width), column));
+          const at = (row: typeof g, c: typeof g) => e.add([width, row], column, c);
           const count = ix.shape.length === 0 ? e.index(1) : e.scale(k.extent(ix, 0), per);
           return [
             k.loop(height, (r) => [
@@ -70,12 +59,12 @@ export const scatterAddOp: Op = {
             ]),
             k.loop(count, (t) => {
               const row = k.loadIndex(index, t),
-                inside = [e.op('le', [first, row], 'bool'), e.op('lt', [row, e.add(first, height)], 'bool')];
+                inside = [e.le(first, row), e.lt(row, e.add(first, height))];
               return [
-                k.when(e.op('and', inside, 'bool'), [
+                k.when(e.op('and', inside), [
                   k.vector(columns, (c) => {
                     const to = at(row, c);
-                    return [k.store(out, to, e.op('add', [k.load(out, to), k.load(rows, at(t, c))], type.dtype))];
+                    return [k.store(out, to, e.op('add', [k.load(out, to), k.load(rows, at(t, c))]))];
                   }),
                 ]),
               ];

@@ -34,7 +34,7 @@ export const sliceOp: Op<SliceAttrs> = {
     kind: 'map',
     weight: 0,
     at: ({ e, inputs: [x], attrs: { axis, from } }, index) =>
-      x.at(index.map((i, d) => (d === axis ? e.linear(from, [[1, i]]) : i))),
+      x.at(index.map((i, d) => (d === axis ? e.add(i, from) : i))),
   },
   reference({ inputs: [x], inTypes: [from], outTypes: [to], attrs }) {
     const out = new Float64Array(elements(to.shape)),

@@ -50,13 +50,9 @@ export const takeAlongOp: Op<TakeAlongAttrs> = {
       const n = boundOf(x.type.shape[at.length - 1]),
         outside = e.const(attrs.zeros || !isFloat(x.type.dtype) ? 0 : NaN, x.type.dtype);
       if (n === 0) return outside;
-      const c = e.op('cast', [index.at(at)], 'index');
-      const inside = e.op('and', [e.op('le', [e.index(0), c], 'bool'), e.op('lt', [c, e.index(n)], 'bool')], 'bool');
-      return e.op(
-        'select',
-        [inside, x.at([...at.slice(0, -1), e.op('select', [inside, c, e.index(0)], 'index')]), outside],
-        x.type.dtype,
-      );
+      const c = e.cast(index.at(at), 'index');
+      const inside = e.and(e.le(e.index(0), c), e.lt(c, e.index(n)));
+      return e.select(inside, x.at([...at.slice(0, -1), e.select(inside, c, e.index(0))]), outside);
     },
   },
   reference({ inputs: [x, index], inTypes: [tx, ti], attrs }) {
@@ -95,12 +91,12 @@ export const putAlongOp: Op = {
         k = boundOf(index.type.shape[at.length - 1]),
         lead = at.slice(0, -1);
       const part = (i: (typeof at)[number]) => {
-        const hit = e.op('eq', [e.op('cast', [index.at([...lead, i])], 'index'), at[lead.length]], 'bool');
-        return e.op('select', [hit, values.at([...lead, i]), e.const(0, dtype)], dtype);
+        const hit = e.eq(e.cast(index.at([...lead, i]), 'index'), at[lead.length]);
+        return e.select(hit, values.at([...lead, i]), e.const(0, dtype));
       };
       if (k > 16) return e.reduce('sum', 'lanes', k, part);
       return Array.from({ length: k }, (_, i) => part(e.index(i))).reduce(
-        (a, b) => e.op('add', [a, b], dtype),
+        (a, b) => e.op('add', [a, b]),
         e.const(0, dtype),
       );
     },

@@ -2,7 +2,6 @@
 // are left out.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType, type TensorType } from '../../../base/shape.ts';
-import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
@@ -53,20 +52,12 @@ export const updateRowsOp: Op = {
     at({ e, inputs: [cache, rows, start] }, index) {
       const count = boundOf(rows.type.shape[1]);
       if (count === 0) return cache.at(index);
-      const row = e.linear(0, [
-        [1, index[1]],
-        [-1, e.op('cast', [start.at([])], 'index')],
-      ]);
-      const below = (a: Expr, b: Expr): Expr => e.op('le', [a, b], 'bool');
-      const inside = e.op('and', [below(e.index(0), row), below(row, e.index(count - 1))], 'bool');
-      return e.op(
-        'select',
-        [
-          inside,
-          rows.at([index[0], e.op('select', [inside, row, e.index(0)], 'index'), ...index.slice(2)]),
-          cache.at(index),
-        ],
-        cache.type.dtype,
+      const row = e.add(index[1], [-1, e.cast(start.at([]), 'index')]);
+      const inside = e.and(e.le(e.index(0), row), e.le(row, e.index(count - 1)));
+      return e.select(
+        inside,
+        rows.at([index[0], e.select(inside, row, e.index(0)), ...index.slice(2)]),
+        cache.at(index),
       );
     },
   },
