@@ -21,7 +21,7 @@ import type { Program } from './plan/program.ts';
 import { verifyProgram } from './plan/verify.ts';
 import { schedule, type Scheduled } from './schedule/schedule.ts';
 import { scheduleSteps } from './schedule/steps.ts';
-import { NATIVE, type CpuTarget } from './schedule/target.ts';
+import { NATIVE, type Target } from './schedule/target.ts';
 import type { KernelSource } from './device/device.ts';
 import type { ProgramExecutor, LoadedProgram } from './run/program.ts';
 import type { Named } from './trace/module.ts';
@@ -68,11 +68,11 @@ export interface Memo {
 export const newMemo = (): Memo => ({ kernels: new Map(), scheduled: new Map() });
 
 /** Compiles a graph to a program and its kernels, as `target` runs them. */
-export function compileGraph(graph: Graph, target: CpuTarget = NATIVE, memo = newMemo()): Compiled {
+export function compileGraph(graph: Graph, target: Target = NATIVE, memo = newMemo()): Compiled {
   return finish(lower(optimise(graph, ops), ops, memo.kernels), target, memo);
 }
 
-function finish(lowered: Lowered, target: CpuTarget, { scheduled }: Memo): Compiled {
+function finish(lowered: Lowered, target: Target, { scheduled }: Memo): Compiled {
   const kernels = new Map<string, Scheduled>();
   for (const { key, kernel } of lowered.calls)
     kernels.set(key, keepRecent(scheduled, key, scheduled.get(key) ?? schedule(kernel, target), SCHEDULED));
@@ -85,7 +85,7 @@ function finish(lowered: Lowered, target: CpuTarget, { scheduled }: Memo): Compi
 }
 
 /** Compiles a graph that was compiled before, with other sizes. Throws ShapeError where the sizes do not fit. */
-export function recompileGraph(before: Compiled, edits: Edits, target: CpuTarget, memo: Memo): Compiled {
+export function recompileGraph(before: Compiled, edits: Edits, target: Target, memo: Memo): Compiled {
   return finish(lowerAgain(before.lowered, retype(before.graph, ops, edits), ops, memo.kernels), target, memo);
 }
 

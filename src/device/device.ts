@@ -3,7 +3,7 @@
 import type { DType, TypedArray } from '../base/dtype.ts';
 import type { NormalsSource } from './normals.ts';
 import type { Scheduled } from '../schedule/schedule.ts';
-import type { CpuTarget } from '../schedule/target.ts';
+import type { Target } from '../schedule/target.ts';
 
 /** A block of device memory. */
 export interface Memory {
@@ -75,7 +75,7 @@ export interface DeviceInfo {
 export interface Device {
   readonly info: DeviceInfo;
   /** What the compiler knows of the machine. */
-  readonly target: CpuTarget;
+  readonly target: Target;
   /** Allocates zeroed memory, aligned to 256 bytes. Throws UserError if there is too little. */
   alloc(bytes: number): Memory;
   free(memory: Memory): void;

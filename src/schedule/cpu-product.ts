@@ -4,9 +4,10 @@
 import { isFloat, type DType } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
-import type { Extent, Local, LoopKernel, MatmulKernel, Stmt, StoreStmt } from '../kernel/kernel.ts';
+import type { Local, LoopKernel, MatmulKernel, Stmt, StoreStmt } from '../kernel/kernel.ts';
 import { hoistInvariants } from '../kernel/hoist.ts';
 import { asSet, substitute } from '../kernel/rewrite.ts';
+import { sizeOf } from './extent.ts';
 
 /** Columns and rows of a task; products that are added to a sum between one load and one store of it. */
 const COLUMNS = 64,
@@ -123,15 +124,4 @@ export function productLoops(e: Exprs, product: MatmulKernel): LoopKernel {
 function store(s: Stmt): StoreStmt {
   if (s.s !== 'store') throw new VerifyError('schedule', `an epilogue has a statement "${s.s}" for each element`);
   return s;
-}
-
-/** The size of group z. */
-function sizeOf(e: Exprs, size: Extent, z: Expr): Expr {
-  if (typeof size === 'number') return e.index(size);
-  const load = (buffer: number, at: Expr): Expr => e.op('cast', [e.load(buffer, at, 'int32')], 'index');
-  if ('count' in size) return e.scale(load(size.count, e.index(size.at)), size.times);
-  return e.linear(0, [
-    [1, load(size.offsets, e.add(z, e.index(1)))],
-    [-1, load(size.offsets, z)],
-  ]);
 }

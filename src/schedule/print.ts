@@ -1,6 +1,8 @@
 // Scheduled kernels as text, for people (`dynamoe inspect --stage schedule`).
 import { printCommon, printExpr, printHead, printMatrix, printProduct, printShared } from '../kernel/print.ts';
-import type { CpuKernel, CpuStmt, Packing } from './cpu-kernel.ts';
+import type { CpuStmt, Packing } from './cpu-kernel.ts';
+import { printGpu } from './gpu-print.ts';
+import type { Scheduled } from './schedule.ts';
 
 function printStmt(s: CpuStmt, indent: string): string {
   const block = (body: readonly CpuStmt[]): string => body.map((b) => printStmt(b, `${indent}  `)).join('\n');
@@ -31,7 +33,8 @@ function printStmt(s: CpuStmt, indent: string): string {
   }
 }
 
-export function printScheduled(k: CpuKernel): string {
+export function printScheduled(k: Scheduled): string {
+  if (k.form === 'threads') return printGpu(k);
   const body = (stmts: readonly CpuStmt[]): string => stmts.map((s) => printStmt(s, '    ')).join('\n');
   if (k.form === 'loops') {
     const { index, extent, grain, vector } = k.grid;

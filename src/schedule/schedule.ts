@@ -1,14 +1,26 @@
 // How a machine runs a kernel: Kernel and Target -> Scheduled. A schedule decides tasks, lanes, packing and blocks;
 // results are the same for all of them.
+import { VerifyError } from '../base/errors.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { scheduleCpu } from './cpu.ts';
 import type { CpuKernel } from './cpu-kernel.ts';
-import type { CpuTarget } from './target.ts';
+import { scheduleGpu } from './gpu.ts';
+import type { GpuKernel } from './gpu-kernel.ts';
+import { verifyGpu } from './gpu-verify.ts';
+import type { Target } from './target.ts';
 import { verifyCpu } from './verify.ts';
 
 /** What emitters print and devices run. */
-export type Scheduled = CpuKernel;
+export type Scheduled = CpuKernel | GpuKernel;
 
-export function schedule(kernel: Kernel, target: CpuTarget): Scheduled {
-  return verifyCpu(scheduleCpu(kernel, target));
+export function schedule(kernel: Kernel, target: Target): Scheduled {
+  return target.kind === 'cpu'
+    ? verifyCpu(scheduleCpu(kernel, target))
+    : verifyGpu(scheduleGpu(kernel, target), target);
+}
+
+/** The kernel, if it is one for a CPU: others cannot run here. */
+export function forCpu(kernel: Scheduled): CpuKernel {
+  if (kernel.form === 'threads') throw new VerifyError('schedule', 'a kernel for a GPU was given to a CPU');
+  return kernel;
 }

@@ -7,19 +7,19 @@ import { overlap } from '../plan/overlap.ts';
 import type { PlannedTensor, Program, Step } from '../plan/program.ts';
 import type { CpuKernel } from './cpu-kernel.ts';
 import { shareOf } from './groupwise.ts';
-import type { CpuTarget } from './target.ts';
+import { forCpu, type Scheduled } from './schedule.ts';
+import type { Target } from './target.ts';
 
 /** The same program with more barriers, and with products that run group by group. `kernels`: by key. */
-export function scheduleSteps(
-  program: Program,
-  kernels: ReadonlyMap<string, CpuKernel>,
-  { wave, groupwise }: CpuTarget,
-): Program {
+export function scheduleSteps(program: Program, kernels: ReadonlyMap<string, Scheduled>, target: Target): Program {
+  if (target.kind !== 'cpu') return program;
+  const { wave, groupwise } = target;
   let length = 0,
     chain: Planned[] = [];
   const steps = program.steps.map((given, i): Step => {
     const barrier = given.barrier || (i > 0 && length >= wave),
-      kernel = kernels.get(given.kernel),
+      found = kernels.get(given.kernel),
+      kernel = found && forCpu(found),
       step = { ...given, barrier };
     length = barrier ? 1 : length + 1;
     if (!groupwise || !kernel) return step;

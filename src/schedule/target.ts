@@ -22,6 +22,8 @@ export interface GpuTarget {
   readonly threads: number;
   /** Bytes of memory that the threads of a block share. */
   readonly shared: number;
+  /** How many blocks start at most: as many as run at the same time. */
+  readonly blocks: number;
 }
 
 export type Target = CpuTarget | GpuTarget;
@@ -31,3 +33,6 @@ export const NATIVE: CpuTarget = { kind: 'cpu', task: 8192, core: true, prefetch
 
 /** WebAssembly. */
 export const WASM: CpuTarget = { ...NATIVE, core: false, prefetch: false, groupwise: false };
+
+/** What every graphics processor of NVIDIA has; two blocks on each of 132 multiprocessors. No device has it yet. */
+export const GPU: GpuTarget = { kind: 'gpu', threads: 256, shared: 48 * 1024, blocks: 264 };

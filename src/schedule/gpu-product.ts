@@ -1,0 +1,182 @@
+// A matrix product as tiles: a block of threads computes a tile of the sums of one group. Parts of both operands are
+// copied to shared memory; each thread adds to sums of its own, k ascending, and runs the epilogue on them. Blocks take
+// tiles in turns, group after group; how many rows a group has is read when the kernel runs.
+import { isFloat, type DType } from '../base/dtype.ts';
+import { VerifyError } from '../base/errors.ts';
+import type { Expr, Exprs, Var } from '../kernel/expr.ts';
+import type { MatmulKernel, Stmt } from '../kernel/kernel.ts';
+import { contiguous, substitute } from '../kernel/rewrite.ts';
+import { sizeOf } from './extent.ts';
+import type { GpuKernel, GpuLocal, GpuStmt } from './gpu-kernel.ts';
+import { ceilDiv, serial, when } from './gpu-statements.ts';
+import { bytesOf } from './gpu-verify.ts';
+import type { GpuTarget } from './target.ts';
+
+/** Sums of a thread in each direction, at most; products between two copies to shared memory, at most. */
+const OWN = 4,
+  DEPTH = 16;
+
+export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget): GpuKernel {
+  const { dtype, groups, n, z, i, j, k, buffers, ints, epilogue } = product,
+    { threads } = target;
+  // The threads lie in a grid, whose width is at least its height.
+  const width = 2 ** Math.ceil(Math.log2(threads) / 2),
+    height = Math.floor(threads / width),
+    down = typeof product.m === 'number' ? Math.max(1, Math.min(OWN, Math.ceil(product.m / height))) : OWN,
+    across = Math.max(1, Math.min(OWN, Math.ceil(n / width))),
+    rows = height * down,
+    columns = width * across;
+  let depth = DEPTH;
+  while (depth > 1 && (rows + columns) * depth * bytesOf(dtype) > target.shared) depth /= 2;
+
+  const most = typeof product.m === 'number' ? groups * Math.ceil(product.m / rows) * Math.ceil(n / columns) : Infinity,
+    blocks = Math.max(1, Math.min(target.blocks, most)),
+    block = e.loop(blocks, 'block'),
+    thread = e.loop(threads, 'thread'),
+    y = e.div(thread, width),
+    x = e.mod(thread, width);
+  const locals: GpuLocal[] = product.locals.map((l) => ({ ...l, shared: false })),
+    local = (l: GpuLocal): number => locals.push(l) - 1;
+  const left = local({ dtype, length: rows * depth, shared: true }),
+    right = local({ dtype, length: depth * columns, shared: true }),
+    sums = local({ dtype, length: down * across, shared: false }),
+    one = local({ dtype, length: 0, shared: false }),
+    done = local({ dtype: 'index', length: 0, shared: false }),
+    earlier = e.local(done, 'index');
+
+  // Tiles of the groups before this one count, so that all blocks have work.
+  const m = sizeOf(e, product.m, z),
+    all = sizeOf(e, product.depth, z),
+    wide = Math.ceil(n / columns),
+    tiles = e.scale(ceilDiv(e, m, rows), wide);
+  const behind = e.linear(blocks, [
+      [1, block],
+      [-1, earlier],
+    ]),
+    tile = e.loop(Infinity, 'tile'),
+    row = e.scale(e.div(tile, wide), rows),
+    column = e.scale(e.mod(tile, wide), columns);
+  const count = ceilDiv(e, all, depth),
+    chunk = e.loop(count, 'c'),
+    start = e.scale(chunk, depth);
+
+  const set = (to: number, index: Expr | null, value: Expr): GpuStmt => ({ s: 'set', local: to, index, value });
+  const both = (a: Expr, b: Expr): Expr => e.op('and', [a, b], 'bool'),
+    less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool');
+
+  /** Copies a part of an operand, 0 where it has no element: element (p, q) goes to p * stride + q. */
+  const copy = (to: number, value: Expr, p: Side, q: Side, along: 'p' | 'q'): GpuStmt => {
+    const index = e.loop(p.size * q.size),
+      [pi, qi] =
+        along === 'q' ? [e.div(index, q.size), e.mod(index, q.size)] : [e.mod(index, p.size), e.div(index, p.size)];
+    const [at, to2] = [e.add(p.start, pi), e.add(q.start, qi)],
+      own = substitute(
+        e,
+        value,
+        new Map<Expr, Expr>([
+          [p.variable, at],
+          [q.variable, to2],
+        ]),
+      );
+    const body = [
+      set(one, null, e.const(0, dtype)),
+      ...when(both(less(at, p.end), less(to2, q.end)), [set(one, null, own)]),
+      set(to, e.add(e.scale(pi, q.size), qi), e.local(one, dtype)),
+    ];
+    return { s: 'for', index, from: thread, below: e.index(p.size * q.size), step: threads, body };
+  };
+  const sideOf = (variable: Var, size: number, first: Expr, end: Expr): Side => ({ variable, size, start: first, end }),
+    sideI = sideOf(i, rows, row, m),
+    sideJ = sideOf(j, columns, column, e.index(n)),
+    sideK = sideOf(k, depth, start, all);
+
+  /** Runs `body` for each sum of a thread: r counts its rows, c its columns. */
+  const r = e.loop(down, 'r'),
+    c = e.loop(across, 'c'),
+    own = e.add(e.scale(r, across), c),
+    sum = e.local(sums, dtype, own);
+  const q = e.loop(depth, 'q'),
+    a = e.local(left, dtype, e.add(e.scale(e.add(y, e.scale(r, height)), depth), q)),
+    b = e.local(
+      right,
+      dtype,
+      e.linear(0, [
+        [columns, q],
+        [1, x],
+        [width, c],
+      ]),
+    );
+  const next = isFloat(dtype as DType)
+    ? e.op('fma', [a, b, sum], dtype)
+    : e.op('add', [sum, e.op('mul', [a, b], dtype)], dtype);
+  const each = (body: readonly GpuStmt[]): GpuStmt =>
+    serial(e, r, e.index(down), [serial(e, c, e.index(across), body)]);
+
+  const ownRow = e.add(row, e.add(y, e.scale(r, height))),
+    ownColumn = e.add(column, e.add(x, e.scale(c, width))),
+    by = new Map<Expr, Expr>([
+      [i, ownRow],
+      [j, ownColumn],
+      [e.sum(dtype), sum],
+    ]),
+    memo = new Map<Expr, Expr>();
+  const placed = (s: Stmt): GpuStmt => {
+    if (s.s === 'set' && s.index === null) return { ...s, value: substitute(e, s.value, by, memo) };
+    if (s.s === 'store')
+      return { ...s, index: substitute(e, s.index, by, memo), value: substitute(e, s.value, by, memo) };
+    throw new VerifyError('schedule', `an epilogue has a statement '${s.s}'`);
+  };
+  const end = e.op(
+    'min',
+    [
+      e.index(depth),
+      e.linear(0, [
+        [1, all],
+        [-1, start],
+      ]),
+    ],
+    'index',
+  );
+  const inTile: GpuStmt[] = [
+    each([set(sums, own, e.const(0, dtype))]),
+    serial(e, chunk, count, [
+      copy(left, product.a, sideI, sideK, contiguous(product.a, i) ? 'p' : 'q'),
+      copy(right, product.b, sideK, sideJ, contiguous(product.b, k) ? 'p' : 'q'),
+      serial(e, q, end, [each([set(sums, own, next)])]),
+    ]),
+    serial(
+      e,
+      r,
+      e.index(down),
+      when(less(ownRow, m), [
+        ...epilogue.row.map(placed),
+        serial(e, c, e.index(across), when(less(ownColumn, e.index(n)), epilogue.element.map(placed))),
+      ]),
+    ),
+  ];
+  return {
+    form: 'threads',
+    buffers,
+    locals,
+    ints,
+    blocks,
+    threads,
+    block,
+    thread,
+    body: [
+      set(done, null, e.index(0)),
+      serial(e, z, e.index(groups), [
+        { s: 'for', index: tile, from: e.mod(behind, blocks), below: tiles, step: blocks, body: inTile },
+        set(done, null, e.mod(e.add(earlier, tiles), blocks)),
+      ]),
+    ],
+  };
+}
+
+/** One direction of the part of an operand that is copied: `size` values of a variable from `start`, below `end`. */
+interface Side {
+  readonly variable: Var;
+  readonly size: number;
+  readonly start: Expr;
+  readonly end: Expr;
+}

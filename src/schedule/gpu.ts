@@ -1,0 +1,62 @@
+// Kernel to GpuKernel: how a GPU runs what the kernel says. No decision here changes a bit: sums keep their order.
+import { Exprs } from '../kernel/expr.ts';
+import type { Kernel, LoopKernel } from '../kernel/kernel.ts';
+import { BlockStatements } from './gpu-block.ts';
+import { withBarriers } from './gpu-barriers.ts';
+import type { GpuKernel } from './gpu-kernel.ts';
+import { productTiles } from './gpu-product.ts';
+import { inThread } from './gpu-statements.ts';
+import { importKernel } from './import.ts';
+import type { GpuTarget } from './target.ts';
+
+export function scheduleGpu(kernel: Kernel, target: GpuTarget): GpuKernel {
+  const e = new Exprs(),
+    own = importKernel(e, kernel);
+  if (own.form === 'matmul') return withBarriers(productTiles(e, own, target));
+  return own.grid.elements ? elements(e, own, target) : withBarriers(iterations(e, own, target));
+}
+
+/** A thread computes an element, with the loops inside it. */
+function elements(e: Exprs, { grid, buffers, locals, ints, body }: LoopKernel, target: GpuTarget): GpuKernel {
+  const { threads } = target,
+    blocks = Math.max(1, Math.min(target.blocks, Math.ceil((grid.index.max + 1) / threads))),
+    block = e.loop(blocks, 'block'),
+    thread = e.loop(threads, 'thread');
+  const from = e.linear(0, [
+    [threads, block],
+    [1, thread],
+  ]);
+  return {
+    form: 'threads',
+    buffers,
+    locals: locals.map((l) => ({ ...l, shared: false })),
+    ints,
+    blocks,
+    threads,
+    block,
+    thread,
+    body: [{ s: 'for', index: grid.index, from, below: grid.extent, step: blocks * threads, body: inThread(e, body) }],
+  };
+}
+
+/** A block of threads runs an iteration. */
+function iterations(e: Exprs, k: LoopKernel, target: GpuTarget): GpuKernel {
+  const { grid, buffers, ints } = k,
+    { threads } = target,
+    blocks = Math.max(1, Math.min(target.blocks, grid.index.max + 1)),
+    block = e.loop(blocks, 'block'),
+    thread = e.loop(threads, 'thread'),
+    statements = new BlockStatements(e, k, thread, threads),
+    body = statements.all(k.body);
+  return {
+    form: 'threads',
+    buffers,
+    locals: statements.locals,
+    ints,
+    blocks,
+    threads,
+    block,
+    thread,
+    body: [{ s: 'for', index: grid.index, from: block, below: grid.extent, step: blocks, body }],
+  };
+}
