@@ -11,6 +11,7 @@ import { afterEachPass } from '../passes/optimise.ts';
 import { compileGraph, type Compiled } from '../pipeline.ts';
 import { printProgram } from '../plan/print.ts';
 import { printScheduled } from '../schedule/print.ts';
+import { forCpu } from '../schedule/schedule.ts';
 import { NATIVE, WASM } from '../schedule/target.ts';
 
 /** In the order of the compiler. */
@@ -72,7 +73,7 @@ function printPasses(graph: Graph): string {
 function wasmSource({ kernels }: Compiled): string {
   const options = { fused: true, memory: { shared: true, pages: 65536 }, scratch: Infinity };
   const { bytes } = emitModule(
-    kernels.map((k) => k.kernel),
+    kernels.map((k) => forCpu(k.kernel)),
     options,
   );
   const names = kernels.map((k, i) => `;; functions whose names end in ${i}: kernel ${k.key.slice(0, 8)}`);

@@ -1,6 +1,5 @@
 // Statements of a kernel as statements for a CPU. Products and transposes become code of the device where its matrix
 // core can run them; otherwise they become loops.
-import type { DType } from '../base/dtype.ts';
 import type { Exprs, Expr, Scalar } from '../kernel/expr.ts';
 import type { Kernel, Local, Matrix, PrefetchStmt, ProductStmt, Stmt, TransposeStmt } from '../kernel/kernel.ts';
 import { substitute } from '../kernel/rewrite.ts';

@@ -12,6 +12,8 @@ interface Access {
 }
 const DEVICE = -1;
 
+type Compound = Extract<GpuStmt, { s: 'if' | 'for' }>;
+
 export function withBarriers(k: GpuKernel): GpuKernel {
   const varies = varyingIn(k);
   return { ...k, body: place(k.body, none()) };
@@ -19,30 +21,32 @@ export function withBarriers(k: GpuKernel): GpuKernel {
   /** `pending`: what has been read and written since the last barrier. */
   function place(stmts: readonly GpuStmt[], pending: Access): GpuStmt[] {
     return stmts.flatMap((s): GpuStmt[] => {
-      const limits = s.s === 'if' ? [s.condition] : s.s === 'for' ? [s.from, s.below] : null;
-      if ((s.s !== 'if' && s.s !== 'for') || limits === null || limits.some(varies))
-        return after(accessOf(k.locals, [s]), pending, s);
-      const own = none();
-      addReads(k.locals, limits, own);
-      const inner = none(),
-        before = after(own, pending);
-      join(inner, pending);
-      const body = place(s.body, inner);
-      // The next iteration follows the last statements of this one.
-      if (s.s === 'for' && conflict(inner, accessOf(k.locals, s.body))) {
-        body.push({ s: 'barrier' });
-        clear(inner);
-      }
-      join(pending, inner);
-      return [...before, { ...s, body }];
+      const own = accessOf(k.locals, [s]),
+        wait = conflict(pending, own);
+      if (wait) clear(pending);
+      const placed = isTogether(s) && conflict(own, own) ? inside(s, pending) : s;
+      if (placed === s) join(pending, own);
+      return wait ? [{ s: 'barrier' }, placed] : [placed];
     });
   }
 
-  function after(own: Access, pending: Access, ...stmts: GpuStmt[]): GpuStmt[] {
-    const wait = conflict(pending, own);
-    if (wait) clear(pending);
-    join(pending, own);
-    return wait ? [{ s: 'barrier' }, ...stmts] : stmts;
+  /** Whether all threads run the statements inside, or none does. */
+  function isTogether(s: GpuStmt): s is Compound {
+    return (s.s === 'if' && !varies(s.condition)) || (s.s === 'for' && !varies(s.from) && !varies(s.below));
+  }
+
+  function inside(s: Compound, pending: Access): GpuStmt {
+    const inner = none();
+    join(inner, pending);
+    const body = place(s.body, inner);
+    // The next iteration follows the last statements of this one.
+    if (s.s === 'for' && conflict(inner, accessOf(k.locals, s.body))) {
+      body.push({ s: 'barrier' });
+      clear(inner);
+    }
+    join(pending, inner);
+    addReads(k.locals, s.s === 'if' ? [s.condition] : [s.from, s.below], pending);
+    return { ...s, body };
   }
 }
 

@@ -143,9 +143,10 @@ export class BlockStatements {
   #reduce(s: ReduceStmt): GpuStmt[] {
     const e = this.#e,
       extent = this.#x(s.extent),
+      few = extent.k === 'const' && extent.value <= CHUNK,
       count = ceilDiv(e, extent, CHUNK),
       chunk = e.loop(count, 'c'),
-      from = e.scale(chunk, CHUNK);
+      from = few ? e.index(0) : e.scale(chunk, CHUNK);
     const targets = s.targets.map((t) => {
       const { dtype } = t.value,
         lanes = this.#new(dtype, LANES, true),
@@ -160,7 +161,7 @@ export class BlockStatements {
         result = e.local(t.local, dtype);
       return { ...t, value: this.#x(t.value), lanes, sum, start, join, at, own, result };
     });
-    const end = e.op('min', [extent, e.linear(CHUNK, [[1, from]])], 'index');
+    const end = few ? extent : e.op('min', [extent, e.linear(CHUNK, [[1, from]])], 'index');
     const partial = this.#one(LANES, [
       ...targets.map((t): GpuStmt => ({ s: 'set', local: t.sum, index: null, value: t.start })),
       {
@@ -183,16 +184,14 @@ export class BlockStatements {
         }),
       );
     });
+    const join = targets.map((t): GpuStmt => {
+      const value = t.join(t.result, t.at(e.index(0)));
+      return { s: 'set', local: t.local, index: null, value };
+    });
+    const body = [partial, ...tree, ...join];
     return [
       ...targets.map((t): GpuStmt => ({ s: 'set', local: t.local, index: null, value: t.start })),
-      serial(e, chunk, count, [
-        partial,
-        ...tree,
-        ...targets.map((t): GpuStmt => {
-          const value = t.join(t.result, t.at(e.index(0)));
-          return { s: 'set', local: t.local, index: null, value };
-        }),
-      ]),
+      ...(few ? body : [serial(e, chunk, count, body)]),
     ];
   }
 

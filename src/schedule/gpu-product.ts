@@ -144,15 +144,18 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
       copy(right, product.b, sideK, sideJ, contiguous(product.b, k) ? 'p' : 'q'),
       serial(e, q, end, [each([set(sums, own, next)])]),
     ]),
-    serial(
-      e,
-      r,
-      e.index(down),
-      when(less(ownRow, m), [
-        ...epilogue.row.map(placed),
-        serial(e, c, e.index(across), when(less(ownColumn, e.index(n)), epilogue.element.map(placed))),
-      ]),
-    ),
+    // Threads without a row have no sums to store.
+    ...when(less(e.add(row, y), m), [
+      serial(
+        e,
+        r,
+        e.index(down),
+        when(less(ownRow, m), [
+          ...epilogue.row.map(placed),
+          serial(e, c, e.index(across), when(less(ownColumn, e.index(n)), epilogue.element.map(placed))),
+        ]),
+      ),
+    ]),
   ];
   return {
     form: 'threads',

@@ -1,6 +1,6 @@
 // Which values are the same in all threads of a block. Only where they all take the same way may they meet at a
 // barrier.
-import { postorder, type Expr, type Var } from '../kernel/expr.ts';
+import { children, type Expr, type Var } from '../kernel/expr.ts';
 import type { GpuKernel, GpuStmt } from './gpu-kernel.ts';
 
 type Threads = Pick<GpuKernel, 'locals' | 'thread' | 'body'>;
@@ -12,11 +12,18 @@ export function varyingIn({ locals, thread, body }: Threads): (e: Expr) => boole
   locals.forEach((l, n) => {
     if (!l.shared && l.length > 0) own.add(n);
   });
-  const varies = (e: Expr): boolean =>
-    postorder([e]).some((x) => (x.k === 'var' && vars.has(x)) || (x.k === 'local' && own.has(x.local)));
+  const memo = new Map<Expr, boolean>();
+  const varies = (e: Expr): boolean => {
+    const known = memo.get(e);
+    if (known !== undefined) return known;
+    const answer = (e.k === 'var' && vars.has(e)) || (e.k === 'local' && own.has(e.local)) || children(e).some(varies);
+    memo.set(e, answer);
+    return answer;
+  };
   let before: number;
   do {
     before = vars.size + own.size;
+    memo.clear();
     visit(body, false);
   } while (vars.size + own.size > before);
   return varies;

@@ -5,11 +5,21 @@ import { BlockStatements } from './gpu-block.ts';
 import { withBarriers } from './gpu-barriers.ts';
 import type { GpuKernel } from './gpu-kernel.ts';
 import { productTiles } from './gpu-product.ts';
+import { verifyGpu } from './gpu-verify.ts';
 import { inThread } from './gpu-statements.ts';
 import { importKernel } from './import.ts';
 import type { GpuTarget } from './target.ts';
 
-export function scheduleGpu(kernel: Kernel, target: GpuTarget): GpuKernel {
+/** What every graphics processor of NVIDIA has; two blocks on each of 132 multiprocessors. No device has it yet. */
+export const GPU: GpuTarget = {
+  kind: 'gpu',
+  threads: 256,
+  shared: 48 * 1024,
+  blocks: 264,
+  schedule: (kernel, target) => verifyGpu(scheduleGpu(kernel, target), target),
+};
+
+function scheduleGpu(kernel: Kernel, target: GpuTarget): GpuKernel {
   const e = new Exprs(),
     own = importKernel(e, kernel);
   if (own.form === 'matmul') return withBarriers(productTiles(e, own, target));

@@ -4,9 +4,7 @@ import { VerifyError } from '../base/errors.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { scheduleCpu } from './cpu.ts';
 import type { CpuKernel } from './cpu-kernel.ts';
-import { scheduleGpu } from './gpu.ts';
 import type { GpuKernel } from './gpu-kernel.ts';
-import { verifyGpu } from './gpu-verify.ts';
 import type { Target } from './target.ts';
 import { verifyCpu } from './verify.ts';
 
@@ -14,9 +12,7 @@ import { verifyCpu } from './verify.ts';
 export type Scheduled = CpuKernel | GpuKernel;
 
 export function schedule(kernel: Kernel, target: Target): Scheduled {
-  return target.kind === 'cpu'
-    ? verifyCpu(scheduleCpu(kernel, target))
-    : verifyGpu(scheduleGpu(kernel, target), target);
+  return target.kind === 'cpu' ? verifyCpu(scheduleCpu(kernel, target)) : target.schedule(kernel, target);
 }
 
 /** The kernel, if it is one for a CPU: others cannot run here. */

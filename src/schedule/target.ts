@@ -1,4 +1,6 @@
 // What the compiler knows of a machine. A device hands out its target as plain data; lowering and scheduling read it.
+import type { Kernel } from '../kernel/kernel.ts';
+import type { GpuKernel } from './gpu-kernel.ts';
 
 /** A processor with a cache and vector lanes: kernels are divided into tasks, which threads run. */
 export interface CpuTarget {
@@ -24,6 +26,8 @@ export interface GpuTarget {
   readonly shared: number;
   /** How many blocks start at most: as many as run at the same time. */
   readonly blocks: number;
+  /** The schedule (gpu.ts). It is part of the target so that programs without a GPU need not contain it. */
+  readonly schedule: (kernel: Kernel, target: GpuTarget) => GpuKernel;
 }
 
 export type Target = CpuTarget | GpuTarget;
@@ -33,6 +37,3 @@ export const NATIVE: CpuTarget = { kind: 'cpu', task: 8192, core: true, prefetch
 
 /** WebAssembly. */
 export const WASM: CpuTarget = { ...NATIVE, core: false, prefetch: false, groupwise: false };
-
-/** What every graphics processor of NVIDIA has; two blocks on each of 132 multiprocessors. No device has it yet. */
-export const GPU: GpuTarget = { kind: 'gpu', threads: 256, shared: 48 * 1024, blocks: 264 };

@@ -5,6 +5,7 @@ import { UserError } from '../../base/errors.ts';
 import { A_STRIDE, DEPTH, emitCore, PANEL } from '../../emit/wasm/gemm.ts';
 import { emitModule } from '../../emit/wasm/kernel.ts';
 import type { CpuKernel } from '../../schedule/cpu-kernel.ts';
+import { forCpu } from '../../schedule/schedule.ts';
 import type { BoundStep, Device, DeviceInfo, KernelSource, Memory, Place, Read } from '../device.ts';
 import { isNormals, NORMALS, type NormalsSource } from '../normals.ts';
 import { WASM } from '../../schedule/target.ts';
@@ -136,7 +137,7 @@ export class WasmDevice implements Device {
   /** Compiles while the caller and steps continue; threads receive the code between two steps. */
   compile(kernels: readonly (KernelSource | NormalsSource)[]): Promise<void> {
     const fresh = new Map<string, CpuKernel>();
-    for (const k of kernels) if (!isNormals(k) && !this.#known.has(k.key)) fresh.set(k.key, k.kernel);
+    for (const k of kernels) if (!isNormals(k) && !this.#known.has(k.key)) fresh.set(k.key, forCpu(k.kernel));
     if (fresh.size > 0) this.#make([...fresh]);
     // The kernel of initial values is in the core: it is used before the threads have started.
     if (kernels.every(isNormals)) return Promise.resolve();

@@ -1,6 +1,7 @@
 // Kernels as C functions, as device/native/runtime.h describes them: NAME_tasks gives the number of tasks, NAME runs
 // one task.
 import type { CpuKernel, CpuLoops } from '../../schedule/cpu-kernel.ts';
+import { forCpu, type Scheduled } from '../../schedule/schedule.ts';
 import { ExprWriter } from '../clike/expr.ts';
 import { defineFunctions } from '../clike/functions.ts';
 import { StmtWriter } from '../clike/stmt.ts';
@@ -11,9 +12,10 @@ import { emitMatmul } from './matmul.ts';
 export const functionName = (key: string): string => `k_${key}`;
 
 /** The text of one C file with these kernels. The compiler finds the headers in its folder for includes. */
-export function emitFile(kernels: readonly { readonly key: string; readonly kernel: CpuKernel }[]): string {
-  const lines = kernels.flatMap(({ key, kernel }) => {
+export function emitFile(kernels: readonly { readonly key: string; readonly kernel: Scheduled }[]): string {
+  const lines = kernels.flatMap(({ key, kernel: given }) => {
     const name = functionName(key),
+      kernel = forCpu(given),
       params = bindParameters(kernel);
     return [...(kernel.form === 'loops' ? emitLoops(name, kernel, params) : emitMatmul(name, kernel, params)), ''];
   });

@@ -11,6 +11,7 @@ import { shareOf } from '../../../src/schedule/groupwise.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { compileGraph, type Compiled } from '../../../src/pipeline.ts';
 import { overlap } from '../../../src/plan/overlap.ts';
+import { forCpu } from '../../../src/schedule/schedule.ts';
 import { groupwiseAfter } from '../../../src/schedule/steps.ts';
 import { ProgramExecutor } from '../../../src/run/program.ts';
 import { initialParts, Parameter } from '../../../src/trace/parameter.ts';
@@ -111,7 +112,7 @@ test('which products run groupwise after the previous one', () => {
 
 test('a product that reads rows of other groups does not run groupwise after the product that makes them', () => {
   const { program, kernels } = compiled(),
-    kernelOf = new Map(kernels.map((k) => [k.key, k.kernel]));
+    kernelOf = new Map(kernels.map((k) => [k.key, forCpu(k.kernel)]));
   const planned = program.steps.map((step) => ({ step, kernel: kernelOf.get(step.kernel) }));
   let gathers = 0;
   for (const { step, kernel } of planned) {
