@@ -1,5 +1,5 @@
-// Which scalars of a kernel have to lie in shared memory. Code that stores or sets arrays outside parallel loops runs in
-// one thread of the block; scalars that it sets, and that other code reads, are shared.
+// Which scalars of a kernel have to lie in shared memory. Code that stores or sets arrays outside parallel loops runs
+// in one thread of the block; scalars that it sets, and that other code reads, are shared.
 import type { Local, Stmt } from '../kernel/kernel.ts';
 import { eachStmt, exprsOf, isTogether, scalarsIn } from './gpu-statements.ts';
 
