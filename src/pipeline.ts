@@ -69,7 +69,7 @@ export const newMemo = (): Memo => ({ kernels: new Map(), scheduled: new Map() }
 
 /** Compiles a graph to a program and its kernels, as `target` runs them. */
 export function compileGraph(graph: Graph, target: Target = NATIVE, memo = newMemo()): Compiled {
-  return finish(lower(optimise(graph, ops), ops, memo.kernels), target, memo);
+  return finish(lower(optimise(graph, ops), ops, target.limits, memo.kernels), target, memo);
 }
 
 function finish(lowered: Lowered, target: Target, { scheduled }: Memo): Compiled {

@@ -5,6 +5,7 @@ import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
 import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
 import type { Attrs, ValueId } from './graph.ts';
+import type { Limits } from './limits.ts';
 import type { OpName } from './op-attrs.ts';
 import type { Tensor } from './tensor.ts';
 
@@ -111,7 +112,7 @@ export type Lowering<A extends Attrs = Attrs> =
       /** The op reads each element of its input once, however large its result is. */
       readonly readsEachInputOnce?: boolean;
       /** Whether the result is written to memory even where recomputing it at each reader looks cheaper. */
-      stored?(attrs: A, output: number): boolean;
+      stored?(attrs: A, output: number, limits: Limits): boolean;
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
       /**
        * The element at a row-major linear index, for ops that read all their (equally large) inputs at that same index;
@@ -191,6 +192,7 @@ export interface LoopCall<A extends Attrs = Attrs> {
   readonly to: readonly Place[];
   readonly attrs: A;
   readonly k: LoopWriter;
+  readonly limits: Limits;
 }
 
 /**

@@ -39,6 +39,15 @@ export interface Grouping {
   readonly inPlace: ReadonlySet<ValueId>;
 }
 
+/** The number of buffers of a group's kernel. */
+export function buffersOf(
+  { home }: Storage,
+  { reads, roots, unless }: Pick<Group, 'reads' | 'roots' | 'unless'>,
+): number {
+  const read = new Set([...reads].filter((v) => v !== unless).map(home));
+  return read.size + roots.length;
+}
+
 /** With the most bytes of intermediate values that are alive at one time. */
 interface Measured extends Grouping {
   readonly peak: number;
@@ -105,7 +114,11 @@ class Grouper {
   #assignToKernel(v: ValueId, siblingOutput?: ValueId): void {
     const guard = this.#guardOf([v]);
     const sibling = siblingOutput === undefined ? undefined : this.#groupOf.get(siblingOutput);
-    if (sibling?.kind === 'map' && this.#sharesLoopWithSibling(sibling, v, guard)) {
+    if (
+      sibling?.kind === 'map' &&
+      this.#sharesLoopWithSibling(sibling, v, guard) &&
+      this.#hasRoomFor(sibling, v, leavesOf(this.#storage, v, false))
+    ) {
       sibling.members.push(v);
       this.#groupOf.set(v, sibling);
       return;
@@ -132,6 +145,16 @@ class Grouper {
     for (const v of group.members) this.#groupOf.set(v, group);
   }
 
+  /** Whether the kernel of a group keeps within the device's number of buffers if v joins it. */
+  #hasRoomFor(g: Group, v: ValueId, leaves: Pick<Leaves, 'same' | 'other'>): boolean {
+    const { buffers } = this.#storage.limits;
+    if (buffers === null) return true;
+    const read = [...leaves.same, ...leaves.other].filter((leaf) => this.#makerOf(leaf) !== g);
+    return (
+      buffersOf(this.#storage, { ...g, reads: new Set([...g.reads, ...read]), roots: [...g.members, v] }) <= buffers
+    );
+  }
+
   #join(group: Group, v: ValueId, { same, other }: Leaves): void {
     group.members.push(v);
     for (const leaf of [...same, ...other]) if (this.#makerOf(leaf) !== group) group.reads.add(leaf);
@@ -144,7 +167,7 @@ class Grouper {
     const newestFirst = [...new Set([...same].flatMap((leaf) => this.#makerOf(leaf) ?? []))].reverse();
     const updatesOperand = same.has(this.#stateOf.get(v) ?? -1);
     const canJoin = (g: Group): boolean => {
-      if (g.kind === 'loops' || !this.#fits(g, v, guard)) return false;
+      if (g.kind === 'loops' || !this.#fits(g, v, guard) || !this.#hasRoomFor(g, v, { same, other })) return false;
       if (g.kind === 'matmul' && updatesOperand && !this.#fuseUpdates) return false;
       return [...same, ...other].every((leaf) => {
         const maker = this.#makerOf(leaf);
@@ -161,6 +184,7 @@ class Grouper {
       (g) =>
         g.kind === 'map' &&
         this.#fits(g, v, guard) &&
+        this.#hasRoomFor(g, v, { same, other }) &&
         [...same].some((leaf) => g.reads.has(leaf)) &&
         [...same, ...other].every((leaf) => {
           const maker = this.#makerOf(leaf);
@@ -244,6 +268,8 @@ class Grouper {
         );
       return false;
     }
+    // The kernel would read the old value through one buffer and write the new one through another.
+    if (!opWritesState && !this.#storage.limits.inPlace) return false;
     if (!opWritesState && [...writer.readAtOtherIndices].some((leaf) => home(leaf) === state)) return false;
     if (readers.some((g) => this.#reaches(g, writer))) {
       if (opWritesState)

@@ -2,16 +2,15 @@
 // writes.
 import { stridesOf, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
-import type { Graph, Node, ValueId } from '../graph/graph.ts';
-import type { OpTable } from '../graph/builder.ts';
+import type { Node, ValueId } from '../graph/graph.ts';
 import type { LoopCall, LoopWriter, Place } from '../graph/op.ts';
 import type { Expr } from '../kernel/expr.ts';
 import type { Local, LoopKernel } from '../kernel/kernel.ts';
 import { inPlaceInputs } from '../passes/own-before.ts';
-import type { Scope } from './scope.ts';
+import type { Scope, Storage } from './scope.ts';
 import type { View } from './view.ts';
 
-export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node): LoopKernel {
+export function buildLoops({ graph, ops, limits }: Storage, scope: Scope, node: Node): LoopKernel {
   const lower = ops.get(node.op)?.lower;
   if (lower?.kind !== 'loops') throw new VerifyError('lower', `${node.op} has no lowering of kind loops`);
   const { e } = scope,
@@ -84,6 +83,7 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
   const call: LoopCall = {
     e,
     k,
+    limits,
     inputs,
     outputs,
     from,

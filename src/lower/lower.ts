@@ -5,19 +5,20 @@ import { VerifyError } from '../base/errors.ts';
 import { hashHex } from '../base/hash.ts';
 import { keepRecent } from '../base/recent.ts';
 import { producers, type Graph, type Update, type ValueId } from '../graph/graph.ts';
+import type { Limits } from '../graph/limits.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { Exprs, postorder, type Expr } from '../kernel/expr.ts';
 import type { Kernel, Stmt } from '../kernel/kernel.ts';
 import { printKernel } from '../kernel/print.ts';
 import { verifyKernel } from '../kernel/verify.ts';
-import { groupKernels, type Group } from './group.ts';
+import type { Group } from './group.ts';
+import { checkDtypes, groupWithin } from './limits.ts';
 import type { KernelCall, Lowered } from './lowered.ts';
 import { buildLoops } from './loops.ts';
 import { buildMatmul } from './matmul.ts';
 import { buildNest } from './nest.ts';
 import { Scope, type Storage } from './scope.ts';
 import { rowsOf, signatureOf, recordSizeReads } from './signature.ts';
-import { decideStorage } from './store.ts';
 
 /**
  * Kernels that were built before, by the signature of their group (signature.ts). Kept between graphs of one model,
@@ -41,9 +42,10 @@ interface Family {
 /** A kernel, and the number (in the signature) of the value behind each of its buffers. */
 type Built = Pick<KernelCall, 'kernel' | 'key' | 'ints' | 'inPlace'> & { readonly values: readonly number[] };
 
-export function lower(graph: Graph, ops: OpTable, memo: KernelMemo = new Map()): Lowered {
-  const storage = decideStorage(graph, ops);
-  const { groups, inPlace } = groupKernels(storage);
+/** `limits`: of the device. `memo`: kernels that were built before, under the same limits. */
+export function lower(graph: Graph, ops: OpTable, limits: Limits, memo: KernelMemo = new Map()): Lowered {
+  checkDtypes(graph, limits);
+  const { storage, groups, inPlace } = groupWithin(graph, ops, limits);
   const alias = new Map<ValueId, ValueId>();
   for (const v of storage.stored) if (storage.memory(v) !== v) alias.set(v, storage.memory(v));
   const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u));
@@ -174,13 +176,13 @@ function build(storage: Storage, ops: OpTable, group: Group, numbers: ReadonlyMa
     kernel,
     key: keyOf(kernel),
     ints: [...scope.ints],
-    inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel),
+    inPlace: group.kind === 'loops' || !storage.limits.inPlace ? [] : inPlacePairs(kernel),
     values,
   };
 
   function make(): Kernel {
     if (group.kind === 'map' || !group.node) return buildNest(graph, scope, group.roots);
-    if (group.kind === 'loops') return buildLoops(graph, ops, scope, group.node);
+    if (group.kind === 'loops') return buildLoops(storage, scope, group.node);
     return buildMatmul(graph, ops, scope, group.node, group.roots);
   }
 }

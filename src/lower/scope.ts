@@ -3,6 +3,7 @@
 import { boundOf, stridesOf, type Dim, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import { dimValues, type Graph, type Node, type ValueId } from '../graph/graph.ts';
+import type { Limits } from '../graph/limits.ts';
 import type { MatmulCall, Op, Reader } from '../graph/op.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { Exprs, type Expr } from '../kernel/expr.ts';
@@ -23,6 +24,7 @@ export interface Storage {
   readonly uses: Uses;
   readonly graph: Graph;
   readonly ops: OpTable;
+  readonly limits: Limits;
   readonly producers: readonly (Node | undefined)[];
   readonly stored: ReadonlySet<ValueId>;
   /** The value whose buffer holds `v`: itself, or the value that it is a reshape of. */

@@ -4,6 +4,7 @@
 import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
+import type { Limits } from '../graph/limits.ts';
 import { inPlaceInputs } from '../passes/own-before.ts';
 import { reductionInRow } from './rows.ts';
 import type { Storage, Uses } from './scope.ts';
@@ -35,7 +36,13 @@ export function usesOf(graph: Graph, ops: OpTable): Uses {
 
 const NEAR = 16; // how many nodes are searched for the value in which the readers of a value end
 
-export function decideStorage(graph: Graph, ops: OpTable): Storage {
+/** `mustStore`: values that are stored in any case. */
+export function decideStorage(
+  graph: Graph,
+  ops: OpTable,
+  limits: Limits,
+  mustStore: ReadonlySet<ValueId> = new Set(),
+): Storage {
   const uses = usesOf(graph, ops),
     made = producers(graph);
   const kindOf = (node: Node): string => ops.get(node.op)?.lower.kind ?? 'map';
@@ -109,7 +116,8 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       // An op that reads a whole row for one element is never recomputed inside another loop.
       if (
         needed ||
-        lower.stored?.(node.attrs, node.outputs.indexOf(v)) ||
+        mustStore.has(v) ||
+        lower.stored?.(node.attrs, node.outputs.indexOf(v), limits) ||
         lower.passes !== undefined ||
         !cheapToRecompute ||
         (epilogue && lower.linear)
@@ -124,7 +132,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       } else weights[v] = weight;
     }
   }
-  return { graph, ops, producers: made, stored, home, memory, uses };
+  return { graph, ops, limits, producers: made, stored, home, memory, uses };
 
   /**
    * Whether a slice is read where it lies rather than copied. It is copied only if the larger value would otherwise

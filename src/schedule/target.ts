@@ -2,9 +2,13 @@
 import type { Kernel } from '../kernel/kernel.ts';
 import type { GpuKernel } from './gpu-kernel.ts';
 
+import { DTYPES } from '../base/dtype.ts';
+import type { Limits } from '../graph/limits.ts';
+
 /** A processor with a cache and vector lanes: kernels are divided into tasks, which threads run. */
 export interface CpuTarget {
   readonly kind: 'cpu';
+  readonly limits: Limits;
   /** Elements of work in a task: some microseconds. */
   readonly task: number;
   /** Whether code of the device runs small products and transposes inside kernels. */
@@ -20,6 +24,7 @@ export interface CpuTarget {
 /** A graphics processor: blocks of threads that share memory and wait for each other. */
 export interface GpuTarget {
   readonly kind: 'gpu';
+  readonly limits: Limits;
   /** Threads of a block. */
   readonly threads: number;
   /** Bytes of memory that the threads of a block share. */
@@ -32,8 +37,19 @@ export interface GpuTarget {
 
 export type Target = CpuTarget | GpuTarget;
 
+/** What CPUs can do in one kernel: anything. */
+export const CPU_LIMITS: Limits = { buffers: null, inPlace: true, dtypes: DTYPES, tile: 16, storedRows: 256 };
+
 /** C code and its matrix core. */
-export const NATIVE: CpuTarget = { kind: 'cpu', task: 8192, core: true, prefetch: true, groupwise: true, wave: 64 };
+export const NATIVE: CpuTarget = {
+  kind: 'cpu',
+  limits: CPU_LIMITS,
+  task: 8192,
+  core: true,
+  prefetch: true,
+  groupwise: true,
+  wave: 64,
+};
 
 /** WebAssembly. */
 export const WASM: CpuTarget = { ...NATIVE, core: false, prefetch: false, groupwise: false };

@@ -128,7 +128,6 @@ test('a row sum joins no kernel that does not go by rows: sums over leading axes
   b.output('beside sums', sub(scaled, reshape(sum(x, [0]), [1, W])));
   b.output('beside a product', mul(matmul(x, w), expand(sum(x, [1]), x, [1])));
   const graph = b.build(),
-    compiled = compileGraph(graph),
     draw = (name: string, n: number): Float32Array =>
       Float32Array.from({ length: n }, (_, i) => new Stream(2, name).normal(0, i));
   const inputs = { x: draw('rows', R * W), w: draw('w', W * W) },

@@ -1,6 +1,6 @@
-// A device whose memory the host does not see, and whose reads take several turns of the event loop, as on a GPU. It
-// wraps a CPU device. A read copies the memory when it is called; its arrays are full of ones (NaN as floats) until its
-// promise resolves.
+// A device whose memory the host does not see, whose reads take several turns of the event loop, and whose kernels must
+// not write memory that they read through another buffer, as on GPUs. It wraps a CPU device. A read copies the memory
+// when it is called; its arrays are full of ones (NaN as floats) until its promise resolves.
 import type { TypedArray } from '../../src/base/dtype.ts';
 import type { Bound, BoundStep, Device, KernelSource, Memory, Place, Read } from '../../src/device/device.ts';
 import { isNormals, type NormalsSource } from '../../src/device/normals.ts';
@@ -36,27 +36,28 @@ class HiddenMemory implements Memory {
 
 const realPlace = ({ memory, offset }: Place): Place => ({ memory: (memory as HiddenMemory).real, offset });
 
+const samePlace = (a: Place, b: Place): boolean => a.memory === b.memory && a.offset === b.offset;
+
 const turn = (): Promise<void> =>
   new Promise((resolve) => {
     setImmediate(resolve);
   });
 
-export interface DelayedOptions {
-  /** Refuses steps that write where another of their buffers lies. The planner does not know such devices yet. */
-  readonly refuseInPlace?: boolean;
-}
-
 export class DelayedDevice extends WrappedDevice {
-  readonly #refuseInPlace: boolean;
-  readonly #kernels = new Map<string, KernelSource['kernel']>();
   #random: number;
+  /** For each kernel, whether it writes each of its buffers. */
+  readonly #writes = new Map<string, readonly boolean[]>();
   readonly #reads = new Set<Promise<void>>();
 
   /** seed: of the numbers of turns that reads take. */
-  constructor(device: Device, seed: number, { refuseInPlace = false }: DelayedOptions = {}) {
+  constructor(device: Device, seed: number) {
     super(device);
-    this.#refuseInPlace = refuseInPlace;
     this.#random = seed >>> 0;
+  }
+
+  override get target(): Device['target'] {
+    const { target } = this.device;
+    return { ...target, limits: { ...target.limits, inPlace: false } };
   }
 
   override alloc(bytes: number): Memory {
@@ -91,20 +92,24 @@ export class DelayedDevice extends WrappedDevice {
   }
 
   override compile(kernels: readonly (KernelSource | NormalsSource)[]): Promise<void> {
-    for (const k of kernels) if (!isNormals(k)) this.#kernels.set(k.key, k.kernel);
+    for (const k of kernels)
+      if (!isNormals(k))
+        this.#writes.set(
+          k.key,
+          k.kernel.buffers.map((b) => b.access !== 'read'),
+        );
     return this.device.compile(kernels);
   }
 
-  #checkInPlace({ kernel, buffers }: BoundStep): void {
-    const writes = this.#kernels.get(kernel)?.buffers.map((b) => b.access !== 'read') ?? [];
-    buffers.forEach((a, i) => {
-      const clash = buffers.some((b, j) => i !== j && writes[i] && a.memory === b.memory && a.offset === b.offset);
-      if (clash) throw new Error(`kernel ${kernel} writes in place of another buffer (${i})`);
-    });
+  /** Throws if a kernel would write memory that it also uses through another buffer. */
+  #refuseInPlace({ kernel, buffers }: BoundStep): void {
+    const writes = this.#writes.get(kernel) ?? [],
+      shared = buffers.findIndex((a, i) => writes[i] && buffers.some((b, j) => j !== i && samePlace(a, b)));
+    if (shared >= 0) throw new Error(`kernel ${kernel} writes buffer ${shared} in place`);
   }
 
   override bind(steps: readonly BoundStep[]): Bound {
-    if (this.#refuseInPlace) for (const step of steps) this.#checkInPlace(step);
+    for (const s of steps) this.#refuseInPlace(s);
     return this.device.bind(
       steps.map((s) => ({
         ...s,

@@ -30,15 +30,15 @@ import { traceOf } from '../../trace/trace.ts';
 import { route, type Routing, type RoutingOptions } from './routing.ts';
 
 /** All experts' rows in one tensor: x [tokens, ...rest] -> [rows in segments, ...rest]. */
-export const toRows = (x: Tensor, { rows, k, mayDrop, materialised }: Routing): Tensor =>
-  dispatch(x, rows.order, rows.offsets, rows.inverse, { k, gaps: mayDrop, stored: materialised });
+export const toRows = (x: Tensor, { rows, k, mayDrop, expertRows }: Routing): Tensor =>
+  dispatch(x, rows.order, rows.offsets, rows.inverse, { k, gaps: mayDrop, expertRows });
 
 /**
  * rows [rows in segments, ...rest], weights [tokens, k] -> sum over a token's choices of weight * row: [tokens,
  * ...rest].
  */
-export const fromRows = (outputs: Tensor, { rows, mayDrop, materialised }: Routing, weights: Tensor): Tensor =>
-  combine(outputs, rows.inverse, rows.order, weights, { gaps: mayDrop, stored: materialised });
+export const fromRows = (outputs: Tensor, { rows, mayDrop, expertRows }: Routing, weights: Tensor): Tensor =>
+  combine(outputs, rows.inverse, rows.order, weights, { gaps: mayDrop, expertRows });
 
 /** Joins the rows of all experts into one tensor. */
 export function join(outputs: readonly Tensor[], { rows, experts, bound, usual }: Routing): Tensor {

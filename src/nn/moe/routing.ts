@@ -89,12 +89,6 @@ export const unusedBeyond = ({
   };
 };
 
-/**
- * If an expert usually has at least this many rows, rows are written out once for all matrix products that read them.
- * Otherwise each block of columns of a product gathers its rows, which is cheaper for few rows (docs/measurements.md).
- */
-export const STORED_FROM = 256;
-
 export interface Routing {
   readonly experts: number;
   /** Choices a token. */
@@ -103,8 +97,8 @@ export interface Routing {
   readonly rows: Permutation;
   /** Whether rows may be empty and choices dropped. */
   readonly mayDrop: boolean;
-  /** Whether rows are written out once, and not gathered by each product. */
-  readonly materialised: boolean;
+  /** How many rows an expert usually has; 0: not known. */
+  readonly expertRows: number;
   /** Most rows of each expert, for which the expert's tensors are planned. */
   readonly bounds: readonly number[];
   /** int32 [] for each expert: how many rows it has. The first call adds them to the graph. */
@@ -135,8 +129,7 @@ export function route(indices: Tensor, options: RoutingOptions): Routing {
 
 /** `route` for the settings of a layer, where a setting without effect is allowed, because others may change later. */
 export function routed(indices: Tensor, options: RoutingOptions): Routing {
-  const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false, expertRows = 0 } = options,
-    materialised = expertRows >= STORED_FROM;
+  const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false, expertRows = 0 } = options;
   const [tokens, k] = indices.shape.map(boundOf),
     choices = tokens * k;
   const capacity = checkCapacity(options.capacity ?? 'dropless', experts);
@@ -160,7 +153,7 @@ export function routed(indices: Tensor, options: RoutingOptions): Routing {
       k,
       rows: all,
       mayDrop: false,
-      materialised,
+      expertRows,
       bounds,
       counts: once(() => segmentCounts(all.offsets, bounds)),
       bound,
@@ -179,7 +172,7 @@ export function routed(indices: Tensor, options: RoutingOptions): Routing {
       k,
       rows: { ...both, expert: inside.expert },
       mayDrop: true,
-      materialised,
+      expertRows,
       bounds: caps,
       counts: once(() => segmentCounts(inside.offsets, caps)),
       bound,
@@ -200,7 +193,7 @@ export function routed(indices: Tensor, options: RoutingOptions): Routing {
     k,
     rows,
     mayDrop: true,
-    materialised,
+    expertRows,
     bounds,
     counts: once(() => segmentCounts(rows.offsets, bounds)),
     bound,

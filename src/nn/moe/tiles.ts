@@ -37,13 +37,14 @@ export function tile(
   return { admitted: admitAll(all, limits, { rows, beyond: rounds * size, padded }), rounds, size };
 }
 
-/** x [tokens, dModel], weights [tokens, k] -> [tokens, dModel]. stored: of the routing, for rows within capacity. */
+/** x [tokens, dModel], weights [tokens, k] -> [tokens, dModel]. expertRows: of the routing, for rows within
+ * capacity. */
 export function inTiles(
   bank: ExpertBank,
   x: Tensor,
   { admitted, rounds, size }: Tiles,
   weights: Tensor,
-  { materialised: stored }: { readonly materialised: boolean },
+  { expertRows }: { readonly expertRows: number },
   how: Keeping,
 ): Tensor {
   const { inside, outside, offsets, order, inverse } = admitted,
@@ -56,7 +57,7 @@ export function inTiles(
     inside.offsets,
     outside.offsets,
     outside.expert,
-    { stored },
+    { expertRows },
   );
   // The last round is first in the graph, and rows within capacity are last. Gradients go through the graph in reverse,
   // so they sum rows in token order.
@@ -65,5 +66,5 @@ export function inTiles(
     done = placeRows(oneChunk(bank, others, outside, { start, size }, used), outside.offsets, done, { start, rows });
   }
   const y = throughBank(bank, kept, inside, how, used);
-  return combine(done ? joinRows(y, done, offsets, { stored }) : y, inverse, order, weights, { gaps });
+  return combine(done ? joinRows(y, done, offsets, { expertRows }) : y, inverse, order, weights, { gaps });
 }

@@ -5,7 +5,7 @@ import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
 import type { LayerStats } from '../../observe/run-stats.ts';
-import { STORED_FROM } from '../../nn/moe/routing.ts';
+import { CPU_LIMITS } from '../../schedule/target.ts';
 import { checkPolicy, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from '../rule.ts';
 
@@ -21,13 +21,15 @@ export function usualRows({ loadEma }: LayerStats): number {
   return all > 0 ? loadEma.reduce((a, b) => a + b * b, 0) / all : 0;
 }
 
+const { storedRows } = CPU_LIMITS;
+
 /**
  * The `expertRows` that a layer should have, a power of 2. It stays `now` unless another value means other kernels and
  * `rows` lies beyond the threshold by the factor `hysteresis`.
  */
 export function expertRowsFor(rows: number, now: number, hysteresis = 1.25): number {
-  const stores = now >= STORED_FROM,
-    should = stores ? rows >= STORED_FROM / hysteresis : rows >= STORED_FROM * hysteresis;
+  const stores = now >= storedRows,
+    should = stores ? rows >= storedRows / hysteresis : rows >= storedRows * hysteresis;
   return stores === should ? now : 2 ** Math.floor(Math.log2(Math.max(1, rows)));
 }
 

@@ -66,6 +66,7 @@ export const attentionOp: Op<AttentionAttrs> = {
       const {
         e,
         k: w,
+        limits,
         inTypes,
         inputs: [, , , bs],
         from: [pq, pk, pv],
@@ -73,7 +74,7 @@ export const attentionOp: Op<AttentionAttrs> = {
         attrs: { causal },
       } = call;
       const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes);
-      const L = T === 1 ? 1 : 16,
+      const L = T === 1 ? 1 : limits.tile,
         tiles = Math.ceil(T / L),
         t = new TileWriter(call, inTypes[0].dtype, L);
       return {

@@ -37,7 +37,7 @@ export const attentionGradOp: Op<AttentionAttrs> = {
       return {
         grid: { extent: sizes.B * KV, work: null },
         body: (g) => [
-          w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv })),
+          w.loop(keyTiles(sizes, call.limits), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv })),
           // + 0 turns -0 into +0.
           w.loop(H / KV, (sharer) => [
             w.loop(T, (i) => [

@@ -30,7 +30,7 @@ export const attentionGradKVOp: Op<AttentionAttrs> = {
           to: [dk, dv],
         } = call,
         sizes = attentionSizes('attentionGradKV', call.inTypes),
-        tiles = keyTiles(sizes);
+        tiles = keyTiles(sizes, call.limits);
       return {
         grid: { extent: sizes.B * sizes.KV * tiles, work: null },
         body: (g) => keyTile(call, sizes, e.div(g, tiles), e.mod(g, tiles), { dk, dv }),

@@ -30,6 +30,7 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
       const {
         e,
         k: w,
+        limits,
         inTypes,
         inputs: [, , , bs],
         from: [pq, pk, pv, , pl, pd, pg],
@@ -37,7 +38,7 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
         attrs: { causal, scale },
       } = call;
       const { B, T, S, H, KV, D } = attentionSizes('attentionGradQ', inTypes);
-      const L = T === 1 ? 1 : 16,
+      const L = T === 1 ? 1 : limits.tile,
         tiles = Math.ceil(T / L),
         t = new TileWriter(call, inTypes[0].dtype, L);
       return {

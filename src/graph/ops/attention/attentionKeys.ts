@@ -1,15 +1,15 @@
-// Gradients of attention, computed by tiles of keys: a tile of 16 keys goes over the queries that see them, in blocks
-// of 64. The gradients of its keys and values belong to the tile alone; to the gradient of the queries it adds its
-// share, after the tiles before it.
+// Gradients of attention, computed by tiles of keys: a tile goes over the queries that see its keys, in blocks of 64.
+// The gradients of its keys and values belong to the tile alone; to the gradient of the queries it adds its share,
+// after the tiles before it.
 import { ShapeError } from '../../../base/errors.ts';
 import { sameShape, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Stmt } from '../../../kernel/kernel.ts';
+import type { Limits } from '../../limits.ts';
 import type { LoopCall, Place } from '../../op.ts';
 import { checkMasks, Masks } from './attentionMask.ts';
 import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs, type Sizes } from './attentionTile.ts';
 
-const LANES = 16;
 /** The number of inputs of the gradient ops before the masks. */
 export const GRADIENT_INPUTS = 7;
 
@@ -35,9 +35,9 @@ export function checkGradientInputs(op: string, inputs: readonly TensorType[], a
   checkMasks(op, inputs, GRADIENT_INPUTS, attrs, sizes);
 }
 
-const lanesOf = (S: number): number => (S === 1 ? 1 : LANES);
+const lanesOf = (S: number, { tile }: Limits): number => (S === 1 ? 1 : tile);
 
-export const keyTiles = ({ S }: Sizes): number => Math.ceil(S / lanesOf(S));
+export const keyTiles = ({ S }: Sizes, limits: Limits): number => Math.ceil(S / lanesOf(S, limits));
 
 /** Where the results lie. If dq is wanted too, the tiles of a head must run one after the other. */
 export interface KeyGradients {
@@ -63,7 +63,7 @@ export function keyTile(
       attrs: { causal, scale },
     } = call,
     { T, S, H, KV, D } = sizes;
-  const L = lanesOf(S),
+  const L = lanesOf(S, call.limits),
     t = new TileWriter(call, inTypes[0].dtype, L),
     b = e.div(pair, KV),
     head = e.mod(pair, KV),

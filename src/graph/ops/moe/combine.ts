@@ -13,8 +13,9 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** gaps: choices may be dropped, and rows may be empty. stored: as for `dispatch`, for the rows of the gradient. */
-export type CombineAttrs = { readonly gaps?: boolean; readonly stored?: boolean };
+/** gaps: choices may be dropped, and rows may be empty. expertRows: as for `dispatch`, for the rows of
+ * the gradient. */
+export type CombineAttrs = { readonly gaps?: boolean; readonly expertRows?: number };
 
 export const combineOp: Op<CombineAttrs> = {
   // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]], j ascending; order serves the gradient.
@@ -87,8 +88,11 @@ export function combine(
   inverse: Tensor,
   order: Tensor,
   weights: Tensor,
-  { gaps, stored }: CombineAttrs = {},
+  { gaps, expertRows }: CombineAttrs = {},
 ): Tensor {
   if (boundOf(weights.shape[1]) > MOST_CHOICES) return combineMany(rows, inverse, order, weights);
-  return emit1('combine', [rows, inverse, order, weights], { ...(gaps && { gaps }), ...(stored && { stored }) });
+  return emit1('combine', [rows, inverse, order, weights], {
+    ...(gaps && { gaps }),
+    ...(expertRows && { expertRows }),
+  });
 }

@@ -37,7 +37,7 @@ export const combineGradRowsOp: Op<CombineAttrs> = {
   lower: {
     kind: 'map',
     weight: 1,
-    stored: ({ stored = false }) => stored,
+    stored: ({ expertRows = 0 }, _, { storedRows }) => expertRows >= storedRows,
     at(call, [r, ...rest]) {
       const {
           e,

@@ -14,10 +14,10 @@ declare module '../../op-attrs.ts' {
 }
 
 /**
- * k: choices per token. gaps: rows may be empty, and choices dropped. stored: rows are written to memory once, rather
- * than gathered by each product that reads them.
+ * k: choices per token. gaps: rows may be empty, and choices dropped. expertRows: how many rows an expert usually has;
+ * lowering decides by it whether rows are written to memory once, or gathered by each product that reads them.
  */
-export type DispatchAttrs = { readonly k: number; readonly gaps?: boolean; readonly stored?: boolean };
+export type DispatchAttrs = { readonly k: number; readonly gaps?: boolean; readonly expertRows?: number };
 
 export const dispatchOp: Op<DispatchAttrs> = {
   // Row r = x[order[r] / k], in the segments of offsets; inverse serves the gradient.
@@ -45,7 +45,7 @@ export const dispatchOp: Op<DispatchAttrs> = {
   lower: {
     kind: 'map',
     weight: 0,
-    stored: ({ stored = false }) => stored,
+    stored: ({ expertRows = 0 }, _, { storedRows }) => expertRows >= storedRows,
     at(call, [r, ...rest]) {
       const {
         e,
@@ -75,5 +75,6 @@ export const dispatch = (
   order: Tensor,
   offsets: Tensor,
   inverse: Tensor,
-  { k, gaps, stored }: DispatchAttrs,
-): Tensor => emit1('dispatch', [x, order, offsets, inverse], { k, ...(gaps && { gaps }), ...(stored && { stored }) });
+  { k, gaps, expertRows }: DispatchAttrs,
+): Tensor =>
+  emit1('dispatch', [x, order, offsets, inverse], { k, ...(gaps && { gaps }), ...(expertRows && { expertRows }) });

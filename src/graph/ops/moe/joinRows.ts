@@ -71,5 +71,5 @@ export const joinRowsOp: Op<SplitRowsAttrs> = {
 };
 
 /** a and b [rows in E segments, ...rest], offsets int32 [2 E + 1] of all -> [rows in 2 E segments, ...rest]. */
-export const joinRows = (a: Tensor, b: Tensor, offsets: Tensor, { stored }: SplitRowsAttrs = {}): Tensor =>
-  emit1('joinRows', [a, b, offsets], { ...(stored && { stored }) });
+export const joinRows = (a: Tensor, b: Tensor, offsets: Tensor, { expertRows }: SplitRowsAttrs = {}): Tensor =>
+  emit1('joinRows', [a, b, offsets], { ...(expertRows && { expertRows }) });

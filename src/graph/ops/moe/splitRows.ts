@@ -12,8 +12,8 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** stored: as for dispatch, for the first part. */
-export type SplitRowsAttrs = { readonly stored?: boolean };
+/** expertRows: as for dispatch, for the first part. */
+export type SplitRowsAttrs = { readonly expertRows?: number };
 
 export const splitRowsOp: Op<SplitRowsAttrs> = {
   // x [2 E segments] -> its first E segments, its last E segments; inputs: x, offsets of the first, offsets of the last
@@ -54,7 +54,7 @@ export const splitRowsOp: Op<SplitRowsAttrs> = {
   lower: {
     kind: 'map',
     weight: 0,
-    stored: ({ stored = false }, output) => stored && output === 0,
+    stored: ({ expertRows = 0 }, output, { storedRows }) => expertRows >= storedRows && output === 0,
     at(call, [r, ...rest], output) {
       const {
         e,
@@ -87,8 +87,8 @@ export function splitRows(
   inside: Tensor,
   outside: Tensor,
   like: Tensor,
-  { stored }: SplitRowsAttrs = {},
+  { expertRows }: SplitRowsAttrs = {},
 ): [Tensor, Tensor] {
-  const [a, b] = emit('splitRows', [x, inside, outside, like], { ...(stored && { stored }) });
+  const [a, b] = emit('splitRows', [x, inside, outside, like], { ...(expertRows && { expertRows }) });
   return [a, b];
 }
