@@ -8,11 +8,12 @@ import { productTiles } from './gpu-product.ts';
 import { verifyGpu } from './gpu-verify.ts';
 import { inThread } from './gpu-statements.ts';
 import { importKernel } from './import.ts';
-import type { GpuTarget } from './target.ts';
+import { ANYTHING, type GpuTarget  } from './target.ts';
 
 /** What every graphics processor of NVIDIA has; two blocks on each of 132 multiprocessors. No device has it yet. */
 export const GPU: GpuTarget = {
   kind: 'gpu',
+  limits: ANYTHING,
   threads: 256,
   shared: 48 * 1024,
   blocks: 264,

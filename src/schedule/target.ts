@@ -1,9 +1,8 @@
 // What the compiler knows of a machine. A device hands out its target as plain data; lowering and scheduling read it.
-import type { Kernel } from '../kernel/kernel.ts';
-import type { GpuKernel } from './gpu-kernel.ts';
-
 import { DTYPES } from '../base/dtype.ts';
 import type { Limits } from '../graph/limits.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import type { GpuKernel } from './gpu-kernel.ts';
 
 /** A processor with a cache and vector lanes: kernels are divided into tasks, which threads run. */
 export interface CpuTarget {
@@ -37,13 +36,13 @@ export interface GpuTarget {
 
 export type Target = CpuTarget | GpuTarget;
 
-/** What CPUs can do in one kernel: anything. */
-export const CPU_LIMITS: Limits = { buffers: null, inPlace: true, dtypes: DTYPES, tile: 16, storedRows: 256 };
+/** What a kernel can do on CPUs, and on GPUs that have pointers: anything. */
+export const ANYTHING: Limits = { buffers: null, inPlace: true, dtypes: DTYPES, tile: 16, storedRows: 256 };
 
 /** C code and its matrix core. */
 export const NATIVE: CpuTarget = {
   kind: 'cpu',
-  limits: CPU_LIMITS,
+  limits: ANYTHING,
   task: 8192,
   core: true,
   prefetch: true,

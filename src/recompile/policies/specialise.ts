@@ -5,7 +5,7 @@ import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
 import type { LayerStats } from '../../observe/run-stats.ts';
-import { CPU_LIMITS } from '../../schedule/target.ts';
+import { ANYTHING } from '../../schedule/target.ts';
 import { checkPolicy, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from '../rule.ts';
 
@@ -21,7 +21,7 @@ export function usualRows({ loadEma }: LayerStats): number {
   return all > 0 ? loadEma.reduce((a, b) => a + b * b, 0) / all : 0;
 }
 
-const { storedRows } = CPU_LIMITS;
+const { storedRows } = ANYTHING;
 
 /**
  * The `expertRows` that a layer should have, a power of 2. It stays `now` unless another value means other kernels and
