@@ -22,9 +22,8 @@ export interface ScalarFunction {
 
 const defined = new Map<Elementary, ScalarFunction>();
 
-/** The definition of an elementary function; null for other operations and types. */
-export function definitionOf(op: ScalarOp, of: Scalar): ScalarFunction | null {
-  if (!isElementary(op) || of !== 'float32') return null;
+/** The definition of an elementary function of float32. */
+export function functionOf(op: Elementary): ScalarFunction {
   let found = defined.get(op);
   if (found === undefined) {
     const formulas = new Formulas();
@@ -33,6 +32,10 @@ export function definitionOf(op: ScalarOp, of: Scalar): ScalarFunction | null {
   }
   return found;
 }
+
+/** The same; null for other operations and types. */
+export const definitionOf = (op: ScalarOp, of: Scalar): ScalarFunction | null =>
+  of === 'float32' && isElementary(op) ? functionOf(op) : null;
 
 // 1.5 * 2^23: y + ROUND has the integer nearest to y (ties to even) in its low bits, for |y| < 2^22; minus ROUND gives
 // it as a float.
