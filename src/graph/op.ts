@@ -212,8 +212,6 @@ export interface LoopWriter {
   /** An int32 element of a buffer, as an index. */
   loadIndex(buffer: number, index: Expr): Expr;
   store(buffer: number, index: Expr, value: Expr): Stmt;
-  /** A sum or maximum over a range, in 16 lanes (docs/architecture/lowering.md), into a new scalar. */
-  reduce(op: 'sum' | 'max', extent: Expr | number, value: (index: Expr) => Expr): { readonly stmt: Stmt; get(): Expr };
   extent(type: TensorType, axis: number): Expr;
   /** A run-time integer, which is not in the kernel's text. */
   int(value: number): Expr;

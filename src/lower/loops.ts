@@ -48,20 +48,6 @@ export function buildLoops({ graph, ops, limits }: Storage, scope: Scope, node: 
     load: (buffer, index) => e.load(buffer, index, buffers()[buffer].dtype),
     loadIndex: (buffer, index) => e.op('cast', [e.load(buffer, index, buffers()[buffer].dtype)], 'index'),
     store: (buffer, index, value) => ({ s: 'store', buffer, index, value }),
-    reduce(op, extent, value) {
-      const r = e.reduce(op, 'lanes', extent, value);
-      if (r.k !== 'reduce') throw new VerifyError('lower', 'a reduction over an empty range');
-      const target = k.scalar(r.dtype);
-      return {
-        get: target.get,
-        stmt: {
-          s: 'reduce',
-          index: r.index,
-          extent: r.extent,
-          targets: [{ local: target.id, op, value: r.body }],
-        },
-      };
-    },
     extent: scope.extent,
     int: (value) => e.int(scope.ints.push(value) - 1),
   };

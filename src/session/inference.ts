@@ -106,7 +106,7 @@ export class Inference {
     const work = {
       shape: family,
       programs: () => [program],
-      parts: () => [{ ...program, inputs: loan.note(inputs), fed: loan.done, caches }],
+      parts: () => [{ ...program, inputs: loan.note(inputs), onInputsRead: loan.done, caches }],
     };
     await watch.run(
       work,

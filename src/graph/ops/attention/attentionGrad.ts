@@ -1,10 +1,10 @@
 // All gradients of attention at once: the results of attentionGradQ and attentionGradKV, bit for bit, with the scores
 // computed once. A task has all keys of one batch entry and one head of keys, so there must be enough of these pairs to
 // keep the threads busy.
-import { elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
-import { scoreGradients } from './attentionReference.ts';
+import { attentionGradKVOp } from './attentionGradKV.ts';
+import { attentionGradQOp } from './attentionGradQ.ts';
 import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 declare module '../../op-attrs.ts' {
@@ -53,23 +53,5 @@ export const attentionGradOp: Op<AttentionAttrs> = {
       };
     },
   },
-  reference(call) {
-    const {
-        inputs: [q, k, , , , , dout],
-        inTypes,
-        outTypes: [oq, ok],
-      } = call,
-      { D } = attentionSizes('attentionGrad', inTypes);
-    const dq = new Float64Array(elements(oq.shape)),
-      dk = new Float64Array(elements(ok.shape)),
-      dv = dk.slice();
-    scoreGradients(call, (query, key, p, ds) => {
-      for (let d = 0; d < D; d++) {
-        dq[query + d] += ds * k[key + d];
-        dk[key + d] += ds * q[query + d];
-        dv[key + d] += p * dout[query + d];
-      }
-    });
-    return [dq, dk, dv];
-  },
+  reference: (call) => [...attentionGradQOp.reference(call), ...attentionGradKVOp.reference(call)],
 };

@@ -1,6 +1,5 @@
 // Gradients of attention for its keys and values: dv = sum of p do, dk = sum of ds q, over the heads of queries that
 // share the head of keys, and over the queries ascending. A task has 16 keys and goes over the queries that see them.
-import { elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
 import { scoreGradients } from './attentionReference.ts';
@@ -39,12 +38,11 @@ export const attentionGradKVOp: Op<AttentionAttrs> = {
   },
   reference(call) {
     const {
-        inputs: [q, , , , , , dout],
+        inputs: [q, k, , , , , dout],
         inTypes,
-        outTypes: [o],
       } = call,
       { D } = attentionSizes('attentionGradKV', inTypes);
-    const dk = new Float64Array(elements(o.shape)),
+    const dk = new Float64Array(k.length),
       dv = dk.slice();
     scoreGradients(call, (query, key, p, ds) => {
       for (let d = 0; d < D; d++) {

@@ -1,6 +1,5 @@
 // Gradient of attention for its queries: dq = sum over keys ascending of ds k, where p = e^(s - lse) is recomputed and
 // ds = scale p (do . v - delta). A task has 16 queries.
-import { elements } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { scoreGradients } from './attentionReference.ts';
@@ -115,12 +114,11 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
   },
   reference(call) {
     const {
-        inputs: [, k],
+        inputs: [q, k],
         inTypes,
-        outTypes: [o],
       } = call,
       { D } = attentionSizes('attentionGradQ', inTypes),
-      dq = new Float64Array(elements(o.shape));
+      dq = new Float64Array(q.length);
     scoreGradients(call, (query, key, _, ds) => {
       for (let d = 0; d < D; d++) dq[query + d] += ds * k[key + d];
     });

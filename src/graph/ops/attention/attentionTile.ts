@@ -202,9 +202,4 @@ export class TileWriter {
     const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? this.e.index(x) : x);
     return { s: 'product', rows: asExpr(rows), depth: asExpr(depth), lanes, to, a, b };
   }
-
-  /** n rounded down to a multiple of 8. */
-  downToEight(n: Expr): Expr {
-    return this.e.scale(this.e.div(n, 8), 8);
-  }
 }

@@ -8,8 +8,8 @@ import { aNumber } from '../../../base/kinds.ts';
 import { sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { checkTensors, emit1, type Tensor } from '../../tensor.ts';
-import { checkFloats, eachTerm, geometry, unravel3, type ConvAttrs } from './convolution.ts';
-import { MOST_TAPS, aPadding, aPair, attrsOf, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
+import { checkFloats, sumTerms, geometry, unravel3, type ConvAttrs } from './convolution.ts';
+import { MOST_TAPS, aPadding, aPair, attrsOf, placeOf, type Padding, type Pair } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -73,19 +73,8 @@ export const conv2dOp: Op<ConvAttrs> = {
       };
     },
   },
-  reference(call) {
-    const {
-        inputs: [x, w],
-        inTypes: [tx, tw],
-        outTypes: [type],
-        attrs,
-      } = call,
-      { out, images } = resultOf(call, type);
-    eachTerm(geometry('conv2d', tx, sizes(tw.shape), attrs), images, (i, j, o) => {
-      out[o] += x[i] * w[j];
-    });
-    return [out];
-  },
+  reference: (call) =>
+    sumTerms(call, geometry('conv2d', call.inTypes[0], sizes(call.inTypes[1].shape), call.attrs), [2, 0, 1]),
 };
 
 export interface Conv2dOptions {

@@ -10,13 +10,13 @@ import { emit1 } from '../../tensor.ts';
 import {
   checkFloats,
   checkOutput,
-  eachTerm,
+  sumTerms,
   geometry,
   unravel3,
   type ConvAttrs,
   type Geometry,
 } from './convolution.ts';
-import { outputOf, resultOf, type Axis, type Place } from './windows.ts';
+import { outputOf, type Axis, type Place } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -94,19 +94,7 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
       };
     },
   },
-  reference(call) {
-    const {
-        inputs: [dy, w],
-        inTypes: [ty, tw],
-        outTypes: [type],
-        attrs,
-      } = call,
-      { out, images } = resultOf(call, type);
-    eachTerm(shapes(ty, tw, attrs).g, images, (i, j, o) => {
-      out[i] += dy[o] * w[j];
-    });
-    return [out];
-  },
+  reference: (call) => sumTerms(call, shapes(call.inTypes[0], call.inTypes[1], call.attrs).g, [0, 2, 1]),
 };
 
 /**

@@ -1,14 +1,14 @@
 // The gradient of a convolution for its weights: a product per group whose rows are (tap row, tap column, channel) and
 // whose depth is all outputs of all images, in ascending order.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, sameDim, showType, sizes, elements, type TensorType } from '../../../base/shape.ts';
+import { boundOf, sameDim, showType, sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
 import {
   checkCount,
   checkFloats,
   checkOutput,
-  eachTerm,
+  sumTerms,
   geometry,
   unravel3,
   type ConvAttrs,
@@ -86,18 +86,5 @@ export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
       };
     },
   },
-  reference(call) {
-    const {
-        inputs: [x, dy],
-        inTypes: [tx, ty],
-        outTypes: [type],
-        attrs,
-      } = call,
-      out = new Float64Array(elements(type.shape));
-    const images = typeof tx.shape[0] === 'number' ? tx.shape[0] : call.rows(tx);
-    eachTerm(shapes(tx, ty, attrs).g, images, (i, j, o) => {
-      out[j] += x[i] * dy[o];
-    });
-    return [out];
-  },
+  reference: (call) => sumTerms(call, shapes(call.inTypes[0], call.inTypes[1], call.attrs).g, [1, 0, 2]),
 };

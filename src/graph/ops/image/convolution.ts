@@ -4,7 +4,8 @@
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameDim, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
-import { axesOf, placeIn, type Axis, type WindowAttrs } from './windows.ts';
+import type { RefCall } from '../../op.ts';
+import { axesOf, imagesOf, placeIn, resultOf, type Axis, type WindowAttrs } from './windows.ts';
 import { unlike } from '../checked.ts';
 
 /** groups: channels are divided into so many groups, each with its own outputs. */
@@ -73,7 +74,7 @@ export const unravel3 = (e: Exprs, i: Expr, b: number, c: number): readonly [Exp
 ];
 
 /** Goes through all terms of the form: `visit` gets the linear indices of x, w and y. */
-export function eachTerm(g: Geometry, images: number, visit: (x: number, w: number, y: number) => void): void {
+function eachTerm(g: Geometry, images: number, visit: (x: number, w: number, y: number) => void): void {
   const {
     axes: [rows, columns],
     groups,
@@ -98,4 +99,21 @@ export function eachTerm(g: Geometry, images: number, visit: (x: number, w: numb
                 for (let o = 0; o < O; o++) visit(x + z * I + c, w + c * outputs + z * O + o, y + z * O + o);
           }
       }
+}
+
+/**
+ * For references: one factor of the form from the two others, which are the inputs. Which is which: numbers of arguments of
+ * `visit`.
+ */
+export function sumTerms(
+  call: RefCall,
+  g: Geometry,
+  [to, first, second]: readonly [number, number, number],
+): Float64Array[] {
+  const [a, b] = call.inputs,
+    { out } = resultOf(call, call.outTypes[0]);
+  eachTerm(g, imagesOf(call, call.inTypes[0]), (...at) => {
+    out[at[to]] += a[at[first]] * b[at[second]];
+  });
+  return [out];
 }

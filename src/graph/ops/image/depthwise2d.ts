@@ -4,9 +4,9 @@
 import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkFloats, eachTerm, geometry, type Geometry } from './convolution.ts';
+import { checkFloats, sumTerms, geometry, type Geometry } from './convolution.ts';
 import { taps } from './pooling.ts';
-import { resultOf, type WindowAttrs } from './windows.ts';
+import { type WindowAttrs } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -55,17 +55,6 @@ export const depthwise2dOp: Op<WindowAttrs> = {
       );
     },
   },
-  reference(call) {
-    const {
-        inputs: [x, w],
-        inTypes: [tx, tw],
-        outTypes: [type],
-        attrs,
-      } = call,
-      { out, images } = resultOf(call, type);
-    eachTerm(depthwise('depthwise2d', tx, sizes(tw.shape), attrs), images, (i, j, o) => {
-      out[o] += x[i] * w[j];
-    });
-    return [out];
-  },
+  reference: (call) =>
+    sumTerms(call, depthwise('depthwise2d', call.inTypes[0], sizes(call.inTypes[1].shape), call.attrs), [2, 0, 1]),
 };

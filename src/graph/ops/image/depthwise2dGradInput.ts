@@ -3,10 +3,10 @@
 import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkFloats, checkOutput, eachTerm, type Geometry } from './convolution.ts';
+import { checkFloats, checkOutput, sumTerms, type Geometry } from './convolution.ts';
 import { depthwise } from './depthwise2d.ts';
 import { lookers, unpooled } from './pooling.ts';
-import { resultOf, type WindowAttrs } from './windows.ts';
+import { type WindowAttrs } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -54,17 +54,5 @@ export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
       }, zero);
     },
   },
-  reference(call) {
-    const {
-        inputs: [dy, w],
-        inTypes: [ty, tw],
-        outTypes: [type],
-        attrs,
-      } = call,
-      { out, images } = resultOf(call, type);
-    eachTerm(geometryOf(ty, tw, attrs), images, (i, j, o) => {
-      out[i] += dy[o] * w[j];
-    });
-    return [out];
-  },
+  reference: (call) => sumTerms(call, geometryOf(call.inTypes[0], call.inTypes[1], call.attrs), [0, 2, 1]),
 };

@@ -1,9 +1,9 @@
 // The gradient of depthwise2d for its weights: for each tap and channel the sum over all outputs of all images, one by
 // one.
-import { elements, sizes, type TensorType } from '../../../base/shape.ts';
+import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkCount, checkFloats, checkOutput, eachTerm, unravel3, type Geometry } from './convolution.ts';
+import { checkCount, checkFloats, checkOutput, sumTerms, unravel3, type Geometry } from './convolution.ts';
 import { depthwise } from './depthwise2d.ts';
 import { placeOf, type WindowAttrs } from './windows.ts';
 
@@ -60,18 +60,5 @@ export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
       });
     },
   },
-  reference(call) {
-    const {
-        inputs: [x, dy],
-        inTypes: [tx, ty],
-        outTypes: [type],
-        attrs,
-      } = call,
-      out = new Float64Array(elements(type.shape));
-    const images = typeof tx.shape[0] === 'number' ? tx.shape[0] : call.rows(tx);
-    eachTerm(geometryOf(tx, ty, attrs), images, (i, j, o) => {
-      out[j] += x[i] * dy[o];
-    });
-    return [out];
-  },
+  reference: (call) => sumTerms(call, geometryOf(call.inTypes[0], call.inTypes[1], call.attrs), [1, 0, 2]),
 };

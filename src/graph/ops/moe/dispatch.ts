@@ -1,11 +1,11 @@
 // Sends tokens to experts: the rows of all experts one after the other, each a copy of its token. If a matrix product
 // reads them, they are not written to memory: the product gathers its rows while it packs them.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, showType } from '../../../base/shape.ts';
+import { boundOf, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { combineMany } from './combineMany.ts';
-import { checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
+import { gatheredRows, checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -57,15 +57,13 @@ export const dispatchOp: Op<DispatchAttrs> = {
       );
     },
   },
-  reference({ inputs: [x, order], inTypes: [t], outTypes: [o], attrs: { k }, rows }) {
-    const width = elements(t.shape.slice(1)),
-      out = new Float64Array(elements(o.shape)).fill(NaN);
-    for (let r = 0; r < rows(o); r++) {
-      const token = Math.floor(order[r] / k);
-      if (order[r] < 0) out.fill(0, r * width, (r + 1) * width);
-      else out.set(x.subarray(token * width, (token + 1) * width), r * width);
-    }
-    return [out];
+  reference(call) {
+    const {
+      inputs: [x, order],
+      outTypes: [o],
+      attrs: { k },
+    } = call;
+    return [gatheredRows(call, x, o, (r) => Math.floor(order[r] / k))];
   },
 };
 

@@ -3,9 +3,9 @@
 // row inverse[c]. With `gaps` (`admit`), order[r] < 0 means an empty row, which holds zeros, and inverse[c] < 0 a
 // dropped choice, which contributes nothing.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, showType, type Segmented, type TensorType } from '../../../base/shape.ts';
+import { boundOf, elements, showType, type Segmented, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
-import type { MapCall, Reader } from '../../op.ts';
+import type { MapCall, Reader, RefCall } from '../../op.ts';
 
 /** Checks an int32 vector, of `length` elements if that is given. */
 export function checkVector(op: string, what: string, t: TensorType | undefined, length?: number): void {
@@ -66,3 +66,23 @@ export function ifThere(
 
 /** An int32 element as an index. */
 export const indexAt = ({ e }: Pick<MapCall, 'e'>, x: Reader, at: readonly Expr[]): Expr => e.cast(x.at(at), 'index');
+
+/**
+ * For references: row r of the result is row `from(r)` of x, or zeros where that is negative. Rows beyond the last of
+ * this run are NaN.
+ */
+export function gatheredRows(
+  { rows }: Pick<RefCall, 'rows'>,
+  x: Float64Array,
+  to: TensorType,
+  from: (row: number) => number,
+): Float64Array {
+  const width = elements(to.shape.slice(1)),
+    out = new Float64Array(elements(to.shape)).fill(NaN);
+  for (let r = 0; r < rows(to); r++) {
+    const at = from(r) * width;
+    if (at < 0) out.fill(0, r * width, (r + 1) * width);
+    else out.set(x.subarray(at, at + width), r * width);
+  }
+  return out;
+}

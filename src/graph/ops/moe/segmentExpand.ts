@@ -1,9 +1,9 @@
 // One vector per expert, repeated for each of its rows (an expert's bias).
 import { ShapeError } from '../../../base/errors.ts';
-import { elements, showType } from '../../../base/shape.ts';
+import { showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { checkVector, indexAt, segmentsOf } from './routing.ts';
+import { gatheredRows, checkVector, indexAt, segmentsOf } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -36,11 +36,9 @@ export const segmentExpandOp: Op<SegmentExpandAttrs> = {
     weight: 1,
     at: (call, [r, ...rest]) => call.inputs[0].at([indexAt(call, call.inputs[1], [r]), ...rest]),
   },
-  reference({ inputs: [b, expert], outTypes: [o], rows }) {
-    const width = elements(o.shape.slice(1)),
-      out = new Float64Array(elements(o.shape)).fill(NaN);
-    for (let r = 0; r < rows(o); r++) out.set(b.subarray(expert[r] * width, (expert[r] + 1) * width), r * width);
-    return [out];
+  reference(call) {
+    const [b, expert] = call.inputs;
+    return [gatheredRows(call, b, call.outTypes[0], (r) => expert[r])];
   },
 };
 

@@ -1,10 +1,10 @@
 // Splits rows into those within capacity and those beyond it: two views of the rows of all (2 E segments), without a
 // pass of their own.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, showType, type TensorType } from '../../../base/shape.ts';
+import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
-import { checkVector, indexAt, segmentsOf } from './routing.ts';
+import { gatheredRows, checkVector, indexAt, segmentsOf } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -67,14 +67,9 @@ export const splitRowsOp: Op<SplitRowsAttrs> = {
       ]);
     },
   },
-  reference({ inputs: [x, inside], outTypes, rows }) {
-    return outTypes.map((t, i) => {
-      const width = elements(t.shape.slice(1)),
-        out = new Float64Array(elements(t.shape)).fill(NaN),
-        from = i === 0 ? 0 : inside[inside.length - 1] * width;
-      out.set(x.subarray(from, from + rows(t) * width));
-      return out;
-    });
+  reference(call) {
+    const [x, inside] = call.inputs;
+    return call.outTypes.map((t, i) => gatheredRows(call, x, t, (r) => (i === 0 ? 0 : inside[inside.length - 1]) + r));
   },
 };
 

@@ -1,11 +1,11 @@
 // The rows of each segment as a tensor of its own, for experts that are separate modules: each with its own bound,
 // counted at run time.
 import { ShapeError } from '../../../base/errors.ts';
-import { elements, showType, type TensorType } from '../../../base/shape.ts';
+import { showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { segmentCount } from './segmentCount.ts';
-import { checkVector, indexAt, segmentsOf } from './routing.ts';
+import { gatheredRows, checkVector, indexAt, segmentsOf } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -66,17 +66,8 @@ export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
     },
   },
   reference(call) {
-    const {
-      inputs: [x, offsets],
-      outTypes,
-    } = call;
-    return outTypes.map((t, i) => {
-      const width = elements(t.shape.slice(1)),
-        out = new Float64Array(elements(t.shape)).fill(NaN),
-        from = offsets[i] * width;
-      out.set(x.subarray(from, from + call.rows(t) * width));
-      return out;
-    });
+    const [x, offsets] = call.inputs;
+    return call.outTypes.map((t, i) => gatheredRows(call, x, t, (r) => offsets[i] + r));
   },
 };
 

@@ -1,10 +1,10 @@
 // The rows of a window of all rows: a view. Its gradient is written into the gradient of all rows, together with that
 // of the other windows (placeRows).
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, showType } from '../../../base/shape.ts';
+import { boundOf, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { checkVector, segmentsOf } from './routing.ts';
+import { gatheredRows, checkVector, segmentsOf } from './routing.ts';
 import { checkWindow, type WindowAttrs } from './windowOffsets.ts';
 
 declare module '../../op-attrs.ts' {
@@ -47,12 +47,7 @@ export const windowRowsOp: Op<WindowAttrs> = {
     readsDisjointSlice: true,
     at: ({ e, inputs: [x], attrs, int }, [r, ...rest]) => x.at([e.add(int('start', attrs.start), r), ...rest]),
   },
-  reference({ inputs: [x], outTypes: [o], attrs: { start }, rows }) {
-    const width = elements(o.shape.slice(1)),
-      out = new Float64Array(elements(o.shape)).fill(NaN);
-    out.set(x.subarray(start * width, (start + rows(o)) * width));
-    return [out];
-  },
+  reference: (call) => [gatheredRows(call, call.inputs[0], call.outTypes[0], (r) => call.attrs.start + r)],
 };
 
 /**
