@@ -179,9 +179,9 @@ class Writer {
     const found = (symbol.declarations ?? []).flatMap((d): ts.SignatureDeclaration[] => {
       if (ts.isFunctionDeclaration(d)) return [d];
       if (!ts.isVariableDeclaration(d) || !d.initializer) return [];
-      // `withOp(op, (a: Tensor): Tensor => ...)` is its last argument, with a property.
-      const made = d.initializer;
-      const own = ts.isCallExpression(made) && made.expression.getText() === 'withOp' ? made.arguments.at(-1) : made;
+      // `unary({...})` and `withOp(op, (a: Tensor): Tensor => ...)` give an arrow function with a property.
+      const made = d.initializer,
+        own = ts.isCallExpression(made) ? this.checker.getTypeAtLocation(d).getCallSignatures()[0]?.declaration : made;
       return own && (ts.isArrowFunction(own) || ts.isFunctionExpression(own)) ? [own] : [];
     });
     // The last of several overloads is the implementation, which callers do not see.

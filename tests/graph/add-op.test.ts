@@ -14,8 +14,8 @@ const FILE = 'src/graph/ops/elementwise/softsign.ts';
 
 /** The file of the op a / (1 + |a|). Its gradient is multiplied by `factor`; 1 is right. */
 const source = (factor: number): string => `
-import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1, scalar } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -23,21 +23,18 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const softsignOp = elementwise({
+/** a / (1 + |a|). */
+export const softsign = unary({
   name: 'softsign',
-  arity: 1,
   takes: 'floats',
   smooth: { kinks: [0] },
   grad: ({ inputs: [a] }, dout) => {
     const below = emit1('add', [emit1('abs', [a]), scalar(a, 1)]);
     return [emit1('mul', [scalar(a, ${factor}), emit1('div', [dout, emit1('mul', [below, below])])])];
   },
-  expr: (e, [a], dtype) => e.op('div', [a, e.op('add', [e.op('abs', [a], dtype), e.const(1, dtype)], dtype)], dtype),
+  expr: (e, [a], dtype) => e.op('div', [a, e.op('add', [e.op('abs', [a]), e.const(1, dtype)])]),
   value: ([a]) => a / (1 + Math.abs(a)),
 });
-
-/** a / (1 + |a|). */
-export const softsign = withOp(softsignOp, (a: Tensor): Tensor => emit1('softsign', [a]));
 `;
 
 /** The text of every file in the folder's src, by path. */

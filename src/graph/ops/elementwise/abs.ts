@@ -1,6 +1,6 @@
 // Absolute value; its gradient is 0 at 0.
-import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1, scalar } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,10 +8,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const absOp = elementwise({
+/** |a|; its gradient is 0 at 0. */
+export const abs = unary({
   // |a|
   name: 'abs',
-  arity: 1,
   smooth: { kinks: [0] },
   weight: 1,
   grad: ({ inputs: [a] }, dout) => {
@@ -28,6 +28,3 @@ const absOp = elementwise({
   expr: (e, [a]) => e.op('abs', [a]),
   value: ([a]) => Math.abs(a),
 });
-
-/** |a|; its gradient is 0 at 0. */
-export const abs = withOp(absOp, (a: Tensor): Tensor => emit1('abs', [a]));

@@ -1,6 +1,5 @@
 // a + b, broadcast.
-import { lift, emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { binary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,14 +7,11 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const addOp = elementwise({
+/** a + b with broadcasting. */
+export const add = binary({
   // a + b
   name: 'add',
-  arity: 2,
   grad: (_, dout) => [dout, dout],
   expr: (e, [a, b]) => e.op('add', [a, b]),
   value: ([a, b]) => a + b,
 });
-
-/** a + b with broadcasting. */
-export const add = withOp(addOp, (a: Tensor, b: Tensor | number): Tensor => emit1('add', [a, lift(a, b)]));

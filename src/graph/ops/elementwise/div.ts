@@ -1,7 +1,7 @@
 // a / b, broadcast. Of integers the quotient is truncated towards zero; by 0 it is 0.
 import { isFloat } from '../../../base/dtype.ts';
-import { lift, emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1 } from '../../tensor.ts';
+import { binary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -9,10 +9,13 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const divOp = elementwise({
+/**
+ * a / b with broadcasting. Of integers the quotient is truncated towards zero, of the least one by -1 it is itself, by
+ * 0 it is 0.
+ */
+export const div = binary({
   // a / b
   name: 'div',
-  arity: 2,
   weight: 4,
   grad: ({ inputs: [, b], outputs: [y], needs }, dout) => {
     const da = emit1('div', [dout, b]);
@@ -21,9 +24,3 @@ const divOp = elementwise({
   expr: (e, [a, b]) => e.op('div', [a, b]),
   value: ([a, b], _, { to }) => (isFloat(to) ? a / b : b === 0 ? 0 : Math.trunc(a / b)),
 });
-
-/**
- * a / b with broadcasting. Of integers the quotient is truncated towards zero, of the least one by -1 it is itself, by
- * 0 it is 0.
- */
-export const div = withOp(divOp, (a: Tensor, b: Tensor | number): Tensor => emit1('div', [a, lift(a, b)]));

@@ -15,8 +15,8 @@ import {
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { GradCall, MapCall, Op, Reader, RefCall, Smooth, Takes } from '../../op.ts';
 import type { Attrs } from '../../graph.ts';
-import type { OpName } from '../../op-attrs.ts';
-import { emit1, type Tensor } from '../../tensor.ts';
+import type { NoAttrs, OpName } from '../../op-attrs.ts';
+import { emit1, lift, type Tensor } from '../../tensor.ts';
 import { unlike } from '../checked.ts';
 
 export interface Elementwise<A extends Attrs> {
@@ -165,6 +165,20 @@ export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A
 /** A function on tensors that carries the op that it emits. */
 export const withOp = <A extends Attrs, F extends (...args: never[]) => Tensor>(op: Op<A>, call: F) =>
   Object.assign(call, { op });
+
+type Spec = Omit<Elementwise<NoAttrs>, 'arity'>;
+
+/** A function of one tensor. */
+export function unary(spec: Spec) {
+  const op = elementwise({ ...spec, arity: 1 });
+  return withOp(op, (a: Tensor): Tensor => emit1(op.name as 'neg', [a]));
+}
+
+/** A function of two tensors, or of a tensor and a number. */
+export function binary(spec: Spec) {
+  const op = elementwise({ ...spec, arity: 2 });
+  return withOp(op, (a: Tensor, b: Tensor | number): Tensor => emit1(op.name as 'add', [a, lift(a, b)]));
+}
 
 /** Runs a scalar function over broadcast inputs, over the rows that exist. */
 function mapReference(call: RefCall, f: (x: readonly number[]) => number): Float64Array {

@@ -1,7 +1,7 @@
 // The error function.
 import { math64 } from '../../../base/math64.ts';
-import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1, scalar } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -9,10 +9,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const erfOp = elementwise({
+/** The error function. */
+export const erf = unary({
   // Erf a.
   name: 'erf',
-  arity: 1,
   takes: 'floats',
   weight: 20,
   grad: ({ inputs: [a] }, dout) => [
@@ -24,6 +24,3 @@ const erfOp = elementwise({
   expr: (e, [a]) => e.op('erf', [a]),
   value: ([a]) => math64.erf(a),
 });
-
-/** The error function. */
-export const erf = withOp(erfOp, (a: Tensor): Tensor => emit1('erf', [a]));

@@ -1,6 +1,6 @@
 // e to the a.
-import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1 } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,16 +8,13 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const expOp = elementwise({
+/** e^a. */
+export const exp = unary({
   // e^a
   name: 'exp',
-  arity: 1,
   takes: 'floats',
   weight: 12,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, y])],
   expr: (e, [a]) => e.op('exp', [a]),
   value: ([a]) => Math.exp(a),
 });
-
-/** e^a. */
-export const exp = withOp(expOp, (a: Tensor): Tensor => emit1('exp', [a]));

@@ -1,6 +1,6 @@
 // The largest whole number that is not larger; its gradient is 0.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,18 +8,15 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const floorOp = elementwise({
+/** The largest whole number that is not larger than each element; its gradient is 0. */
+export const floor = unary({
   // Largest whole number <= a.
   name: 'floor',
-  arity: 1,
   takes: 'floats',
   grad: () => [null],
   expr: (e, [a]) => e.op('floor', [a]),
   value: ([a]) => Math.floor(a),
 });
-
-/** The largest whole number that is not larger than each element; its gradient is 0. */
-export const floor = withOp(floorOp, (a: Tensor): Tensor => emit1('floor', [a]));
 
 /** The smallest whole number that is not smaller than each element; its gradient is 0. */
 export const ceil = (a: Tensor): Tensor => emit1('neg', [floor(emit1('neg', [a]))]);

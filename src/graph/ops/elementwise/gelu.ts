@@ -3,8 +3,8 @@
 // exact one is mul(mul(a, 0.5), add(erf(mul(a, sqrt 0.5)), 1)).
 import { math64 } from '../../../base/math64.ts';
 import type { Expr, Exprs, Scalar } from '../../../kernel/expr.ts';
-import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1 } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -22,16 +22,13 @@ export function gateOf(e: Exprs, a: Expr, dtype: Scalar): Expr {
   return e.op('sigmoid', [e.op('mul', [a, inner])]);
 }
 
-const geluOp = elementwise({
+/** GELU, tanh approximation. */
+export const gelu = unary({
   // 0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))).
   name: 'gelu',
-  arity: 1,
   takes: 'floats',
   weight: 22,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('geluSlope', [a])])],
   expr: (e, [a], dtype) => e.op('mul', [a, gateOf(e, a, dtype)]),
   value: ([a]) => a * math64.sigmoid(a * (FIRST + THIRD * a * a)),
 });
-
-/** GELU, tanh approximation. */
-export const gelu = withOp(geluOp, (a: Tensor): Tensor => emit1('gelu', [a]));

@@ -1,6 +1,6 @@
 // Natural logarithm.
-import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1 } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,10 +8,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const logOp = elementwise({
+/** Natural logarithm; NaN below 0. */
+export const log = unary({
   // Ln a.
   name: 'log',
-  arity: 1,
   smooth: { from: 0 },
   takes: 'floats',
   weight: 14,
@@ -19,6 +19,3 @@ const logOp = elementwise({
   expr: (e, [a]) => e.op('log', [a]),
   value: ([a]) => Math.log(a),
 });
-
-/** Natural logarithm; NaN below 0. */
-export const log = withOp(logOp, (a: Tensor): Tensor => emit1('log', [a]));

@@ -1,6 +1,6 @@
 // The larger of two; NaN if either is NaN. Where they are equal the gradient goes to the first.
-import { emit1, lift, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1, scalar } from '../../tensor.ts';
+import { binary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,10 +8,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const maximumOp = elementwise({
+/** The larger of two, with broadcasting; NaN if either is NaN. */
+export const maximum = binary({
   // max(a, b)
   name: 'maximum',
-  arity: 2,
   weight: 2,
   grad: ({ inputs: [a, b] }, dout) => {
     const second = emit1('less', [a, b]),
@@ -22,6 +22,3 @@ const maximumOp = elementwise({
   expr: (e, [a, b]) => e.select(e.le(b, a), a, e.select(e.op('ne', [a, a]), a, b)),
   value: ([a, b]) => Math.max(a, b),
 });
-
-/** The larger of two, with broadcasting; NaN if either is NaN. */
-export const maximum = withOp(maximumOp, (a: Tensor, b: Tensor | number): Tensor => emit1('maximum', [a, lift(a, b)]));

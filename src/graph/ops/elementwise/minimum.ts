@@ -1,6 +1,6 @@
 // The smaller of two; NaN if either is NaN. Where they are equal the gradient goes to the first.
-import { emit1, lift, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1, scalar } from '../../tensor.ts';
+import { binary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,10 +8,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const minimumOp = elementwise({
+/** The smaller of two, with broadcasting; NaN if either is NaN. */
+export const minimum = binary({
   // min(a, b)
   name: 'minimum',
-  arity: 2,
   weight: 2,
   grad: ({ inputs: [a, b] }, dout) => {
     const second = emit1('less', [b, a]),
@@ -22,6 +22,3 @@ const minimumOp = elementwise({
   expr: (e, [a, b]) => e.select(e.le(a, b), a, e.select(e.op('ne', [a, a]), a, b)),
   value: ([a, b]) => Math.min(a, b),
 });
-
-/** The smaller of two, with broadcasting; NaN if either is NaN. */
-export const minimum = withOp(minimumOp, (a: Tensor, b: Tensor | number): Tensor => emit1('minimum', [a, lift(a, b)]));

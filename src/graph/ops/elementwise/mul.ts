@@ -1,7 +1,7 @@
 // a * b, broadcast.
 import { isFloat } from '../../../base/dtype.ts';
-import { lift, emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1 } from '../../tensor.ts';
+import { binary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -9,10 +9,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const mulOp = elementwise({
+/** a * b with broadcasting. */
+export const mul = binary({
   // a * b
   name: 'mul',
-  arity: 2,
   grad: ({ inputs: [a, b], needs }, dout) => [
     needs[0] ? emit1('mul', [dout, b]) : null,
     needs[1] ? emit1('mul', [dout, a]) : null,
@@ -21,6 +21,3 @@ const mulOp = elementwise({
   // Of integers the product itself may have more digits than a float64.
   value: ([a, b], _, { to }) => (isFloat(to) ? a * b : Math.imul(a, b)),
 });
-
-/** a * b with broadcasting. */
-export const mul = withOp(mulOp, (a: Tensor, b: Tensor | number): Tensor => emit1('mul', [a, lift(a, b)]));

@@ -1,6 +1,6 @@
 // -a.
-import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1 } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,14 +8,11 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const negOp = elementwise({
+/** -a. */
+export const neg = unary({
   // -a
   name: 'neg',
-  arity: 1,
   grad: (_, dout) => [emit1('neg', [dout])],
   expr: (e, [a]) => e.op('neg', [a]),
   value: ([a]) => -a,
 });
-
-/** -a. */
-export const neg = withOp(negOp, (a: Tensor): Tensor => emit1('neg', [a]));

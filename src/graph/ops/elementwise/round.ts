@@ -1,6 +1,5 @@
 // The nearest whole number, halves to the even one (IEEE 754's default); its gradient is 0.
-import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,10 +7,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const roundOp = elementwise({
+/** The nearest whole number, halves to the even one; its gradient is 0. */
+export const round = unary({
   // Nearest whole number, halves to even.
   name: 'round',
-  arity: 1,
   takes: 'floats',
   grad: () => [null],
   expr: (e, [a]) => e.op('round', [a]),
@@ -22,6 +21,3 @@ const roundOp = elementwise({
     return up ? down + 1 : down;
   },
 });
-
-/** The nearest whole number, halves to the even one; its gradient is 0. */
-export const round = withOp(roundOp, (a: Tensor): Tensor => emit1('round', [a]));

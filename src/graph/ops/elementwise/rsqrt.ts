@@ -1,6 +1,6 @@
 // One over the square root.
-import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1, scalar } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,10 +8,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const rsqrtOp = elementwise({
+/** 1 / sqrt(a), by a division, correctly rounded twice. */
+export const rsqrt = unary({
   // 1 / sqrt(a)
   name: 'rsqrt',
-  arity: 1,
   smooth: { from: 0 },
   takes: 'floats',
   weight: 8,
@@ -21,6 +21,3 @@ const rsqrtOp = elementwise({
   expr: (e, [a], dtype) => e.op('div', [e.const(1, dtype), e.op('sqrt', [a])]),
   value: ([a]) => 1 / Math.sqrt(a),
 });
-
-/** 1 / sqrt(a), by a division, correctly rounded twice. */
-export const rsqrt = withOp(rsqrtOp, (a: Tensor): Tensor => emit1('rsqrt', [a]));

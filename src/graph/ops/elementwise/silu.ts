@@ -1,7 +1,7 @@
 // SiLU, also called swish: a * sigmoid(a).
 import { math64 } from '../../../base/math64.ts';
-import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1, scalar } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -9,10 +9,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const siluOp = elementwise({
+/** a * sigmoid(a) (Elfwing et al. 2017). */
+export const silu = unary({
   // a * sigmoid(a)
   name: 'silu',
-  arity: 1,
   takes: 'floats',
   weight: 18,
   grad: ({ inputs: [a] }, dout) => {
@@ -24,6 +24,3 @@ const siluOp = elementwise({
   expr: (e, [a]) => e.op('mul', [a, e.op('sigmoid', [a])]),
   value: ([a]) => a * math64.sigmoid(a),
 });
-
-/** a * sigmoid(a) (Elfwing et al. 2017). */
-export const silu = withOp(siluOp, (a: Tensor): Tensor => emit1('silu', [a]));

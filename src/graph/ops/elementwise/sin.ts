@@ -1,6 +1,6 @@
 // Sine.
-import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1 } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,16 +8,13 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const sinOp = elementwise({
+/** Sine of radians. */
+export const sin = unary({
   // Sin a.
   name: 'sin',
-  arity: 1,
   takes: 'floats',
   weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('cos', [a])])],
   expr: (e, [a]) => e.op('sin', [a]),
   value: ([a]) => Math.sin(a),
 });
-
-/** Sine of radians. */
-export const sin = withOp(sinOp, (a: Tensor): Tensor => emit1('sin', [a]));

@@ -1,6 +1,6 @@
 // Square root.
-import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise, withOp } from './elementwise.ts';
+import { emit1, scalar } from '../../tensor.ts';
+import { unary } from './elementwise.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -8,10 +8,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const sqrtOp = elementwise({
+/** Square root; its gradient is infinite at 0. */
+export const sqrt = unary({
   // Square root of a.
   name: 'sqrt',
-  arity: 1,
   smooth: { from: 0 },
   takes: 'floats',
   weight: 6,
@@ -19,6 +19,3 @@ const sqrtOp = elementwise({
   expr: (e, [a]) => e.op('sqrt', [a]),
   value: ([a]) => Math.sqrt(a),
 });
-
-/** Square root; its gradient is infinite at 0. */
-export const sqrt = withOp(sqrtOp, (a: Tensor): Tensor => emit1('sqrt', [a]));
