@@ -432,25 +432,10 @@ export class Engine {
 
   #tell(step: number, { rule, class: klass, changes, reason, error, last }: Fault): void {
     this.#sayOnce(rule, `it failed: ${messageOf(error)}`);
-    const bytes = this.#bytes();
-    this.#emit({
-      event: 'recompile',
-      step,
-      effect: null,
-      rule,
-      class: klass,
-      reason,
-      changes,
-      cached: false,
-      compile_ms: 0,
-      verify_ms: 0,
-      stall_ms: 0,
-      verified: null,
-      kept: false,
-      before: { ms: null, bytes },
-      after: { ms: null, bytes },
-      error: `${messageOf(error)}${last ? `; after ${STRIKES} failures the rule is left out` : ''}`,
-    });
+    const failed = new Pending({ step, effect: step, rule, changes }, klass, reason, Infinity, this.#bytes());
+    this.#emit(
+      failed.event(false, `${messageOf(error)}${last ? `; after ${STRIKES} failures the rule is left out` : ''}`),
+    );
   }
 
   #bytes(): number {

@@ -21,7 +21,8 @@ export interface Decision {
 
 export class Pending {
   readonly decision: Decision;
-  readonly class: ChangeClass;
+  /** null: a rule failed before its change had one. */
+  readonly class: ChangeClass | null;
   readonly reason: string;
   readonly tolerance: number;
   /** Planned bytes of the old plan. */
@@ -54,7 +55,7 @@ export class Pending {
   /** The first step of the new plan. */
   effect: number | null = null;
 
-  constructor(decision: Decision, klass: ChangeClass, reason: string, tolerance: number, bytes: number) {
+  constructor(decision: Decision, klass: ChangeClass | null, reason: string, tolerance: number, bytes: number) {
     this.decision = decision;
     this.class = klass;
     this.reason = reason;

@@ -25,28 +25,20 @@ export interface EngineSession {
 }
 
 export class SessionEngineHost implements EngineHost {
-  readonly knobs: Knobs;
-  readonly #model: object;
-  readonly #named: Named;
-  readonly #batching: Batching;
-  readonly #programs: Programs;
-  readonly #executor: Executor;
-  readonly #updating: Updating;
+  readonly #of: EngineSession;
   readonly #done: () => number;
   /** For each recent shape of batch, the programs of a step; the newest shape is last. */
   readonly #seen = new Map<string, () => readonly Traced[]>();
   #shape = '';
 
   /** done: number of steps (or runs) so far. */
-  constructor({ model, named, batching, knobs, programs, executor, updating }: EngineSession, done: () => number) {
-    this.knobs = knobs;
-    this.#model = model;
-    this.#named = named;
-    this.#batching = batching;
-    this.#programs = programs;
-    this.#executor = executor;
-    this.#updating = updating;
+  constructor(of: EngineSession, done: () => number) {
+    this.#of = of;
     this.#done = done;
+  }
+
+  get knobs(): Knobs {
+    return this.#of.knobs;
   }
 
   next(): number {
@@ -65,8 +57,8 @@ export class SessionEngineHost implements EngineHost {
 
   async carry(changes: readonly Change[]): Promise<() => void> {
     const moves = this.knobs.moves(changes),
-      back = await carry(this.#executor, moves),
-      ages = this.#updating.carry(moves);
+      back = await carry(this.#of.executor, moves),
+      ages = this.#of.updating.carry(moves);
     return () => {
       ages();
       back();
@@ -74,11 +66,12 @@ export class SessionEngineHost implements EngineHost {
   }
 
   draft(): Draft<object> {
-    const { model, changes } = draftOf(this.#model, this.#named),
-      session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });
+    const { batching } = this.#of,
+      { model, changes } = draftOf(this.#of.model, this.#of.named),
+      session = draftOf(batching, { paths: new Map([[batching, SESSION]]) });
     return {
       model,
-      ...(!this.#batching.eager && { session: session.model }),
+      ...(!batching.eager && { session: session.model }),
       changes: () => [...changes(), ...session.changes()],
     };
   }
@@ -96,24 +89,24 @@ export class SessionEngineHost implements EngineHost {
       this.#seen.delete(old);
     }
     if (!traced) return;
-    for (const { family, graph } of this.#seen.get(shape)?.() ?? []) this.#programs.keyOfTraced(family, graph);
+    for (const { family, graph } of this.#seen.get(shape)?.() ?? []) this.#of.programs.keyOfTraced(family, graph);
   }
 
   prepare(changes: readonly Change[]): Prepared {
-    const made = this.#prepared(changes, (family, graph) => this.#programs.begin(family, graph));
+    const made = this.#prepared(changes, (family, graph) => this.#of.programs.begin(family, graph));
     if (!made) throw new Error('a program that could be traced was not begun');
     return made;
   }
 
   resize(changes: readonly Change[]): Prepared | null {
-    return this.#prepared(changes, (family) => this.#programs.beginResized(family));
+    return this.#prepared(changes, (family) => this.#of.programs.beginResized(family));
   }
 
   #prepared(
     changes: readonly Change[],
     begin: (family: string, graph: () => Graph) => Compiling | null,
   ): Prepared | null {
-    const programs = this.#programs,
+    const programs = this.#of.programs,
       now = new Map([...this.#seen.keys()].map((shape) => [shape, this.#shapeNow(shape)])),
       shapes = new Set(now.values());
     return this.knobs.with(changes, () => {
@@ -160,11 +153,11 @@ export class SessionEngineHost implements EngineHost {
   }
 
   kernels(): string | null {
-    return kernelsOf(this.#programs, this.#running());
+    return kernelsOf(this.#of.programs, this.#running());
   }
 
   ready(): boolean {
-    return this.#running().every((key) => this.#programs.has(key));
+    return this.#running().every((key) => this.#of.programs.has(key));
   }
 
   needs(changes: readonly Change[]): number {
@@ -173,16 +166,16 @@ export class SessionEngineHost implements EngineHost {
         0,
         ...[...this.#seen.values()]
           .flatMap((all) => all())
-          .map(({ family, graph }) => this.#programs.needs(family, graph)),
+          .map(({ family, graph }) => this.#of.programs.needs(family, graph)),
       ),
     );
   }
 
   budget(): { bytes: number; given: boolean } {
-    return this.#programs.budget();
+    return this.#of.programs.budget();
   }
   trim(): void {
-    this.#programs.trim(this.#running());
+    this.#of.programs.trim(this.#running());
   }
 
   /** The largest planned bytes over the recent shapes. */
@@ -191,7 +184,7 @@ export class SessionEngineHost implements EngineHost {
       0,
       ...[...this.#seen.values()]
         .flatMap((all) => all())
-        .map(({ family }) => this.#programs.bytes(this.#programs.key(family))),
+        .map(({ family }) => this.#of.programs.bytes(this.#of.programs.key(family))),
     );
   }
 
@@ -199,7 +192,7 @@ export class SessionEngineHost implements EngineHost {
     return this.#programsOf(this.#shape);
   }
   #programsOf(shape: string): ProgramKey[] {
-    return (this.#seen.get(shape)?.() ?? []).map(({ family }) => this.#programs.key(family));
+    return (this.#seen.get(shape)?.() ?? []).map(({ family }) => this.#of.programs.key(family));
   }
 }
 
