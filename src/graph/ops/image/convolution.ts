@@ -102,8 +102,8 @@ function eachTerm(g: Geometry, images: number, visit: (x: number, w: number, y: 
 }
 
 /**
- * For references: one factor of the form from the two others, which are the inputs. Which is which: numbers of arguments of
- * `visit`.
+ * For references: one factor of the form from the two others, which are the inputs. The numbers say, of the result and
+ * of each input, which argument of `visit` is its index.
  */
 export function sumTerms(
   call: RefCall,
