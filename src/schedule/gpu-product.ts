@@ -144,8 +144,9 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
       copy(right, product.b, sideK, sideJ, contiguous(product.b, k) ? 'p' : 'q'),
       serial(e, q, end, [each([set(sums, own, next)])]),
     ]),
-    // Threads without a row have no sums to store.
-    ...when(less(e.add(row, y), m), [
+    // Threads without an element have no sums to store, and read nothing: with one column, what a row reads may lie
+    // where another thread stores.
+    ...when(both(less(e.add(row, y), m), less(e.add(column, x), e.index(n))), [
       serial(
         e,
         r,

@@ -3,9 +3,14 @@ import type { Device } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { findToolchain } from '../../src/device/native/toolchain.ts';
+import { GPU } from '../../src/schedule/gpu.ts';
+import { NATIVE, type GpuTarget } from '../../src/schedule/target.ts';
+import { Interpreter } from '../interpreter/device.ts';
 import type { Draws } from './draws.ts';
 
 export interface DeviceEntry {
+  /** How many cases of each family the device runs, except with DYNAMOE_FULL; all if there is no number. */
+  readonly cases?: number;
   readonly name: string;
   /** Why the device cannot run here; null if it can. */
   skip(): Promise<string | null>;
@@ -21,10 +26,28 @@ export const DEVICES: readonly DeviceEntry[] = [
   },
 ];
 
-/** Devices whose results must have equal bits; native only if this WebAssembly engine rounds a multiply-add once. */
+/** Few threads and blocks, so that they take several turns. */
+const SMALL_GPU: GpuTarget = { ...GPU, threads: 64, blocks: 3 };
+
+/**
+ * What leaves the schedule, run statement by statement. They are slow: everyday runs give them the first two cases of
+ * each family, `npm run ci:full` gives them all.
+ */
+export const INTERPRETERS: readonly DeviceEntry[] = [NATIVE, SMALL_GPU].map((target) => ({
+  name: `interpreter (${target.kind})`,
+  cases: 2,
+  skip: () => Promise.resolve(null),
+  open: () => Promise.resolve(new Interpreter(target)),
+}));
+
+/**
+ * Devices whose results must have equal bits; native and interpreters only if this WebAssembly engine rounds a
+ * multiply-add once.
+ */
 export const SAME_BITS: readonly DeviceEntry[] = [
   ...DEVICES,
   { name: 'wasm with 1 thread', skip: () => Promise.resolve(null), open: () => WasmDevice.open(1) },
+  ...INTERPRETERS,
 ];
 
 /**
