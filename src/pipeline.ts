@@ -5,7 +5,6 @@
 //
 //     trace -> differentiate -> optimise -> lower -> schedule -> emit -> plan -> run
 //     fn       Graph            Graph       Kernel[] Scheduled[] source  Program  Session
-import { keepRecent } from './base/recent.ts';
 import { differentiate } from './grad/differentiate.ts';
 import type { Graph } from './graph/graph.ts';
 import { ops } from './graph/ops/index.ts';
@@ -19,8 +18,7 @@ import { optimise } from './passes/optimise.ts';
 import { plan } from './plan/plan.ts';
 import type { Program } from './plan/program.ts';
 import { verifyProgram } from './plan/verify.ts';
-import { schedule, type Scheduled } from './schedule/schedule.ts';
-import { scheduleSteps } from './schedule/steps.ts';
+import { scheduleProgram, type ScheduleMemo } from './schedule/program.ts';
 import { NATIVE, type Target } from './schedule/target.ts';
 import type { KernelSource } from './device/device.ts';
 import type { ProgramExecutor, LoadedProgram } from './run/program.ts';
@@ -49,9 +47,6 @@ export function trainingGraph(
   ]);
 }
 
-/** How many schedules are remembered: more than a model needs. */
-const SCHEDULED = 4096;
-
 /** The results of each stage of the compiler for one graph. */
 export interface Compiled {
   readonly graph: Graph;
@@ -63,7 +58,7 @@ export interface Compiled {
 /** What earlier graphs gave: kernels, and their schedules by key, which need not be built again. */
 export interface Memo {
   readonly kernels: KernelMemo;
-  readonly scheduled: Map<string, Scheduled>;
+  readonly scheduled: ScheduleMemo;
 }
 export const newMemo = (): Memo => ({ kernels: new Map(), scheduled: new Map() });
 
@@ -73,15 +68,8 @@ export function compileGraph(graph: Graph, target: Target = NATIVE, memo = newMe
 }
 
 function finish(lowered: Lowered, target: Target, { scheduled }: Memo): Compiled {
-  const kernels = new Map<string, Scheduled>();
-  for (const { key, kernel } of lowered.calls)
-    kernels.set(key, keepRecent(scheduled, key, scheduled.get(key) ?? schedule(kernel, target), SCHEDULED));
-  return {
-    graph: lowered.graph,
-    lowered,
-    kernels: [...kernels].map(([key, kernel]) => ({ key, kernel })),
-    program: verifyProgram(scheduleSteps(plan(lowered), kernels, target)),
-  };
+  const { program, kernels } = scheduleProgram(lowered.calls, plan(lowered), target, scheduled);
+  return { graph: lowered.graph, lowered, kernels, program: verifyProgram(program) };
 }
 
 /** Compiles a graph that was compiled before, with other sizes. Throws ShapeError where the sizes do not fit. */

@@ -31,7 +31,15 @@ export type Dim = number | Bounded | Segmented;
 export interface TensorType {
   readonly dtype: DType;
   readonly shape: readonly Dim[];
+  /** For each dimension, the axis that ranks divide, or null; absent: no rank divides the tensor. */
+  readonly axes?: readonly (Axis | null)[];
 }
+
+/**
+ * What many machines divide: samples (for rows that are segmented by sample, whole samples) or experts. A dimension
+ * that carries an axis has on each rank only that rank's part.
+ */
+export type Axis = 'batch' | 'expert';
 
 /** The size of a fixed dimension, or the bound. */
 export const boundOf = (dim: Dim): number => (typeof dim === 'number' ? dim : dim.bound);
@@ -83,7 +91,9 @@ export const showDim = (d: Dim): string =>
 
 export const showShape = (shape: readonly Dim[]): string => `[${shape.map(showDim).join(', ')}]`;
 
-export const showType = (t: TensorType): string => `${t.dtype}${showShape(t.shape)}`;
+/** A dimension that carries an axis ends in "@" and its name: float32[8@batch, 16]. */
+export const showType = ({ dtype, shape, axes = [] }: TensorType): string =>
+  `${dtype}[${shape.map((d, i) => `${showDim(d)}${axes[i] ? `@${axes[i]}` : ''}`).join(', ')}]`;
 
 /** The largest number of elements of a tensor: kernels count rows, indices and elements in 32 bits. */
 const MOST_ELEMENTS = 2 ** 31 - 1;

@@ -45,7 +45,9 @@ export function printStage(graph: Graph, stage: StageName, device: SourceDevice 
     case 'groups':
       return printGroups(compiled.lowered);
     case 'kernels':
-      return [...new Map(compiled.lowered.calls.map((c) => [c.key, c.kernel]))]
+      return [
+        ...new Map(compiled.lowered.calls.flatMap((c) => (c.kind === 'kernel' ? [[c.key, c.kernel] as const] : []))),
+      ]
         .map(([key, kernel]) => `${key.slice(0, 8)} ${printKernel(kernel)}`)
         .join('\n\n');
     case 'schedule':

@@ -34,6 +34,8 @@ export function verifyGraph(graph: Graph, ops: OpTable, stage: string): Graph {
   const define = (v: number, by: string): void => {
     if (made.has(v)) fail(`%${v} is made twice (${by})`);
     if (!graph.types[v]) fail(`%${v} has no type`);
+    const { shape, axes } = graph.types[v];
+    if (axes && axes.length !== shape.length) fail(`%${v} has ${shape.length} dimensions and ${axes.length} axes`);
     if (by !== 'input' && isDynamic(graph.types[v].shape))
       for (const d of dimValues(graph.types[v]))
         if (!made.has(d)) fail(`%${v}: its dimension reads %${d}, which is not made before it`);

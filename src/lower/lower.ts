@@ -7,13 +7,13 @@ import { keepRecent } from '../base/recent.ts';
 import { producers, type Graph, type Update, type ValueId } from '../graph/graph.ts';
 import type { Limits } from '../graph/limits.ts';
 import type { OpTable } from '../graph/builder.ts';
-import { Exprs, postorder, type Expr } from '../kernel/expr.ts';
+import { postorder, type Expr } from '../kernel/expr.ts';
 import type { Kernel, Stmt } from '../kernel/kernel.ts';
 import { printKernel } from '../kernel/print.ts';
 import { verifyKernel } from '../kernel/verify.ts';
 import type { Group } from './group.ts';
 import { checkDtypes, groupWithin } from './limits.ts';
-import type { KernelCall, Lowered } from './lowered.ts';
+import type { CopyCall, KernelCall, Lowered } from './lowered.ts';
 import { buildLoops } from './loops.ts';
 import { buildMatmul } from './matmul.ts';
 import { buildNest } from './nest.ts';
@@ -84,36 +84,9 @@ const keyOf = (kernel: Kernel): string => hashHex(printKernel(kernel));
  * For the update of a state that could not be written in place: copies the new value when every reader of the old value
  * is done.
  */
-function copyCall({ graph, home }: Storage, { state, value, unless }: Update): KernelCall {
-  const e = new Exprs(),
-    type = graph.types[state],
-    size = elements(type.shape),
-    index = e.loop(size, 'p');
-  const kernel: Kernel = {
-    form: 'loops',
-    locals: [],
-    ints: 0,
-    buffers: [
-      { dtype: type.dtype, access: 'write' },
-      { dtype: type.dtype, access: 'read' },
-    ],
-    grid: { index, extent: e.index(size), work: COPY_WORK, elements: true, row: null },
-    body: [{ s: 'store', buffer: 0, index, value: e.load(1, index, type.dtype) }],
-  };
-  return {
-    kernel: verifyKernel(kernel),
-    key: keyOf(kernel),
-    buffers: [state, home(value)],
-    ints: [],
-    inPlace: [],
-    unless,
-    ops: ['update'],
-    scope: '',
-    flops: 0,
-  };
+function copyCall({ home }: Storage, { state, value, unless }: Update): CopyCall {
+  return { kind: 'copy', buffers: [state, home(value)], unless, ops: ['update'], scope: '', flops: 0 };
 }
-
-const COPY_WORK = 0.5; // of an element that is only copied
 
 function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall {
   const { text, values, numbers } = signatureOf(storage, ops, group),
@@ -129,6 +102,7 @@ function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo):
     { values: behind, ...built } = keepRecent(family.byRows, rows(), made, ROWS);
   const nodes = [group.node, ...group.roots.map((v) => storage.producers[v])].flatMap((n) => n ?? []);
   return {
+    kind: 'kernel',
     ...built,
     buffers: behind.map((n) => values[n]),
     unless: group.unless,

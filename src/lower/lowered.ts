@@ -4,20 +4,10 @@ import type { Graph, ValueId } from '../graph/graph.ts';
 import type { Group } from './group.ts';
 import type { Storage } from './scope.ts';
 
-export interface KernelCall {
-  readonly kernel: Kernel;
-  /** Hash of the kernel's text: calls with equal keys run the same code. */
-  readonly key: string;
-  /** The value behind each buffer of the kernel. */
+interface AnyCall {
+  /** The values that are read and written: for a kernel, those behind its buffers. */
   readonly buffers: readonly ValueId[];
-  /** The kernel's run-time integers. */
-  readonly ints: readonly number[];
-  /**
-   * Pairs [written buffer, read buffer] that may share memory: each element is read only at the index at which it is
-   * written.
-   */
-  readonly inPlace: readonly (readonly [number, number])[];
-  /** The kernel runs only if this int32 value is 0; its stores are updates of states. */
+  /** The call runs only if this int32 value is 0; its stores are updates of states. */
   readonly unless: ValueId | null;
   /** Ops and module scope, for messages and profiles. */
   readonly ops: readonly string[];
@@ -26,13 +16,35 @@ export interface KernelCall {
   readonly flops: number;
 }
 
+/** Runs a kernel. */
+export interface KernelCall extends AnyCall {
+  readonly kind: 'kernel';
+  readonly kernel: Kernel;
+  /** Hash of the kernel's text: calls with equal keys run the same code. */
+  readonly key: string;
+  /** The kernel's run-time integers. */
+  readonly ints: readonly number[];
+  /**
+   * Pairs [written buffer, read buffer] that may share memory: each element is read only at the index at which it is
+   * written.
+   */
+  readonly inPlace: readonly (readonly [number, number])[];
+}
+
+/** Copies a value: `buffers` are the copy and the original. */
+export interface CopyCall extends AnyCall {
+  readonly kind: 'copy';
+}
+
+export type Call = KernelCall | CopyCall;
+
 export interface Lowered {
   readonly graph: Graph;
   /** What was decided about storage: `lowerAgain` uses it for graphs that differ only in their bounds. */
   readonly storage: Storage;
   readonly groups: readonly Group[];
   /** One for each group, then the copies of updates. */
-  readonly calls: readonly KernelCall[];
+  readonly calls: readonly Call[];
   /**
    * The value in whose memory another value lies: that of a reshape, or the operand that an op overwrites
    * (Op.inPlaceOf).

@@ -2,7 +2,7 @@
 import { byteSize } from '../base/shape.ts';
 import type { ValueId } from '../graph/graph.ts';
 import { groupsOf } from '../kernel/groups.ts';
-import type { KernelCall, Lowered } from '../lower/lowered.ts';
+import type { Call, Lowered } from '../lower/lowered.ts';
 import { aligned, packArena, type Block } from './arena.ts';
 import { overlap } from './overlap.ts';
 import type { PlannedTensor, Port, Program, Slab, Step } from './program.ts';
@@ -10,8 +10,10 @@ import type { PlannedTensor, Port, Program, Slab, Step } from './program.ts';
 export function plan(lowered: Lowered): Program {
   const { graph, calls, alias } = lowered;
   const home = (v: ValueId): ValueId => alias.get(v) ?? v;
-  const writes = calls.map((c) => c.kernel.buffers.map((b) => b.access !== 'read'));
-  const reads = (c: KernelCall): ValueId[] => [...c.buffers, ...(c.unless === null ? [] : [c.unless])].map(home);
+  const writes = calls.map((c) =>
+    c.kind === 'copy' ? [true, false] : c.kernel.buffers.map((b) => b.access !== 'read'),
+  );
+  const reads = (c: Call): ValueId[] => [...c.buffers, ...(c.unless === null ? [] : [c.unless])].map(home);
 
   const life = new Map<ValueId, { first: number; last: number }>();
   calls.forEach((c, step) =>
@@ -24,7 +26,7 @@ export function plan(lowered: Lowered): Program {
   // The row lists of a grouped product stay in memory while the next product runs: a schedule may then run both group
   // by group, wherever the result lies.
   calls.forEach((c, step) => {
-    if (step + 1 >= calls.length || !groupsOf(c.kernel) || !groupsOf(calls[step + 1].kernel)) return;
+    if (!isGrouped(c) || !isGrouped(calls[step + 1])) return;
     for (const v of reads(c))
       if (graph.types[v].dtype === 'int32')
         life.set(v, { first: life.get(v)?.first ?? step, last: Math.max(life.get(v)?.last ?? step, step + 1) });
@@ -71,7 +73,7 @@ export function plan(lowered: Lowered): Program {
     steps: orderSteps(),
     slabs: { arena, ...fill },
     inputs: ports('input'),
-    states: ports('state'),
+    states: ports('state').map((port) => ({ ...port, layout: 'rows' })),
     outputs: graph.outputs.map((o) => port(o.name, o.value)),
     constants: graph.inputs.flatMap((i) =>
       i.kind === 'constant' && i.data
@@ -92,7 +94,7 @@ export function plan(lowered: Lowered): Program {
         if (slabOf(v) !== 'arena' || !writes[step][b] || made.has(v)) return;
         const bytes = byteSize(graph.types[v]),
           own = life.get(v) ?? { first: step, last: step };
-        const reuse = c.inPlace
+        const reuse = (c.kind === 'kernel' ? c.inPlace : [])
           .map(([out, input]) => (out === b ? home(c.buffers[input]) : -1))
           .find((r) => {
             const block = made.get(r);
@@ -120,10 +122,9 @@ export function plan(lowered: Lowered): Program {
     let wave: Step[] = [];
     return calls.map((c, i): Step => {
       const step: Step = {
-        kernel: c.key,
+        ...(c.kind === 'kernel' ? { kind: c.kind, kernel: c.key, ints: c.ints } : { kind: c.kind }),
         buffers: c.buffers.map(index),
         writes: writes[i],
-        ints: c.ints,
         barrier: false,
         unless: c.unless === null ? null : index(c.unless),
         ops: c.ops,
@@ -138,6 +139,8 @@ export function plan(lowered: Lowered): Program {
     });
   }
 }
+
+const isGrouped = (c: Call | undefined): boolean => c?.kind === 'kernel' && groupsOf(c.kernel) !== null;
 
 /** Whether two steps touch the same bytes, at least one of them writing. */
 export function conflict(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {

@@ -1,6 +1,6 @@
 // A Program as text: slabs, bytes by tensor and step. `dynamoe inspect --stage program`.
 import { showType } from '../base/shape.ts';
-import type { Program } from './program.ts';
+import type { Program, Step } from './program.ts';
 
 export const showBytes = (n: number): string => {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
@@ -41,11 +41,27 @@ export function printProgram(program: Program): string {
     ...steps.map((s, i) => {
       const args = s.buffers.map((b, j) => `${s.writes[j] ? '>' : ''}%${tensors[b].id}`).join(' ');
       return (
-        `  ${s.runsGroupwiseAfterPrevious ? '- ' : s.barrier ? '--' : '  '} ${i} ${s.kernel.slice(0, 8)} ` +
-        `${s.ops.join('+')} (${args})${s.ints.length ? ` ints ${s.ints.join(',')}` : ''}` +
+        `  ${groupwise(s) ? '- ' : s.barrier ? '--' : '  '} ${i} ${showKind(s)} ` +
+        `${s.ops.join('+')} (${args})${s.kind === 'kernel' && s.ints.length ? ` ints ${s.ints.join(',')}` : ''}` +
         `${s.unless === null ? '' : ` unless %${tensors[s.unless].id}`} live ` +
         `${showBytes(live[i])}${s.scope ? `   # ${s.scope}` : ''}`
       );
     }),
   ].join('\n');
+}
+
+const groupwise = (s: Step): boolean => s.kind === 'kernel' && s.runsGroupwiseAfterPrevious !== undefined;
+
+/** What runs: the beginning of a kernel's key, or the kind of step. */
+function showKind(s: Step): string {
+  switch (s.kind) {
+    case 'kernel':
+      return s.kernel.slice(0, 8);
+    case 'copy':
+      return 'copy';
+    case 'collective':
+      return `${s.collective} over ${s.axis}`;
+    case 'call':
+      return `${s.library}.${s.function}`;
+  }
 }

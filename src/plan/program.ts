@@ -1,6 +1,7 @@
 // A Program: a memory plan with every byte offset, and a table of steps. Plain JSON: it can be printed, compared, sent
 // and run again.
-import type { TensorType } from '../base/shape.ts';
+import type { Axis, TensorType } from '../base/shape.ts';
+import type { StateSpec } from '../graph/state.ts';
 import type { DType } from '../base/dtype.ts';
 
 /**
@@ -22,23 +23,16 @@ export interface PlannedTensor {
   readonly last: number;
 }
 
-export interface Step {
-  /** Key of the kernel that runs. */
-  readonly kernel: string;
-  /** Tensors (indices into `tensors`) behind the kernel's buffers. */
+/** What every step has, so that planning, verification and printing treat all kinds alike. */
+interface AnyStep {
+  /** Tensors (indices into `tensors`) that the step reads and writes: for a kernel, those behind its buffers. */
   readonly buffers: readonly number[];
   readonly writes: readonly boolean[];
-  readonly ints: readonly number[];
   /**
    * The step waits for all steps before it. Without a barrier it may run at the same time as the other steps of its
    * wave.
    */
   readonly barrier: boolean;
-  /**
-   * The step may run group by group with the step before it, instead of after it. `groups`: their number; `offsets`:
-   * the tensor with their offsets.
-   */
-  readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: number };
   /** Tensor of an int32 scalar: the step runs only if it is 0. Steps that store to states have such a guard. */
   readonly unless: number | null;
   /** The step also reads the memory that it writes: it adds to what an earlier step left there. */
@@ -48,11 +42,49 @@ export interface Step {
   readonly flops: number;
 }
 
+export interface KernelStep extends AnyStep {
+  readonly kind: 'kernel';
+  /** Key of the kernel that runs. */
+  readonly kernel: string;
+  readonly ints: readonly number[];
+  /**
+   * The step may run group by group with the step before it, instead of after it. `groups`: their number; `offsets`:
+   * the tensor with their offsets. A schedule for a CPU decides this (schedule/steps.ts).
+   */
+  readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: number };
+}
+
+/** Copies a tensor into another one of the same type: `buffers` are the copy and the original. */
+export interface CopyStep extends AnyStep {
+  readonly kind: 'copy';
+}
+
+/** Exchanges rows with the other ranks: each rank has a part of the tensors along `axis`. */
+export interface CollectiveStep extends AnyStep {
+  readonly kind: 'collective';
+  readonly collective: 'gatherRanks' | 'exchangeRows' | 'joinRanks' | 'relay';
+  readonly axis: Axis;
+}
+
+/** Calls a function of a library, such as a product of cuBLASLt. */
+export interface CallStep extends AnyStep {
+  readonly kind: 'call';
+  readonly library: string;
+  readonly function: string;
+}
+
+export type Step = KernelStep | CopyStep | CollectiveStep | CallStep;
+
 /** `type`: the type in the graph. The tensor may be another view of the same bytes. */
 export interface Port {
   readonly name: string;
   readonly tensor: number;
   readonly type: TensorType;
+}
+
+/** `layout`: how the program's kernels expect the state to lie in memory. */
+export interface StatePort extends Port {
+  readonly layout: StateSpec['layout'];
 }
 
 export interface Program {
@@ -61,6 +93,6 @@ export interface Program {
   readonly slabs: { readonly arena: number; readonly io: number; readonly constants: number };
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
-  readonly states: readonly Port[];
+  readonly states: readonly StatePort[];
   readonly constants: readonly { readonly tensor: number; readonly dtype: DType; readonly data: readonly number[] }[];
 }

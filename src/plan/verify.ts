@@ -1,10 +1,11 @@
 // Checks a Program by going through its steps: every step finds the tensors that it reads intact, no two steps of a
 // wave race, and every tensor lies inside its slab.
 import { VerifyError } from '../base/errors.ts';
+import { showType } from '../base/shape.ts';
 import { ALIGN } from './arena.ts';
 import { overlap } from './overlap.ts';
 import { conflict } from './plan.ts';
-import type { Program, Step } from './program.ts';
+import type { PlannedTensor, Program, Step } from './program.ts';
 
 export function verifyProgram(program: Program): Program {
   const { tensors, steps, slabs } = program;
@@ -19,6 +20,8 @@ export function verifyProgram(program: Program): Program {
   const intact = new Set([...program.inputs, ...program.states, ...program.constants].map((p) => p.tensor));
   let wave: Step[] = [];
   steps.forEach((step, n) => {
+    const wrong = misfit(step, tensors);
+    if (wrong !== null) fail(`step ${n} (${step.ops.join('+')}) ${wrong}`);
     if (step.barrier) wave = [];
     for (const other of wave)
       if (conflict(tensors, other, step)) fail(`step ${n} (${step.ops.join('+')}) races with a step of its wave`);
@@ -49,4 +52,17 @@ export function verifyProgram(program: Program): Program {
   for (const { name, tensor } of program.outputs)
     if (!intact.has(tensor)) fail(`output ${name} is overwritten or never written`);
   return program;
+}
+
+/** Why a copy or a collective does not fit its tensors; null if it does. */
+function misfit(step: Step, tensors: readonly PlannedTensor[]): string | null {
+  const types = step.buffers.map((t) => tensors[t].type);
+  if (step.kind === 'copy') {
+    const [to, from] = step.buffers.map((t) => tensors[t]);
+    return types.length === 2 && to.type.dtype === from.type.dtype && to.bytes === from.bytes
+      ? null
+      : `copies between ${types.map(showType).join(' and ')}`;
+  }
+  if (step.kind !== 'collective' || types.some((t) => t.axes?.includes(step.axis))) return null;
+  return `is a collective over ${step.axis}, which none of its tensors carries: ${types.map(showType).join(', ')}`;
 }

@@ -1,6 +1,6 @@
 // The executor of programs on a device.
 import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
-import { UserError } from '../base/errors.ts';
+import { UserError, VerifyError } from '../base/errors.ts';
 import { hash32 } from '../base/hash.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
@@ -284,6 +284,9 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
    * or throws and allocates nothing.
    */
   load(program: Program): LoadedProgram {
+    const other = program.states.find((s) => s.layout !== 'rows');
+    if (other)
+      throw new VerifyError('run', `the state ${other.name} lies in ${other.layout}, this executor keeps rows`);
     for (const { name, type } of program.states) if (!isCache(name)) checkState(name, this.#state(name).type, type);
     this.reserve(program);
     const memories: Memory[] = [],
@@ -344,19 +347,24 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
       slab === 'state' ? { memory: stateOf(name).memory, offset: 0 } : { memory: slabs[slab], offset },
     );
     const bound = this.device.bind(
-      program.steps.map((s): BoundStep => ({
-        kernel: s.kernel,
-        buffers: s.buffers.map((b) => places[b]),
-        ints: s.ints,
-        barrier: s.barrier,
-        unless: s.unless === null ? null : places[s.unless],
-        ...(s.runsGroupwiseAfterPrevious && {
-          runsGroupwiseAfterPrevious: {
-            groups: s.runsGroupwiseAfterPrevious.groups,
-            offsets: places[s.runsGroupwiseAfterPrevious.offsets],
-          },
-        }),
-      })),
+      program.steps.map((s): BoundStep => {
+        // Schedules make kernels of copies; collectives and calls of libraries are for devices that have them.
+        if (s.kind !== 'kernel')
+          throw new VerifyError('run', `the device ${this.device.info.name} runs no ${s.kind} steps`);
+        return {
+          kernel: s.kernel,
+          buffers: s.buffers.map((b) => places[b]),
+          ints: s.ints,
+          barrier: s.barrier,
+          unless: s.unless === null ? null : places[s.unless],
+          ...(s.runsGroupwiseAfterPrevious && {
+            runsGroupwiseAfterPrevious: {
+              groups: s.runsGroupwiseAfterPrevious.groups,
+              offsets: places[s.runsGroupwiseAfterPrevious.offsets],
+            },
+          }),
+        };
+      }),
     );
     return { bound, places };
   }

@@ -8,7 +8,7 @@ import { productTiles } from './gpu-product.ts';
 import { verifyGpu } from './gpu-verify.ts';
 import { inThread } from './gpu-statements.ts';
 import { importKernel } from './import.ts';
-import { ANYTHING, type GpuTarget  } from './target.ts';
+import { ANYTHING, type GpuTarget } from './target.ts';
 
 /** What every graphics processor of NVIDIA has; two blocks on each of 132 multiprocessors. No device has it yet. */
 export const GPU: GpuTarget = {

@@ -3,37 +3,56 @@
 // uses what the other stores, except the part of the same group. All products of one expert then run one after the
 // other, while its weights are in the cache.
 import { groupsOf } from '../kernel/groups.ts';
+import type { Kernel } from '../kernel/kernel.ts';
 import { overlap } from '../plan/overlap.ts';
-import type { PlannedTensor, Program, Step } from '../plan/program.ts';
+import type { KernelStep, PlannedTensor, Program, Step } from '../plan/program.ts';
 import type { CpuKernel } from './cpu-kernel.ts';
+import { copyKernel } from './copy.ts';
 import { shareOf } from './groupwise.ts';
 import { forCpu, type Scheduled } from './schedule.ts';
 import type { Target } from './target.ts';
 
-/** The same program with more barriers, and with products that run group by group. `kernels`: by key. */
-export function scheduleSteps(program: Program, kernels: ReadonlyMap<string, Scheduled>, target: Target): Program {
+/**
+ * The same program with more barriers, with copies as kernels, and with products that run group by group. `kernels`: of
+ * the program, by key. `add` gives the schedule of another kernel, which the program then needs too.
+ */
+export function scheduleSteps(
+  program: Program,
+  kernels: ReadonlyMap<string, Scheduled>,
+  target: Target,
+  add: (key: string, kernel: Kernel) => void,
+): Program {
   if (target.kind !== 'cpu') return program;
   const { wave, groupwise } = target;
   let length = 0,
     chain: Planned[] = [];
   const steps = program.steps.map((given, i): Step => {
     const barrier = given.barrier || (i > 0 && length >= wave),
-      found = kernels.get(given.kernel),
-      kernel = found && forCpu(found),
-      step = { ...given, barrier };
+      step = { ...copied(given), barrier },
+      kernel = step.kind === 'kernel' ? kernels.get(step.kernel) : undefined;
     length = barrier ? 1 : length + 1;
-    if (!groupwise || !kernel) return step;
-    const planned = { step, kernel },
+    if (!groupwise || step.kind !== 'kernel' || !kernel) {
+      chain = [];
+      return step;
+    }
+    const planned = { step, kernel: forCpu(kernel) },
       after = barrier ? groupwiseAfter(program.tensors, chain, planned) : undefined;
     chain = after ? [...chain, planned] : [planned];
     return after ? { ...step, runsGroupwiseAfterPrevious: after } : step;
   });
   return { ...program, steps };
+
+  function copied(step: Step): Step {
+    if (step.kind !== 'copy') return step;
+    const { key, kernel } = copyKernel(program.tensors[step.buffers[0]].type);
+    add(key, kernel);
+    return { ...step, kind: 'kernel', kernel: key, ints: [] };
+  }
 }
 
 /** A step and what it runs. */
 export interface Planned {
-  readonly step: Step;
+  readonly step: KernelStep;
   readonly kernel: CpuKernel;
 }
 
@@ -42,7 +61,7 @@ export function groupwiseAfter(
   tensors: readonly PlannedTensor[],
   before: readonly Planned[],
   next: Planned,
-): Step['runsGroupwiseAfterPrevious'] {
+): KernelStep['runsGroupwiseAfterPrevious'] {
   const own = groupsOf(next.kernel),
     head = before.length > 0 ? groupsOf(before[0].kernel) : null;
   if (!own || !head || own.groups !== head.groups) return undefined;

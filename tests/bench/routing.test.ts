@@ -64,6 +64,7 @@ test('the critical path follows memory that steps share, not their order', () =>
     last: 9,
   }));
   const step = (op: string, reads: readonly number[], writes: number): Step => ({
+    kind: 'kernel',
     kernel: op,
     buffers: [writes, ...reads],
     writes: [true, ...reads.map(() => false)],

@@ -9,6 +9,7 @@ import { crossEntropy } from '../../src/nn/loss.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { optimise } from '../../src/passes/optimise.ts';
 import { compile } from '../../src/session/node.ts';
+import type { Call } from '../../src/lower/lowered.ts';
 import { ANYTHING } from '../../src/schedule/target.ts';
 import { randomGraph } from '../support/random-graph.ts';
 import { toyBatch, toyLM } from '../support/toy.ts';
@@ -27,10 +28,10 @@ function check(graph: Graph, memo: KernelMemo, label: string): number {
     got = lower(optimised, ops, ANYTHING, memo),
     want = lower(optimised, ops, ANYTHING, new Forgetful());
   assert.equal(got.calls.length, want.calls.length, label);
+  // The expressions of a kernel are made in another order; its key is the hash of its text.
+  const plain = (call: Call): object => ({ ...call, kernel: null });
   got.calls.forEach((call, i) => {
-    const { kernel: _, ...plain } = call,
-      { kernel: __, ...wanted } = want.calls[i];
-    assert.deepEqual(plain, wanted, `${label}, call ${i}`);
+    assert.deepEqual(plain(call), plain(want.calls[i]), `${label}, call ${i}`);
   });
   return got.calls.length - (memo.size - before);
 }

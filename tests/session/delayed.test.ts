@@ -64,7 +64,9 @@ test('the device refuses kernels that write in place', async () => {
   const b = new GraphBuilder(ops);
   b.output('y', add(b.input('input', 'x', { dtype: 'float32', shape: [4] }), 1));
   const { kernels, program } = compileGraph(b.build()),
-    [{ kernel, ints }] = program.steps;
+    [step] = program.steps;
+  assert.ok(step.kind === 'kernel');
+  const { kernel, ints } = step;
   const device = new DelayedDevice(await WasmDevice.open(1, { memory: 1e6 }), seed),
     memory = device.alloc(1024),
     bind = (offset: number): Bound =>

@@ -10,6 +10,7 @@ import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
 import { shareOf } from '../../../src/schedule/groupwise.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { compileGraph, type Compiled } from '../../../src/pipeline.ts';
+import type { KernelStep } from '../../../src/plan/program.ts';
 import { overlap } from '../../../src/plan/overlap.ts';
 import { forCpu } from '../../../src/schedule/schedule.ts';
 import { groupwiseAfter } from '../../../src/schedule/steps.ts';
@@ -39,8 +40,15 @@ function compiled(changes: Partial<LayerWork> = {}): Compiled {
   return compileGraph(layerGraph(layerOf(work), work, sgd({ lr: 0.1, eager: work.eager })));
 }
 
-const chained = ({ program }: Compiled): string[] =>
-  program.steps.flatMap((s, i) => (s.runsGroupwiseAfterPrevious ? [`${program.steps[i - 1].ops[0]} ${s.ops[0]}`] : []));
+/** The steps of a program for a CPU, which are all kernels. */
+const stepsOf = ({ program }: Compiled): KernelStep[] =>
+  program.steps.map((s) => {
+    assert.ok(s.kind === 'kernel');
+    return s;
+  });
+
+const chained = (c: Compiled): string[] =>
+  stepsOf(c).flatMap((s, i, all) => (s.runsGroupwiseAfterPrevious ? [`${all[i - 1].ops[0]} ${s.ops[0]}`] : []));
 
 /** All states after two steps, as bits. `skewed`: nearly all tokens choose the same two experts. */
 async function statesOf(
@@ -87,7 +95,7 @@ test('expert by expert: the bits of one product after the other', { skip: noComp
     { program } = all,
     unchained = {
       ...all,
-      program: { ...program, steps: program.steps.map(({ runsGroupwiseAfterPrevious: _, ...s }) => s) },
+      program: { ...program, steps: stepsOf(all).map(({ runsGroupwiseAfterPrevious: _, ...s }) => s) },
     };
   assert.ok(chained(all).length >= 3, chained(all).join(', '));
   for (const skewed of [false, true]) {
@@ -111,9 +119,10 @@ test('which products run groupwise after the previous one', () => {
 });
 
 test('a product that reads rows of other groups does not run groupwise after the product that makes them', () => {
-  const { program, kernels } = compiled(),
+  const all = compiled(),
+    { program, kernels } = all,
     kernelOf = new Map(kernels.map((k) => [k.key, forCpu(k.kernel)]));
-  const planned = program.steps.map((step) => ({ step, kernel: kernelOf.get(step.kernel) }));
+  const planned = stepsOf(all).map((step) => ({ step, kernel: kernelOf.get(step.kernel) }));
   let gathers = 0;
   for (const { step, kernel } of planned) {
     if (kernel?.form !== 'matmul' || !step.ops[0].startsWith('grouped')) continue;
@@ -129,7 +138,7 @@ test('a product that reads rows of other groups does not run groupwise after the
   }
   assert.equal(gathers, 2);
   // The same two steps, but the result of the second one is planned over the result of the first one.
-  const at = program.steps.findIndex((s) => s.runsGroupwiseAfterPrevious),
+  const at = planned.findIndex(({ step }) => step.runsGroupwiseAfterPrevious),
     [first, second] = [planned[at - 1], planned[at]];
   if (!first.kernel || !second.kernel) throw new Error('a kernel is missing');
   const pair = [

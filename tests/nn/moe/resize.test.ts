@@ -46,7 +46,7 @@ const essence = ({ graph, program, lowered }: Compiled): unknown => ({
   nodes: graph.nodes,
   slabs: { ...program.slabs, arena: 0 },
   constants: program.constants.map((c) => c.data),
-  calls: lowered.calls.map(({ kernel: _, ...rest }) => JSON.stringify(rest)).sort(),
+  calls: lowered.calls.map((call) => JSON.stringify({ ...call, kernel: null })).sort(),
 });
 
 const kernels = (c: Compiled): string[] => c.kernels.map((k) => k.key).sort();
