@@ -2,11 +2,10 @@
 // gradient of a value that is used several times is the sum over its uses, in the order of the reversed graph.
 import { isFloat } from '../base/dtype.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
-import { boundOf } from '../base/shape.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Recompute, Graph, Node, ValueId } from '../graph/graph.ts';
 import type { Op } from '../graph/op.ts';
-import type { Tensor } from '../graph/tensor.ts';
+import { scalar, zeros, type Tensor } from '../graph/tensor.ts';
 
 /** The graph with outputs `grad/NAME`: the gradients of the output `loss` for the states `names`. */
 export function differentiate(graph: Graph, ops: OpTable, loss: string, names: readonly string[]): Graph {
@@ -20,11 +19,7 @@ export function differentiate(graph: Graph, ops: OpTable, loss: string, names: r
   });
   gradients(builder, builder.tensor(target.value), states).forEach((g, i) => {
     // If the loss does not depend on a parameter, its gradient is 0; weight decay still applies.
-    const shape = states[i].shape.map(boundOf);
-    builder.output(
-      `grad/${names[i]}`,
-      g ?? builder.emit('constant', [], { value: 0, dtype: states[i].dtype, shape })[0],
-    );
+    builder.output(`grad/${names[i]}`, g ?? zeros(states[i]));
   });
   return builder.build();
 }
@@ -49,7 +44,7 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     builder,
     wrt.map((t) => t.id),
   );
-  const one = builder.emit('constant', [], { value: 1, dtype: loss.dtype, shape: [] })[0];
+  const one = scalar(loss, 1);
   const grads = new Map<ValueId, Part[]>([[loss.id, [{ value: one, by: '' }]]]),
     recomputed = recompute(builder, [...forward]);
   const total = (v: ValueId): Tensor | null => {

@@ -1,7 +1,7 @@
 // A Tensor is a handle on a value of a graph that is being built: what modules pass around, what ops take and return.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { showType, type Dim, type TensorType } from '../base/shape.ts';
+import { boundOf, showType, type Dim, type TensorType } from '../base/shape.ts';
 import type { Attrs, ValueId } from './graph.ts';
 import type { AttrsOf, OpName } from './op-attrs.ts';
 
@@ -54,9 +54,15 @@ function builderOf(op: string, tensor: unknown): Builder {
 export const emit1 = <N extends OpName>(op: N, inputs: readonly Tensor[], ...attrs: AttrsOf<N>): Tensor =>
   emit(op, inputs, ...attrs)[0];
 
+/** A tensor of this shape with `value` in every element, in the graph of `like`; default dtype: that of `like`. */
+export const full = (like: Tensor, shape: readonly number[], value: number, dtype: DType = like.dtype): Tensor =>
+  builderOf('constant', like).emit('constant', [], { value, dtype, shape })[0];
+
 /** A scalar constant in the graph of `like`. */
-export const scalar = (like: Tensor, value: number, dtype: DType = like.dtype): Tensor =>
-  builderOf('constant', like).emit('constant', [], { value, dtype, shape: [] })[0];
+export const scalar = (like: Tensor, value: number, dtype: DType = like.dtype): Tensor => full(like, [], value, dtype);
+
+/** Zeros of the dtype of another tensor, in its shape at its largest. */
+export const zeros = (like: Tensor): Tensor => full(like, like.shape.map(boundOf), 0);
 
 /** The tensor, or the number as a scalar of the dtype of `like`. */
 export const lift = (like: Tensor, x: Tensor | number): Tensor => (typeof x === 'number' ? scalar(like, x) : x);

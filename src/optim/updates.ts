@@ -5,7 +5,7 @@ import { boundOf } from '../base/shape.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
-import { scalar as literal, type Tensor } from '../graph/tensor.ts';
+import { scalar as literal, zeros, type Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/elementwise/add.ts';
 import { cast } from '../graph/ops/elementwise/cast.ts';
 import { div } from '../graph/ops/elementwise/div.ts';
@@ -180,9 +180,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   /** Whether the sum continues with the next micro-batch; when it is complete, it starts again at 0. */
   const keepsSum = (sumState: Tensor | null, value: Tensor): boolean => {
     if (sumState === null) return false;
-    const zero = (): Tensor =>
-      builder.emit('constant', [], { value: 0, dtype: value.dtype, shape: value.shape.map(boundOf) })[0];
-    builder.update(sumState, phase === 'add' ? value : zero(), flag);
+    builder.update(sumState, phase === 'add' ? value : zeros(value), flag);
     return phase === 'add';
   };
   for (const { name, target, value, sumState } of own)

@@ -5,7 +5,7 @@ import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { anything, aSize, needed } from '../../base/kinds.ts';
 import { checkSeed, Stream } from '../../base/random.ts';
 import { boundOf } from '../../base/shape.ts';
-import type { Tensor } from '../../graph/tensor.ts';
+import { full, type Tensor } from '../../graph/tensor.ts';
 import { gather } from '../../graph/ops/shape/gather.ts';
 import { softmax } from '../../graph/ops/reduce/softmax.ts';
 import { traceOf } from '../../trace/trace.ts';
@@ -79,7 +79,7 @@ export class HashRouter implements Router {
     const table = (rows: number): Tensor =>
       trace.constant({ dtype: 'int32', shape: [rows, k] }, this.#table(rows, k, seed));
     const indices = vocab !== undefined && ids ? gather(table(vocab), ids) : table(tokens);
-    const weights = x.builder.emit('constant', [], { value: 1 / k, dtype: x.dtype, shape: [tokens, k] })[0];
+    const weights = full(x, [tokens, k], 1 / k);
     return { indices, weights, scores: weights, probs: null, logits: null };
   }
 

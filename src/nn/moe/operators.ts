@@ -6,7 +6,7 @@ import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { aFlag, aNumber, needed } from '../../base/kinds.ts';
-import { scalar, type Tensor } from '../../graph/tensor.ts';
+import { full, scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/elementwise/add.ts';
 import { combine } from '../../graph/ops/moe/combine.ts';
 import { dispatch } from '../../graph/ops/moe/dispatch.ts';
@@ -107,7 +107,7 @@ export function aggregateSpec(
     return reshape(own, [boundOf(own.shape[0]), 1]);
   });
   // Each choice is a token of its own, so that its row is returned with weight 1: [tokens * k, 1].
-  const ones = weights.builder.emit('constant', [], { value: 1, dtype: weights.dtype, shape: [tokens * k, 1] })[0];
+  const ones = full(weights, [tokens * k, 1], 1);
   const back = (x: Tensor): Tensor =>
     reshape(combine(x, rows.inverse, rows.order, ones, { gaps: mayDrop }), [tokens, k]);
   const own = back(join(errors, routing)),

@@ -4,7 +4,7 @@
 // `dense` computes all experts on all tokens.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
-import { scalar, type Tensor } from '../../graph/tensor.ts';
+import { full, scalar, type Tensor } from '../../graph/tensor.ts';
 import { cast } from '../../graph/ops/elementwise/cast.ts';
 import { concat } from '../../graph/ops/shape/concat.ts';
 import { expand } from '../../graph/ops/shape/expand.ts';
@@ -115,7 +115,7 @@ function byMasks(
   // Position of each choice among its expert's rows; negative if the choice was dropped, because its row is -1 and no
   // segment begins below 0.
   const slot = sub(reshape(rows.inverse, [tokens, k]), gather(rows.offsets, indices));
-  const like = x.builder.emit('constant', [], { value: 0, dtype: 'float32', shape: [tokens, k, count, room] })[0];
+  const like = full(x, [tokens, k, count, room], 0, 'float32');
   const placed = cast(mul(expand(oneHot(indices, count), like, [3]), expand(oneHot(slot, room), like, [2])), x.dtype);
   // [tokens, experts, room]
   const mask = sum(placed, [1]),
@@ -136,7 +136,7 @@ function everywhere(
 ): Tensor {
   const { experts: count } = routing,
     [tokens, width] = x.shape.map(boundOf);
-  const like = x.builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [count, tokens, width] })[0];
+  const like = full(x, [count, tokens, width], 0);
   const y = keeping(x, how, () => batched(experts, expand(x, like, [0]))); // [experts, tokens, width]
   const gates = transpose(gatesOf(indices, kept(routing, weights), count)); // [experts, tokens]
   return sum(mul(y, reshape(gates, [count, tokens, 1])), [0]);

@@ -10,7 +10,7 @@ import { aFinite, aFlag, anObject, needed } from '../../../base/kinds.ts';
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
-import { emit, emit1, scalar, type Tensor } from '../../tensor.ts';
+import { emit, emit1, scalar, zeros, type Tensor } from '../../tensor.ts';
 import { biasGradient, checkMasks, maskReference, Masks } from './attentionMask.ts';
 import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
 
@@ -41,8 +41,6 @@ export const attentionOp: Op<AttentionAttrs> = {
   // With p = e^(s - lse): ds = p (do . v - delta), where delta = do . o minus the gradient of lse (d lse / ds is p).
   grad({ inputs: [q, k, v, start, ...masks], outputs: [o, lse], douts: [d, dlse], attrs, needs }) {
     if (!d && !dlse) return [q, k, v, start, ...masks].map(() => null);
-    const zeros = (like: Tensor): Tensor =>
-      q.builder.emit('constant', [], { value: 0, dtype: like.dtype, shape: like.shape.map(boundOf) })[0];
     const dout = d ?? zeros(o),
       dot = emit1('sum', [emit1('mul', [dout, o])], { axes: [3] });
     const inputs = [q, k, v, start, lse, dlse ? emit1('sub', [dot, dlse]) : dot, dout, ...masks];

@@ -1,10 +1,5 @@
 // Tensors of one number: never stored.
-import type { DType } from '../../../base/dtype.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-
-/** A tensor of this shape with `value` in every element, in the graph of `like`; default dtype: that of `like`. */
-export const full = (like: Tensor, shape: readonly number[], value: number, dtype: DType = like.dtype): Tensor =>
-  like.builder.emit('constant', [], { value, dtype, shape })[0];
 
 /** A tensor with `value` in every element, with the shape and dtype of `like` (whose first dimension may vary). */
 export const fullLike = (like: Tensor, value: number): Tensor =>

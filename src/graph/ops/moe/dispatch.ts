@@ -3,7 +3,7 @@
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
-import { emit1, type Tensor } from '../../tensor.ts';
+import { emit1, full, type Tensor } from '../../tensor.ts';
 import { combineMany } from './combineMany.ts';
 import { gatheredRows, checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
 
@@ -39,7 +39,7 @@ export const dispatchOp: Op<DispatchAttrs> = {
   grad({ inputs: [x, order, , inverse], douts: [d], attrs }) {
     if (!d || attrs.k <= MOST_CHOICES || typeof x.shape[0] !== 'number')
       return [d && emit1('collect', [d, inverse, order, x], attrs), null, null, null];
-    const ones = x.builder.emit('constant', [], { value: 1, dtype: x.dtype, shape: [x.shape[0], attrs.k] })[0];
+    const ones = full(x, [x.shape[0], attrs.k], 1);
     return [combineMany(d, inverse, order, ones), null, null, null];
   },
   lower: {

@@ -3,7 +3,7 @@
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
-import { emit, emit1, type Tensor } from '../../tensor.ts';
+import { emit, emit1, scalar, type Tensor } from '../../tensor.ts';
 import { gatheredRows, checkVector, indexAt, segmentsOf } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
@@ -39,11 +39,7 @@ export const splitRowsOp: Op<SplitRowsAttrs> = {
   },
   grad({ inputs: [x], outputs, douts, attrs }) {
     if (douts.every((d) => !d)) return [null, null, null, null];
-    const [a, b] = douts.map(
-      (d, i) =>
-        d ??
-        emit1('mul', [outputs[i], outputs[i].builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [] })[0]]),
-    );
+    const [a, b] = douts.map((d, i) => d ?? emit1('mul', [outputs[i], scalar(outputs[i], 0)]));
     return [
       emit1('joinRows', [a, b, x.builder.tensor(segmentsOf('splitRows', x.type).offsets)], attrs),
       null,

@@ -3,7 +3,7 @@
 import { ShapeError } from '../../../base/errors.ts';
 import { showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
-import { emit, emit1, type Tensor } from '../../tensor.ts';
+import { emit, emit1, scalar, type Tensor } from '../../tensor.ts';
 import { segmentCount } from './segmentCount.ts';
 import { gatheredRows, checkVector, indexAt, segmentsOf } from './routing.ts';
 
@@ -39,11 +39,7 @@ export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
   grad({ inputs: [x, offsets, ...counts], outputs, douts }) {
     if (douts.every((d) => !d)) return [null, null, ...counts.map(() => null)];
     // If nothing reads a segment, its gradient is 0.
-    const parts = douts.map(
-      (d, i) =>
-        d ??
-        emit1('mul', [outputs[i], outputs[i].builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [] })[0]]),
-    );
+    const parts = douts.map((d, i) => d ?? emit1('mul', [outputs[i], scalar(outputs[i], 0)]));
     const { bound } = segmentsOf('splitSegments', x.type);
     return [
       emit1('joinSegments', [offsets, ...parts], {

@@ -4,7 +4,7 @@ import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, isDynamic, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
-import { emit1 } from '../../tensor.ts';
+import { emit1, full } from '../../tensor.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -28,7 +28,7 @@ export const sumChunksOp: Op = {
     // Only a user's graph differentiates it: every element gets the gradient of its chunk.
     const total = elements(x.shape),
       chunks = Math.ceil(total / SUM_CHUNK);
-    const like = x.builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [chunks, SUM_CHUNK] })[0];
+    const like = full(x, [chunks, SUM_CHUNK], 0);
     const wide = emit1('reshape', [emit1('expand', [dout, like], { axes: [1] })], { shape: [chunks * SUM_CHUNK] });
     const cut = chunks * SUM_CHUNK === total ? wide : emit1('slice', [wide], { axis: 0, from: 0, to: total });
     return [emit1('reshape', [cut], { shape: x.shape as number[] })];

@@ -1,7 +1,7 @@
 // Reductions made of other ops: minimum, product, standard deviation, norms, any and all.
 import { UserError } from '../../../base/errors.ts';
 import { boundOf } from '../../../base/shape.ts';
-import { scalar, type Tensor } from '../../tensor.ts';
+import { full, scalar, type Tensor } from '../../tensor.ts';
 import { abs } from '../elementwise/abs.ts';
 import { downwards } from './argMax.ts';
 import { cast } from '../elementwise/cast.ts';
@@ -35,7 +35,7 @@ export function prod(x: Tensor, axes?: readonly number[]): Tensor {
         rest = t;
       const part = (from: number, to: number): Tensor => slice(rest, axis, from, to);
       const shape = t.shape.map(boundOf).filter((_, i) => i !== axis);
-      if (size === 0) return x.builder.emit('constant', [], { value: 1, dtype: x.dtype, shape })[0];
+      if (size === 0) return full(x, shape, 1);
       while (size > 1) {
         const half = Math.floor(size / 2),
           pairs = mul(part(0, half), part(half, 2 * half));

@@ -1,7 +1,7 @@
 // Other arrangements of elements, made of reshape, slice, concat, transpose and broadcasting.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showShape } from '../../../base/shape.ts';
-import { emit1, scalar, type Tensor } from '../../tensor.ts';
+import { emit1, full, scalar, type Tensor } from '../../tensor.ts';
 import { concat } from './concat.ts';
 import { pad } from './pad.ts';
 import { reshape } from './reshape.ts';
@@ -60,11 +60,7 @@ export function broadcastTo(x: Tensor, shape: readonly number[]): Tensor {
     throw new ShapeError(`broadcastTo: ${showShape(x.shape)} does not stretch to [${shape.join(', ')}]`);
   if (skip === 0 && x.shape.every((d, i) => boundOf(d) === shape[i])) return x;
   const wanted = shape.map((n, i) => (x.shape[i - skip] === undefined || x.shape[i - skip] === 1 ? n : 1));
-  return emit1('where', [
-    x.builder.emit('constant', [], { value: 1, dtype: 'bool', shape: wanted })[0],
-    x,
-    scalar(x, 0),
-  ]);
+  return emit1('where', [full(x, wanted, 1, 'bool'), x, scalar(x, 0)]);
 }
 
 /** Tensors of one shape side by side along a new dimension before `axis` (-1: at the end). */

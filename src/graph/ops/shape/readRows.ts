@@ -1,7 +1,7 @@
 // Reads the rows of some steps from a cache: the gradient of updateRows for the rows. Rows outside the cache are 0.
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
-import { emit1, type Tensor } from '../../tensor.ts';
+import { emit1, zeros, type Tensor } from '../../tensor.ts';
 import { checkCache } from './updateRows.ts';
 
 declare module '../../op-attrs.ts' {
@@ -19,13 +19,7 @@ export const readRowsOp: Op = {
     return [like];
   },
   grad({ inputs: [cache, , start], douts: [d] }) {
-    if (!d) return [null, null, null];
-    const zeros = cache.builder.emit('constant', [], {
-      value: 0,
-      dtype: cache.dtype,
-      shape: cache.shape.map(boundOf),
-    })[0];
-    return [emit1('updateRows', [zeros, d, start]), null, null];
+    return [d && emit1('updateRows', [zeros(cache), d, start]), null, null];
   },
   lower: {
     kind: 'map',

@@ -3,7 +3,7 @@
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
-import { emit1, type Tensor } from '../../tensor.ts';
+import { emit1, zeros, type Tensor } from '../../tensor.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -38,10 +38,8 @@ export const updateRowsOp: Op = {
   },
   grad({ inputs: [, rows, start], douts: [d], needs }) {
     if (!d) return [null, null, null];
-    const zeros = (): Tensor =>
-      rows.builder.emit('constant', [], { value: 0, dtype: rows.dtype, shape: rows.shape.map(boundOf) })[0];
     return [
-      needs[0] ? emit1('updateRows', [d, zeros(), start]) : null,
+      needs[0] ? emit1('updateRows', [d, zeros(rows), start]) : null,
       needs[1] ? emit1('readRows', [d, rows, start]) : null,
       null,
     ];
