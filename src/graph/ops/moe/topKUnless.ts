@@ -6,6 +6,7 @@ import { boundOf, elements, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
+import { bestOf, sortedList } from '../reduce/sortedList.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -38,53 +39,19 @@ export const topKUnlessOp: Op = {
         k = boundOf(tg.shape[1]),
         { dtype } = type,
         tokens = rows / Math.max(1, boundOf(tk.shape[0]));
-      const least = e.const(-Infinity, dtype),
-        none = e.const(-1, 'int32');
       return {
         grid: { extent: rows, work: WORK },
         body(row) {
-          const best = w.array(dtype, k),
-            where = w.array('int32', k),
-            value = w.scalar(dtype),
-            index = w.scalar('int32'),
-            old = w.scalar(dtype),
-            oldIndex = w.scalar('int32'),
-            goes = w.scalar('int32');
-          const pick = (a: Expr, b: Expr): Expr => e.select(goes.get(), a, b),
-            last = e.index(k - 1),
+          const list = sortedList({ e, k: w }, dtype, k, 1),
             zero = e.const(0, 'int32');
           const is = w.load(known, e.div(row, tokens)),
             to = (j: Expr): Expr => e.add([k, row], j);
           return [
             w.when(e.op('ne', [is, zero]), [w.loop(k, (j) => [w.store(indices, to(j), w.load(given, to(j)))])]),
             w.when(e.eq(is, zero), [
-              w.loop(k, (i) => [best.set(i, least), where.set(i, none)]),
-              w.loop(width, (c) => {
-                const v = w.load(x, e.add([width, row], c));
-                return [
-                  value.set(e.select(e.eq(v, v), v, least)),
-                  index.set(e.cast(c, 'int32')),
-                  goes.set(zero),
-                  // It takes the first place with a smaller element; the elements after that place move on by one.
-                  w.when(e.or(e.lt(best.at(last), value.get()), e.lt(where.at(last), zero)), [
-                    w.loop(k, (j) => [
-                      old.set(best.at(j)),
-                      oldIndex.set(where.at(j)),
-                      goes.set(
-                        e.or(
-                          goes.get(),
-                          e.cast(e.or(e.lt(old.get(), value.get()), e.lt(oldIndex.get(), zero)), 'int32'),
-                        ),
-                      ),
-                      best.set(j, pick(value.get(), old.get())),
-                      where.set(j, pick(index.get(), oldIndex.get())),
-                      value.set(pick(old.get(), value.get())),
-                      index.set(pick(oldIndex.get(), index.get())),
-                    ]),
-                  ]),
-                ];
-              }),
-              w.loop(k, (j) => [w.store(indices, to(j), where.at(j))]),
+              list.clear,
+              w.loop(width, (c) => list.consider(w.load(x, e.add([width, row], c)), c)),
+              w.loop(k, (j) => [w.store(indices, to(j), list.at(j, e.index(0)))]),
             ]),
           ];
         },
@@ -96,12 +63,8 @@ export const topKUnlessOp: Op = {
       k = boundOf(tg.shape[1]),
       out = new Float64Array(elements(o.shape));
     for (let r = 0; r < rows; r++) {
-      const key = Array.from(x.subarray(r * width, (r + 1) * width), (v) => (Number.isNaN(v) ? -Infinity : v));
-      const best = key
-        .map((_, c) => c)
-        .sort((a, b) => (key[a] < key[b] ? 1 : key[a] > key[b] ? -1 : a - b))
-        .slice(0, k);
-      out.set(known[Math.floor(r / (rows / known.length))] !== 0 ? given.subarray(r * k, (r + 1) * k) : best, r * k);
+      const same = known[Math.floor(r / (rows / known.length))] !== 0;
+      out.set(same ? given.subarray(r * k, (r + 1) * k) : bestOf(x, r, width, k), r * k);
     }
     return [out];
   },

@@ -10,6 +10,7 @@ import type { Stmt } from '../../../kernel/kernel.ts';
 import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { reshape } from '../shape/reshape.ts';
+import { bestOf, sortedList } from './sortedList.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -46,53 +47,18 @@ export const topKOp: Op<TopKAttrs> = {
       const width = boundOf(type.shape[1]),
         { dtype } = type,
         rows = w.extent(type, 0);
-      const lanes = k <= SMALL ? 16 : 1,
-        least = e.const(-Infinity, dtype),
-        none = e.const(-1, 'int32');
+      const lanes = k <= SMALL ? 16 : 1;
       const work = Math.max(1, WORK * width * k * lanes);
       return {
         grid: { extent: e.div(e.add(rows, lanes - 1), lanes), work },
         body(g) {
-          const best = w.array(dtype, k * lanes),
-            where = w.array('int32', k * lanes); // [k][lanes]
+          const list = sortedList({ e, k: w }, dtype, k, lanes);
           // [columns][lanes]
           const columns = Math.min(TILE, width),
             tile = w.array(dtype, lanes === 1 ? 1 : columns * lanes);
-          const value = w.scalar(dtype),
-            index = w.scalar('int32'),
-            old = w.scalar(dtype),
-            oldIndex = w.scalar('int32'),
-            goes = w.scalar('int32');
           const first = e.scale(g, lanes),
-            live = e.min(e.index(lanes), e.add(rows, [-1, first]));
-          const place = (j: Expr, lane: Expr): Expr => e.add([lanes, j], lane);
-          const pick = (a: Expr, b: Expr): Expr => e.select(goes.get(), a, b);
-          /** Makes element v of column c the candidate. */
-          const take = (v: Expr, c: Expr): Stmt[] => {
-            return [
-              value.set(e.select(e.eq(v, v), v, least)),
-              index.set(e.cast(c, 'int32')),
-              goes.set(e.const(0, 'int32')),
-            ];
-          };
-          /**
-           * If the candidate is larger than the element in place j, or that place is empty, the two change places; the
-           * rest of the list then moves on by one.
-           */
-          const insert = (j: Expr, lane: Expr): Stmt[] => [
-            old.set(best.at(place(j, lane))),
-            oldIndex.set(where.at(place(j, lane))),
-            goes.set(
-              e.or(
-                goes.get(),
-                e.cast(e.or(e.lt(old.get(), value.get()), e.lt(oldIndex.get(), e.const(0, 'int32'))), 'int32'),
-              ),
-            ),
-            best.set(place(j, lane), pick(value.get(), old.get())),
-            where.set(place(j, lane), pick(index.get(), oldIndex.get())),
-            value.set(pick(old.get(), value.get())),
-            index.set(pick(oldIndex.get(), index.get())),
-          ];
+            live = e.min(e.index(lanes), e.add(rows, [-1, first])),
+            place = (j: Expr, lane: Expr): Expr => e.add([lanes, j], lane);
           /** The columns of tile t. */
           const sideBySide = (t: Expr): Stmt[] => {
             const from = e.scale(t, columns),
@@ -107,27 +73,21 @@ export const topKOp: Op<TopKAttrs> = {
               ]),
               w.loop(count, (c) => [
                 w.vector(lanes, (lane) => [
-                  ...take(tile.at(place(c, lane)), e.add(from, c)),
-                  ...Array.from({ length: k }, (_, j) => insert(e.index(j), lane)).flat(),
+                  ...list.take(tile.at(place(c, lane)), e.add(from, c)),
+                  ...Array.from({ length: k }, (_, j) => list.insert(e.index(j), lane)).flat(),
                 ]),
               ]),
             ];
           };
-          const zero = e.index(0),
-            last = e.index(k - 1);
-          const enters = e.or(e.lt(best.at(last), value.get()), e.lt(where.at(last), e.const(0, 'int32')));
           return [
-            w.vector(k * lanes, (i) => [best.set(i, least), where.set(i, none)]),
+            list.clear,
             lanes === 1
-              ? w.loop(width, (c) => [
-                  ...take(w.load(x, e.add([width, g], c)), c),
-                  w.when(enters, [w.loop(k, (j) => insert(j, zero))]),
-                ])
+              ? w.loop(width, (c) => list.consider(w.load(x, e.add([width, g], c)), c))
               : w.loop(Math.ceil(width / columns), sideBySide),
             w.loop(live, (lane) => [
               w.loop(k, (j) => {
                 const to = e.add([k, first], [k, lane], j),
-                  chosen = where.at(place(j, lane));
+                  chosen = list.at(j, lane);
                 const from = e.add([width, first], [width, lane], e.cast(chosen, 'index'));
                 return [w.store(indices, to, chosen), w.store(values, to, w.load(x, from))];
               }),
@@ -142,14 +102,8 @@ export const topKOp: Op<TopKAttrs> = {
       values = new Float64Array(elements(o.shape)),
       indices = new Float64Array(elements(o.shape));
     for (let r = 0; r < rows(t); r++) {
-      const row = Array.from(x.subarray(r * width, (r + 1) * width)),
-        key = row.map((v) => (Number.isNaN(v) ? -Infinity : v));
-      const order = row
-        .map((_, c) => c)
-        .sort((a, b) => (key[a] < key[b] ? 1 : key[a] > key[b] ? -1 : a - b))
-        .slice(0, k);
-      order.forEach((c, j) => {
-        values[r * k + j] = row[c];
+      bestOf(x, r, width, k).forEach((c, j) => {
+        values[r * k + j] = x[r * width + c];
         indices[r * k + j] = c;
       });
     }
