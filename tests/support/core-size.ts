@@ -1,5 +1,6 @@
 /**
- * The largest allowed size of the core, minified and gzipped, in kB: as docs/measurements.md and docs/guide/browser.md
- * state it. The goal is 120.
+ * The largest allowed sizes, minified and gzipped, in kB, of the core and of the playground's worker, which has policies
+ * and its drawing beside it: as docs/measurements.md and docs/guide/browser.md state them. The goal for the core is 140.
  */
-export const CORE_KB = 164;
+export const CORE_KB = 165.6,
+  WORKER_KB = 167.3;
