@@ -1,6 +1,7 @@
 /**
- * The largest allowed sizes, minified and gzipped, in kB, of the core and of the playground's worker, which has policies
- * and its drawing beside it: as docs/measurements.md and docs/guide/browser.md state them. The goal for the core is 140.
+ * The largest allowed sizes in kB, minified and gzipped, of the core, and of the playground's worker, which has
+ * policies and its drawing beside it, as docs/measurements.md and docs/guide/browser.md state them. The goal for the
+ * core: 140.
  */
 export const CORE_KB = 165.6,
   WORKER_KB = 167.3;
