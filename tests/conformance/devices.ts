@@ -9,7 +9,7 @@ import { Interpreter } from '../interpreter/device.ts';
 import type { Draws } from './draws.ts';
 
 export interface DeviceEntry {
-  /** How many cases of each family the device runs, except with DYNAMOE_FULL; all if there is no number. */
+  /** How many cases of each family the device computes, except with DYNAMOE_FULL; all if there is no number. */
   readonly cases?: number;
   readonly name: string;
   /** Why the device cannot run here; null if it can. */
@@ -17,7 +17,7 @@ export interface DeviceEntry {
   open(): Promise<Device>;
 }
 
-export const DEVICES: readonly DeviceEntry[] = [
+const OWN: readonly DeviceEntry[] = [
   { name: 'wasm', skip: () => Promise.resolve(null), open: () => WasmDevice.open(2) },
   {
     name: 'native',
@@ -30,8 +30,8 @@ export const DEVICES: readonly DeviceEntry[] = [
 const SMALL_GPU: GpuTarget = { ...GPU, threads: 64, blocks: 3 };
 
 /**
- * What leaves the schedule, run statement by statement. They are slow: everyday runs give them the first two cases of
- * each family, `npm run ci:full` gives them all.
+ * They run what leaves the schedule, statement by statement, and are slow. In everyday runs they compute the first two
+ * cases of each family, and are left out of the longer tests; `npm run ci:full` gives them everything.
  */
 export const INTERPRETERS: readonly DeviceEntry[] = [NATIVE, SMALL_GPU].map((target) => ({
   name: `interpreter (${target.kind})`,
@@ -40,12 +40,14 @@ export const INTERPRETERS: readonly DeviceEntry[] = [NATIVE, SMALL_GPU].map((tar
   open: () => Promise.resolve(new Interpreter(target)),
 }));
 
+export const DEVICES: readonly DeviceEntry[] = [...OWN, ...(process.env['DYNAMOE_FULL'] ? INTERPRETERS : [])];
+
 /**
  * Devices whose results must have equal bits; native and interpreters only if this WebAssembly engine rounds a
  * multiply-add once.
  */
 export const SAME_BITS: readonly DeviceEntry[] = [
-  ...DEVICES,
+  ...OWN,
   { name: 'wasm with 1 thread', skip: () => Promise.resolve(null), open: () => WasmDevice.open(1) },
   ...INTERPRETERS,
 ];

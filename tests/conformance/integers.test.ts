@@ -40,11 +40,11 @@ import { optimise } from '../../src/passes/optimise.ts';
 import { compileGraph, loadProgram } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { evaluate } from '../../src/run/reference.ts';
-import { DEVICES } from './devices.ts';
+import { SAME_BITS } from './devices.ts';
 import { PoisonedDevice } from './poisoned.ts';
 
 const opened = new Map<string, Device>();
-for (const entry of DEVICES) if ((await entry.skip()) === null) opened.set(entry.name, await entry.open());
+for (const entry of SAME_BITS) if ((await entry.skip()) === null) opened.set(entry.name, await entry.open());
 after(async () => {
   for (const d of opened.values()) await d.close();
 });
