@@ -4,11 +4,11 @@ import { configure } from '../train/configure.ts';
 import { exampleBatch } from '../train/example-batch.ts';
 import { openSession } from '../train/open.ts';
 import { data, modelFlags, refuseFlags, whole, type TrainFlags } from './flags.ts';
-import { printStage, SOURCES, STAGES, type SourceDevice, type StageName } from './stages.ts';
+import { MACHINES, printStage, STAGES, type Machine, type StageName } from './stages.ts';
 
 interface InspectFlags extends Omit<TrainFlags, 'device'> {
   readonly stage: StageName;
-  readonly device?: SourceDevice;
+  readonly device?: Machine;
   readonly eval?: boolean;
 }
 
@@ -26,9 +26,9 @@ export function addInspect(program: Command): void {
     .addOption(
       new Option(
         '--device <name>',
-        'with --stage source: the device whose source is printed, native (C) or wasm (WebAssembly text) ' +
-          '(default: native)',
-      ).choices(SOURCES),
+        'with --stage source: the device whose source is printed, native (C) or wasm (WebAssembly text); with ' +
+          '--stage schedule also gpu, which no device runs yet (default: native)',
+      ).choices(MACHINES),
     )
     .option('--eval', 'inspect the evaluation program instead')
     .addOption(data())
@@ -37,7 +37,10 @@ export function addInspect(program: Command): void {
     async (file: string | undefined, { stage, device, eval: evaluation, ...flags }: InspectFlags) => {
       const { experiment } = await configure(file, flags);
       refuseFlags(command, {
-        device: stage !== 'source' && 'only --stage source depends on the device',
+        device:
+          stage === 'source'
+            ? device === 'gpu' && 'there is no source for a GPU yet; --stage schedule shows how one would run kernels'
+            : stage !== 'schedule' && 'only --stage schedule and --stage source depend on the device',
         data:
           experiment.config.model && 'what is printed depends on the shape of a batch alone, and the model gives that',
       });

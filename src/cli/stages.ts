@@ -12,7 +12,8 @@ import { compileGraph, type Compiled } from '../pipeline.ts';
 import { printProgram } from '../plan/print.ts';
 import { printScheduled } from '../schedule/print.ts';
 import { forCpu } from '../schedule/schedule.ts';
-import { NATIVE, WASM } from '../schedule/target.ts';
+import { GPU } from '../schedule/gpu.ts';
+import { NATIVE, WASM, type Target } from '../schedule/target.ts';
 
 /** In the order of the compiler. */
 export const STAGES = [
@@ -28,15 +29,16 @@ export const STAGES = [
 ] as const;
 export type StageName = (typeof STAGES)[number];
 
-/** Devices for which kernels are emitted as source. */
-export const SOURCES = ['native', 'wasm'] as const;
-export type SourceDevice = (typeof SOURCES)[number];
+/** Machines for which kernels are scheduled; no device has the GPU yet, and there is no source for it. */
+export const MACHINES = ['native', 'wasm', 'gpu'] as const;
+export type Machine = (typeof MACHINES)[number];
+const TARGETS: Readonly<Record<Machine, Target>> = { native: NATIVE, wasm: WASM, gpu: GPU };
 
-/** `graph`: as tracing gives it, with gradients and updates. `device`: whose source `source` prints. */
-export function printStage(graph: Graph, stage: StageName, device: SourceDevice = 'native'): string {
+/** `graph`: as tracing gives it, with gradients and updates. `device`: the machine that the result is for. */
+export function printStage(graph: Graph, stage: StageName, device: Machine = 'native'): string {
   if (stage === 'traced') return printGraph(graph);
   if (stage === 'passes') return printPasses(graph);
-  const compiled = compileGraph(graph, device === 'wasm' ? WASM : NATIVE);
+  const compiled = compileGraph(graph, TARGETS[device]);
   switch (stage) {
     case 'graph':
       return printGraph(compiled.graph);

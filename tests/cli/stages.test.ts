@@ -103,11 +103,21 @@ test('constants and shuffles are printed with their values', () => {
     assert.ok(text.includes(`    ${line}\n`), line);
 });
 
-test('--device is accepted only with --stage source', async () => {
+test('--device is accepted only with --stage schedule and --stage source', async () => {
   const wasm = await command('inspect', '--stage', 'source', '--device', 'wasm', ...TINY);
   assert.equal(wasm.code, 0, wasm.stderr);
   assert.match(wasm.stdout, /^;; functions whose names end in 0: kernel /);
   const refused = await command('inspect', '--stage', 'kernels', '--device', 'wasm', ...TINY);
   assert.equal(refused.code, 2);
-  assert.match(refused.stderr, /--device has no effect here: only --stage source depends on the device/);
+  assert.match(
+    refused.stderr,
+    /--device has no effect here: only --stage schedule and --stage source depend on the device/,
+  );
+  const gpu = await command('inspect', '--stage', 'schedule', '--device', 'gpu', ...TINY);
+  assert.equal(gpu.code, 0, gpu.stderr);
+  assert.match(gpu.stdout, /^[0-9a-f]{8} threads \(b0: /);
+  assert.match(gpu.stdout, /thread\d+ < 256, \d+ bytes shared:/);
+  const noSource = await command('inspect', '--stage', 'source', '--device', 'gpu', ...TINY);
+  assert.equal(noSource.code, 2);
+  assert.match(noSource.stderr, /there is no source for a GPU yet/);
 });

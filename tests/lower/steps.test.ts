@@ -1,5 +1,5 @@
-// Kinds of steps: updates that cannot be written in place are planned as copies, which a schedule for a CPU makes
-// kernels; planner, verifier, printer and executor know collectives and calls of libraries, which no device runs yet.
+// Kinds of steps: updates that cannot be written in place are planned as copies, which a schedule makes kernels;
+// planner, verifier, printer and executor know collectives and calls of libraries, which no device runs yet.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { VerifyError } from '../../src/base/errors.ts';
@@ -18,7 +18,8 @@ import { printProgram } from '../../src/plan/print.ts';
 import type { Program, Step } from '../../src/plan/program.ts';
 import { verifyProgram } from '../../src/plan/verify.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
-import { ANYTHING } from '../../src/schedule/target.ts';
+import { GPU } from '../../src/schedule/gpu.ts';
+import { ANYTHING, NATIVE } from '../../src/schedule/target.ts';
 import type { Graph } from '../../src/graph/graph.ts';
 
 /** A state whose new value is an output too, so that the kernel cannot write it into the state. */
@@ -40,15 +41,17 @@ const withLast = (program: Program, change: (last: Step) => Step): Program => ({
   steps: program.steps.map((s, i) => (i === program.steps.length - 1 ? change(s) : s)),
 });
 
-test('an update that is not written in place is a copy step, and a kernel on a CPU', () => {
+test('an update that is not written in place is a copy step, and a kernel on a CPU and on a GPU', () => {
   const program = planned(),
     last = program.steps.at(-1);
   assert.ok(last?.kind === 'copy' && last.writes.join() === 'true,false' && last.unless !== null);
   verifyProgram(program);
   assert.match(printProgram(program), / copy update \(>%/);
-  const { program: scheduled, kernels } = compileGraph(graphWithCopy()),
-    copy = scheduled.steps.at(-1);
-  assert.ok(copy?.kind === 'kernel' && kernels.some((k) => k.key === copy.kernel));
+  for (const target of [NATIVE, GPU]) {
+    const { program: scheduled, kernels } = compileGraph(graphWithCopy(), target),
+      copy = scheduled.steps.at(-1);
+    assert.ok(copy?.kind === 'kernel' && kernels.some((k) => k.key === copy.kernel), target.kind);
+  }
 });
 
 test('a copy between tensors of different sizes is refused', () => {
