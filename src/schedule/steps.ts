@@ -1,7 +1,7 @@
-// Steps as a machine runs them. A copy becomes a kernel. For CPUs also: how many kernels run at the same time, and which
-// products run group by group with the step before them. Two steps can run group by group if both are grouped products
-// over the same groups, and neither uses what the other stores, except the part of the same group. All products of one
-// expert then run one after the other, while its weights are in the cache.
+// Steps as a machine runs them. A copy becomes a kernel. For CPUs also: how many kernels run at the same time, and
+// which products run group by group with the step before them. Two steps can run group by group if both are grouped
+// products over the same groups, and neither uses what the other stores, except the part of the same group. All
+// products of one expert then run one after the other, while its weights are in the cache.
 import { groupsOf } from '../kernel/groups.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { overlap } from '../plan/overlap.ts';
