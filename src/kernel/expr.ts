@@ -312,7 +312,7 @@ export class Exprs {
     const terms: Term[] = [];
     for (const x of operands)
       if (typeof x === 'number') constant += x;
-      else terms.push('k' in x ? [1, x] : x);
+      else terms.push(isTerm(x) ? x : [1, x]);
     return this.linear(constant, terms);
   }
   scale(a: Expr, c: number): Expr {
@@ -377,6 +377,7 @@ export class Exprs {
   }
 }
 
+const isTerm = (x: Expr | Term): x is Term => Array.isArray(x);
 const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
 
 /** Replaces n d (x / d) + n (x mod d) by n x. x may be a quotient itself, so that the result may be joined again. */
