@@ -27,7 +27,7 @@ const OWN: readonly DeviceEntry[] = [
 ];
 
 /** Few threads and blocks, so that they take several turns. */
-const SMALL_GPU: GpuTarget = { ...GPU, threads: 64, blocks: 3 };
+export const SMALL_GPU: GpuTarget = { ...GPU, threads: 64, blocks: 3 };
 
 /**
  * They run what leaves the schedule, statement by statement, and are slow. In everyday runs they compute the first two
