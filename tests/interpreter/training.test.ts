@@ -1,5 +1,5 @@
-// A whole training step on the interpreters: with the updates in place, the flag that guards them, and copies of states.
-// Results and states have the bits of the wasm device.
+// A whole training step on the interpreters: with the updates in place, the flag that guards them, and copies of
+// states. Results and states have the bits of the wasm device.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostArray, type TypedArray } from '../../src/base/dtype.ts';
