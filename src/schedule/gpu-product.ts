@@ -19,7 +19,7 @@ const OWN = 4,
 export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget): GpuKernel {
   const { dtype, groups, n, z, i, j, k, buffers, ints, epilogue } = product,
     { threads } = target;
-  // The threads lie in a grid, whose width is at least its height.
+  // The threads lie in a grid of width x height. A thread has sums `width` columns and `height` rows apart.
   const width = 2 ** Math.ceil(Math.log2(threads) / 2),
     height = Math.floor(threads / width),
     down = typeof product.m === 'number' ? Math.max(1, Math.min(OWN, Math.ceil(product.m / height))) : OWN,
@@ -44,12 +44,12 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
     done = local({ dtype: 'index', length: 0, shared: false }),
     earlier = e.local(done, 'index');
 
-  // Tiles of the groups before this one count, so that all blocks have work.
+  // Tiles are counted through all groups: a block goes on where it stopped in the group before, so that all have work.
   const m = sizeOf(e, product.m, z),
     all = sizeOf(e, product.depth, z),
     wide = Math.ceil(n / columns),
     tiles = e.scale(ceilDiv(e, m, rows), wide);
-  const behind = e.linear(blocks, [
+  const turn = e.linear(blocks, [
       [1, block],
       [-1, earlier],
     ]),
@@ -64,33 +64,35 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
   const both = (a: Expr, b: Expr): Expr => e.op('and', [a, b], 'bool'),
     less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool');
 
-  /** Copies a part of an operand, 0 where it has no element: element (p, q) goes to p * stride + q. */
-  const copy = (to: number, value: Expr, p: Side, q: Side, along: 'p' | 'q'): GpuStmt => {
-    const index = e.loop(p.size * q.size),
-      [pi, qi] =
-        along === 'q' ? [e.div(index, q.size), e.mod(index, q.size)] : [e.mod(index, p.size), e.div(index, p.size)];
-    const [at, to2] = [e.add(p.start, pi), e.add(q.start, qi)],
-      own = substitute(
-        e,
-        value,
-        new Map<Expr, Expr>([
-          [p.variable, at],
-          [q.variable, to2],
-        ]),
-      );
+  const rowsOfTile: Side = { variable: i, size: rows, start: row, end: m },
+    columnsOfTile: Side = { variable: j, size: columns, start: column, end: e.index(n) },
+    part: Side = { variable: k, size: depth, start, end: all };
+  /** Threads copy a part of an operand to a shared array; 0 where the operand has no element. */
+  const copy = (to: number, value: Expr, first: Side, second: Side): GpuStmt => {
+    const index = e.loop(first.size * second.size),
+      // Neighbouring threads read neighbouring elements.
+      alongFirst = contiguous(value, first.variable),
+      p = alongFirst ? e.mod(index, first.size) : e.div(index, second.size),
+      q = alongFirst ? e.div(index, first.size) : e.mod(index, second.size),
+      atFirst = e.add(first.start, p),
+      atSecond = e.add(second.start, q);
+    const own = substitute(
+      e,
+      value,
+      new Map<Expr, Expr>([
+        [first.variable, atFirst],
+        [second.variable, atSecond],
+      ]),
+    );
     const body = [
       set(one, null, e.const(0, dtype)),
-      ...when(both(less(at, p.end), less(to2, q.end)), [set(one, null, own)]),
-      set(to, e.add(e.scale(pi, q.size), qi), e.local(one, dtype)),
+      ...when(both(less(atFirst, first.end), less(atSecond, second.end)), [set(one, null, own)]),
+      set(to, e.add(e.scale(p, second.size), q), e.local(one, dtype)),
     ];
-    return { s: 'for', index, from: thread, below: e.index(p.size * q.size), step: threads, body };
+    return { s: 'for', index, from: thread, below: e.index(first.size * second.size), step: threads, body };
   };
-  const sideOf = (variable: Var, size: number, first: Expr, end: Expr): Side => ({ variable, size, start: first, end }),
-    sideI = sideOf(i, rows, row, m),
-    sideJ = sideOf(j, columns, column, e.index(n)),
-    sideK = sideOf(k, depth, start, all);
 
-  /** Runs `body` for each sum of a thread: r counts its rows, c its columns. */
+  // A thread's own sums: r counts their rows, c their columns.
   const r = e.loop(down, 'r'),
     c = e.loop(across, 'c'),
     own = e.add(e.scale(r, across), c),
@@ -140,8 +142,8 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
   const inTile: GpuStmt[] = [
     each([set(sums, own, e.const(0, dtype))]),
     serial(e, chunk, count, [
-      copy(left, product.a, sideI, sideK, contiguous(product.a, i) ? 'p' : 'q'),
-      copy(right, product.b, sideK, sideJ, contiguous(product.b, k) ? 'p' : 'q'),
+      copy(left, product.a, rowsOfTile, part),
+      copy(right, product.b, part, columnsOfTile),
       serial(e, q, end, [each([set(sums, own, next)])]),
     ]),
     // Threads without an element have no sums to store, and read nothing: with one column, what a row reads may lie
@@ -170,14 +172,14 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
     body: [
       set(done, null, e.index(0)),
       serial(e, z, e.index(groups), [
-        { s: 'for', index: tile, from: e.mod(behind, blocks), below: tiles, step: blocks, body: inTile },
+        { s: 'for', index: tile, from: e.mod(turn, blocks), below: tiles, step: blocks, body: inTile },
         set(done, null, e.mod(e.add(earlier, tiles), blocks)),
       ]),
     ],
   };
 }
 
-/** One direction of the part of an operand that is copied: `size` values of a variable from `start`, below `end`. */
+/** One dimension of the part of an operand that is copied: `size` values of a variable from `start`, below `end`. */
 interface Side {
   readonly variable: Var;
   readonly size: number;

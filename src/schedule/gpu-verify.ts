@@ -20,8 +20,10 @@ export function verifyGpu(k: GpuKernel, target: GpuTarget): GpuKernel {
   const check = new KernelChecker('schedule', k),
     varies = varyingIn(k),
     shared = sharedBytes(k);
-  if (k.threads > target.threads || k.threads < LEAST_THREADS)
-    check.fail(`a block has ${k.threads} threads, where ${LEAST_THREADS} to ${target.threads} are possible`);
+  if (k.threads > target.threads || k.threads < LEAST_THREADS || !Number.isInteger(Math.log2(k.threads)))
+    check.fail(
+      `a block has ${k.threads} threads, where powers of 2 from ${LEAST_THREADS} to ${target.threads} are possible`,
+    );
   if (shared > target.shared)
     check.fail(`a block needs ${shared} bytes of shared memory, and the target has ${target.shared}`);
   if (!(k.blocks >= 1)) check.fail(`${k.blocks} blocks`);

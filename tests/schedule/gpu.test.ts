@@ -107,8 +107,12 @@ test('the verifier refuses a barrier that not all threads reach', () => {
 
 test('the verifier refuses more threads than a block can have, and too few for a reduction', () => {
   const plain = kernel(() => []);
-  assert.throws(() => verifyGpu({ ...plain, threads: 512 }, GPU), /512 threads, where 16 to 256 are possible/);
+  assert.throws(
+    () => verifyGpu({ ...plain, threads: 512 }, GPU),
+    /512 threads, where powers of 2 from 16 to 256 are possible/,
+  );
   assert.throws(() => verifyGpu({ ...plain, threads: 8 }, GPU), /8 threads/);
+  assert.throws(() => verifyGpu({ ...plain, threads: 96 }, GPU), /96 threads/);
   assert.throws(
     () =>
       verifyGpu(
