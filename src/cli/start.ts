@@ -79,7 +79,7 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
   }
   say(`\nTry next:
   npx --no-install dynamoe dash ${shellWord(out)}
-  npx --no-install dynamoe generate ${shellWord(out)} --prompt "export " --tokens 400
+  npx --no-install dynamoe generate ${shellWord(out)}${own ? ' --prompt "export "' : ''} --tokens 400
   npx --no-install dynamoe train --data PATH --steps 4000 --out runs/mine
   npx --no-install dynamoe inspect --stage kernels
   npm start -- --data PATH`);
