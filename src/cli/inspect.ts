@@ -4,7 +4,7 @@ import { configure } from '../train/configure.ts';
 import { exampleBatch } from '../train/example-batch.ts';
 import { openSession } from '../train/open.ts';
 import { data, modelFlags, refuseFlags, whole, type TrainFlags } from './flags.ts';
-import { MACHINES, printStage, STAGES, type Machine, type StageName } from './stages.ts';
+import { MACHINES, STAGES, type Machine, type StageName } from './stage-names.ts';
 
 interface InspectFlags extends Omit<TrainFlags, 'device'> {
   readonly stage: StageName;
@@ -48,6 +48,8 @@ export function addInspect(program: Command): void {
       const session = await openSession(experiment, { device: 'reference', memory: Infinity, say: () => undefined });
       const batch = await exampleBatch(experiment, true);
       const graph = evaluation ? session.evaluationGraph(batch) : session.trainGraph(batch);
+      // Printers and sources of all machines are loaded only here: other commands start sooner without them.
+      const { printStage } = await import('./stages.ts');
       process.stdout.write(`${printStage(graph, stage, device)}\n`);
       await session.close();
     },

@@ -1,7 +1,8 @@
 // Tests `dynamoe inspect`: it prints every stage for each device, and prints what a session compiles and runs.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { printStage, STAGES } from '../../src/cli/stages.ts';
+import { STAGES } from '../../src/cli/stage-names.ts';
+import { printStage } from '../../src/cli/stages.ts';
 import { F64, Func, I32, ModuleWriter } from '../../src/emit/wasm/binary.ts';
 import { moduleText } from '../../src/emit/wasm/text.ts';
 import type { Program } from '../../src/plan/program.ts';
