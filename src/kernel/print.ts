@@ -3,7 +3,8 @@
 import { children, postorder, type Expr } from './expr.ts';
 import type { CommonStmt, Extent, Kernel, MatmulKernel, Matrix, Stmt } from './kernel.ts';
 
-const INFIX: Readonly<Record<string, string>> = {
+/** Operators that stand between their operands, also in C-like text. */
+export const INFIX: Readonly<Record<string, string>> = {
   add: '+',
   sub: '-',
   mul: '*',

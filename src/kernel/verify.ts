@@ -2,7 +2,7 @@
 // inside an expression; variables are used inside their loops.
 import { VerifyError } from '../base/errors.ts';
 import { postorder, type Expr, type Var } from './expr.ts';
-import type { CommonStmt, Kernel, Matrix, ReduceStmt, Stmt } from './kernel.ts';
+import type { CommonStmt, Kernel, Matrix, ProductStmt, ReduceStmt, Stmt, TransposeStmt } from './kernel.ts';
 
 /** Variables that are defined where a statement stands; in the epilogue of a matmul also the finished sum. */
 export interface Scope {
@@ -49,10 +49,17 @@ export class KernelChecker {
     this.exprs([m.at], scope);
   }
 
-  /** A product adds to this matrix. */
-  sums(m: Matrix): void {
-    if (m.in === 'buffer' && this.#k.buffers[m.of].access !== 'update')
-      this.fail(`a product adds to buffer ${m.of}, whose access is not 'update'`);
+  product({ rows, depth, to, a, b }: Pick<ProductStmt, 'rows' | 'depth' | 'to' | 'a' | 'b'>, scope: Scope): void {
+    this.exprs([rows, depth], scope);
+    for (const m of [to, a, b]) this.matrix(m, scope);
+    if (to.in === 'buffer' && this.#k.buffers[to.of].access !== 'update')
+      this.fail(`a product adds to buffer ${to.of}, whose access is not 'update'`);
+  }
+
+  transpose({ rows, from, to }: Pick<TransposeStmt, 'rows' | 'from' | 'to'>, scope: Scope): void {
+    this.local(to);
+    this.exprs([rows], scope);
+    this.matrix(from, scope);
   }
 
   local(n: number): void {
@@ -103,18 +110,14 @@ export function verifyKernel(k: Kernel): Kernel {
         check.reduce(s, scope);
         break;
       case 'transpose':
-        check.local(s.to);
-        check.exprs([s.rows], scope);
-        check.matrix(s.from, scope);
+        check.transpose(s, scope);
         break;
       case 'prefetch':
         check.exprs([s.rows], scope);
         check.matrix(s.from, scope);
         break;
       case 'product':
-        check.exprs([s.rows, s.depth], scope);
-        for (const m of [s.to, s.a, s.b]) check.matrix(m, scope);
-        check.sums(s.to);
+        check.product(s, scope);
         break;
       default:
         check.common(s, scope, all);

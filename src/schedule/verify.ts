@@ -18,17 +18,13 @@ export function verifyCpu(k: CpuKernel): CpuKernel {
         if (s.blocks) check.exprs(s.blocks.values, within(scope, s.index, s.blocks.index));
         break;
       case 'transpose':
-        check.local(s.to);
-        check.exprs([s.rows], scope);
-        check.matrix(s.from, scope);
+        check.transpose(s, scope);
         break;
       case 'prefetch':
         check.exprs([s.index], scope);
         break;
       case 'product':
-        check.exprs([s.rows, s.depth], scope);
-        for (const m of [s.to, s.a, s.b]) check.matrix(m, scope);
-        check.sums(s.to);
+        check.product(s, scope);
         if (s.width % 16 !== 0 || s.to.columns !== 1 || s.b.columns !== 1)
           check.fail('the operands of a product have no room for its lanes');
         break;

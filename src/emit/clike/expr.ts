@@ -3,24 +3,11 @@
 import { VerifyError } from '../../base/errors.ts';
 import { postorder, type Expr, type OpExpr, type ScalarOp, type Term } from '../../kernel/expr.ts';
 import { definitionOf } from '../../kernel/functions.ts';
+import { INFIX } from '../../kernel/print.ts';
 import type { Dialect } from './dialect.ts';
 
-const INFIX: Readonly<Record<string, string>> = {
-  add: '+',
-  sub: '-',
-  mul: '*',
-  div: '/',
-  mod: '%',
-  lt: '<',
-  le: '<=',
-  eq: '==',
-  ne: '!=',
-  and: '&',
-  or: '|',
-  xor: '^',
-  shl: '<<',
-  shr: '>>',
-};
+/** In C-like text the type decides whether a shift to the right keeps the sign. */
+const OPERATORS: Readonly<Record<string, string>> = { ...INFIX, shr: '>>' };
 
 /** The name of an elementary function of float32 in the text. */
 export const nameOf = (op: ScalarOp): string => `${op}_float32`;
@@ -89,7 +76,7 @@ export class ExprWriter {
   #op(e: OpExpr, a: readonly string[]): string {
     const d = this.#dialect,
       own = d.operation(e, a),
-      infix = INFIX[e.op];
+      infix = OPERATORS[e.op];
     if (own !== null) return own;
     if (infix !== undefined) return `(${a[0]} ${infix} ${a[1]})`;
     if (definitionOf(e.op, e.dtype)) return `${nameOf(e.op)}(${a[0]})`;
