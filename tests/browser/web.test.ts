@@ -76,7 +76,9 @@ for (const { scheme, isolated, overflow, threads } of [
 
       const before = await told(page);
       await page.getByRole('button', { name: 'Force skew' }).click();
-      // A recompilation that was decided before the skew may take effect first.
+      // A recompilation that was decided before the skew may take effect first, and with spilling it too tells of
+      // choices that spilled. The row that is waited for gives one expert a capacity of 1.75 times the even share
+      // or more: only the skew needs that much.
       const wanted =
         overflow === 'drop'
           ? String.raw`\(results change\)[\s\S]*\d+ choices dropped`
@@ -85,8 +87,11 @@ for (const { scheme, isolated, overflow, threads } of [
         ([n, text]) =>
           [...document.querySelectorAll<HTMLElement>('#decisions tbody tr')]
             .slice(n)
-            .filter((row) => new RegExp(text).test(row.innerText)).length > 0 &&
-          Number(document.body.dataset['recompilations']) > n + 1,
+            .filter(
+              ({ innerText }) =>
+                new RegExp(text).test(innerText) &&
+                (/→ ([\d. ]+)/.exec(innerText)?.[1] ?? '').split(' ').some((capacity) => Number(capacity) >= 1.75),
+            ).length > 0 && Number(document.body.dataset['recompilations']) > n + 1,
         [before.recompilations, wanted] as const,
         { timeout: MINUTE },
       );
@@ -98,11 +103,6 @@ for (const { scheme, isolated, overflow, threads } of [
       // Whether a change that leaves results unchanged is kept depends on time measurements; one that changes results
       // is always kept.
       assert.match(all, overflow === 'drop' ? /kept/ : /kept|undone/);
-      // At least one expert has a capacity of 1.75 times the even share or more.
-      const largest = Math.max(
-        ...[...all.matchAll(/→ ([\d. ]+)/g)].map(([, to]) => Math.max(...to.trim().split(' ').map(Number))),
-      );
-      assert.ok(largest >= 1.75, `the largest capacity is ${largest}\n${all}`);
       assert.ok((await page.locator('#curves .mark').count()) > 0);
       // The picture of the experts shows the capacities in effect, which belong to the session.
       if (/kept/.test(rows.at(-1) ?? ''))
