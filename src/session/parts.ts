@@ -78,7 +78,7 @@ export class StepParts {
 
   /** Number of parts of a batch. */
   count(batch: Batch): number {
-    return this.#batching.parts(batch.x.shape[0], Number(this.#source.knobs.settings(SESSION)['split']));
+    return this.#batching.parts(batch.x.shape[0], Number(this.#source.knobs.setting(SESSION, 'split')));
   }
 
   split(batch: Batch): Batch[] {

@@ -76,7 +76,7 @@ export class Watch {
   ): Promise<void> {
     const { knobs, programs, updating } = this.#session,
       { engine } = this;
-    const { parts, renew } = once(make, () => `${String(knobs.settings(SESSION)['split'])} ${updating.key()}`);
+    const { parts, renew } = once(make, () => `${String(knobs.setting(SESSION, 'split'))} ${updating.key()}`);
     try {
       this.host.noteShape(shape, traced, engine !== null);
       const begun = engine?.begin(),

@@ -121,6 +121,11 @@ export class Knobs {
     );
   }
 
+  /** The value of one knob. */
+  setting(path: string, knob: string): KnobValue {
+    return copyOf(this.#value(path, this.#module(path), knob));
+  }
+
   /** The values that the user wrote on a module. */
   initial(path: string): Settings {
     const module = this.#modules.get(path);

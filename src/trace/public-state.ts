@@ -30,6 +30,8 @@ interface Seen {
   /** Properties for which the class has a getter and a setter. */
   readonly accessors: readonly string[];
   readonly values: readonly unknown[];
+  /** For each of the own keys: whether a change of it counts. */
+  readonly watched: readonly boolean[];
   /** Copies of the elements of typed arrays in `values`, by index. */
   readonly copies: ReadonlyMap<number, ArrayBufferView>;
 }
@@ -161,7 +163,8 @@ export class PublicState {
       const own = listed(object) ? entriesOf(object) : (keys ?? []).map((key) => valueOf(object, key));
       const values = [...own, ...accessors.map((key) => valueOf(object, key))];
       const copies = new Map<number, ArrayBufferView>();
-      seen.push({ object, path, keys, accessors, values, copies });
+      const watched = (keys ?? []).map((key) => this.#watches(object, key));
+      seen.push({ object, path, keys, accessors, values, watched, copies });
       [...(keys ?? []), ...accessors].forEach((key, i) => {
         if (!this.#watches(object, key)) return;
         const value = values[i],
@@ -222,18 +225,28 @@ function difference(a: Named, b: Named): string | null {
   return null;
 }
 
-/** Whether all properties are as before, also the ignored ones. If not, `changed` says which differ. */
-function untouched({ object, keys, accessors, values, copies }: Seen): boolean {
-  if (keys === null || copies.size > 0 || Array.isArray(object) || listed(object)) return false;
-  const now = Object.keys(object),
-    { length } = keys;
-  if (now.length !== length) return false;
-  for (let i = 0; i < length; i++)
-    if (now[i] !== keys[i] || !Object.is(valueOf(object, keys[i]), values[i])) return false;
-  for (let i = 0; i < accessors.length; i++)
-    if (!Object.is(valueOf(object, accessors[i]), values[length + i])) return false;
+/**
+ * Whether all watched properties are as before; allocates nothing. If not, `changed` says which differ: this function
+ * answers no for everything that needs a closer look.
+ */
+function untouched({ object, keys, accessors, values, copies, watched }: Seen): boolean {
+  if (keys === null || copies.size > 0 || listed(object)) return false;
+  const last = keys.length - unlistedKeys(object);
+  let i = 0;
+  // `for in` allocates no list of keys. Keys that a prototype adds come last, and count as a difference.
+  for (const key in object) {
+    if (i >= last || key !== keys[i]) return false;
+    if (!Object.is(valueOf(object, key), values[i]) && watched[i]) return false;
+    i++;
+  }
+  if (i !== last || (Array.isArray(object) && object.length !== values[i])) return false;
+  for (let k = 0; k < accessors.length; k++)
+    if (!Object.is(valueOf(object, accessors[k]), values[keys.length + k])) return false;
   return true;
 }
+
+/** The number of keys of an object that `for in` does not list: the length of a list. */
+const unlistedKeys = (object: object): number => (Array.isArray(object) ? 1 : 0);
 
 type Listed = ReadonlyMap<unknown, unknown> | ReadonlySet<unknown>;
 const listed = (object: object): object is Listed => object instanceof Map || object instanceof Set;
