@@ -16,4 +16,5 @@ cpSync('src/dash/page', 'dist/dash/page', {
   recursive: true,
   filter: (path) => /^[^.]+(\.(html|css|svg))?$/.test(path),
 });
+cpSync('src/package.json', 'dist/package.json');
 await buildWeb('dist/web');

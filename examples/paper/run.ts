@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { report } from '../../src/cli/fail.ts';
 import { device, json, real, threads, whole } from '../../src/cli/flags.ts';
 import { endWithPipe, stoppable } from '../../src/cli/stop.ts';
-import { ConfigError } from '../../src/train/schema.ts';
+import { ConfigError } from '../../src/train/config-error.ts';
 import { paper, type PaperFlags } from './paper.ts';
 import { openReporter } from './progress.ts';
 import { ROWS } from './rows.ts';

@@ -13,17 +13,15 @@ import { benchRecompile, type RecompileFlags } from '../bench/recompile.ts';
 import { benchRouting, type RoutingFlags } from '../bench/routing.ts';
 import { benchScaling, CURVES, type Curve, type ScalingFlags } from '../bench/scaling.ts';
 import { benchStep, type BenchStepFlags } from '../bench/step.ts';
-import { data, device, json, modelFlags, real, realList, refuseFlags, threads, whole, wholeList } from './flags.ts';
+import { capacityOf, data, device, json, modelFlags, real, realList, threads, whole, wholeList } from './flags.ts';
+import { refuseFlags } from './check-flags.ts';
 import { OPTIMIZERS, PASSES } from '../bench/layer-work.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
 import { OVERFLOWS } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';
 
-export function addBench(program: Command): void {
-  const bench = program
-    .command('bench')
-    .summary('measure speed')
-    .description('Measures speed and memory on this machine.');
+export function defineBench(bench: Command): void {
+  bench.description('Measures speed and memory on this machine.');
   bench
     .command('gemm')
     .description(
@@ -253,5 +251,3 @@ function curveList(text: string): Curve[] {
     return found;
   });
 }
-
-export const capacityOf = (text: string): number | 'dropless' => (text === 'dropless' ? text : real(0, true)(text));

@@ -13,10 +13,8 @@ import { stoppable } from './stop.ts';
 
 const MAX_RUNS = 12; // on a page
 
-export function addDash(program: Command): void {
-  program
-    .command('dash')
-    .summary('show finished and live runs on a page, and compare them')
+export function defineDash(command: Command): void {
+  command
     .argument('<run...>', 'run folders, or folders of run folders')
     .description(
       'Serves a page about runs on this machine and prints its URL. The page follows live runs. Ctrl-C ends the ' +
@@ -103,14 +101,10 @@ interface Page {
   close(): Promise<void>;
 }
 
-/** Opens the page of a run. Its URL is printed when the run starts. null: no page was requested. */
-export async function openPage({
-  dash: wanted,
-  auth = true,
-  out,
-}: DashFlags & { readonly out: string }): Promise<Page | null> {
-  if (wanted === undefined || wanted === false) return null;
-  const dash: Dash = await openDash({ runs: uniqueNames([out]), port: wanted === true ? undefined : wanted, auth });
+/** Opens the page of a run. Its URL is printed when the run starts. */
+export async function openPage(out: string, { dash: wanted, auth = true }: DashFlags): Promise<Page> {
+  const port = typeof wanted === 'number' ? wanted : undefined,
+    dash: Dash = await openDash({ runs: uniqueNames([out]), port, auth });
   return {
     logger: (say) => ({
       log: (event) => {

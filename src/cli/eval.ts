@@ -11,10 +11,8 @@ import { openReporter, recompiled } from './report.ts';
 import { stoppable } from './stop.ts';
 import { Exit } from './fail.ts';
 
-export function addEval(program: Command): void {
-  program
-    .command('eval')
-    .summary('measure a trained model')
+export function defineEval(command: Command): void {
+  command
     .argument('<checkpoint>', 'a checkpoint, or a run folder (its newest checkpoint)')
     .description(
       'Computes the validation loss of a checkpoint: the mean over all windows of the last tenth of each file, ' +

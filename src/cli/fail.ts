@@ -1,7 +1,7 @@
 // How the command line reports errors: a message, a hint, an exit code; with --debug also the stack.
 import { CommanderError } from 'commander';
 import { UserError } from '../base/errors.ts';
-import { ConfigError } from '../train/schema.ts';
+import { ConfigError } from '../train/config-error.ts';
 
 /** Exit codes. */
 export const EXIT = { failure: 1, usage: 2, interrupted: 130 } as const;

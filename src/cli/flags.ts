@@ -4,7 +4,7 @@ import { DEVICES } from '../session/platform.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies/select.ts';
 import type { Overrides } from '../train/overrides.ts';
-import { ConfigError, type Config } from '../train/schema.ts';
+import type { Config } from '../train/schema.ts';
 
 export const whole =
   (least: number, most = Number.MAX_SAFE_INTEGER) =>
@@ -25,6 +25,9 @@ export const real =
     if (Number.isFinite(value) && (exclusive ? value > least : value >= least)) return value;
     throw new InvalidArgumentError(`expected a number ${exclusive ? 'above' : 'of at least'} ${least}`);
   };
+
+/** A capacity factor, or dropless. */
+export const capacityOf = (text: string): number | 'dropless' => (text === 'dropless' ? text : real(0, true)(text));
 
 /** 1,2,4 */
 export const wholeList = (text: string): number[] => text.split(',').map(whole(1, 256));
@@ -65,43 +68,6 @@ export const learningRate = (): Option =>
   new Option('--lr <rate>', 'highest learning rate (default: 0.003)').argParser(real(0, true));
 export const data = (): Option =>
   new Option('--data <path...>', 'text: files, folders or globs; put other arguments before it');
-
-/**
- * Throws for the first flag on the command line that has no effect. reasons: by flag name in camel case, why the flag
- * has no effect; anything but a string means that it has one.
- */
-export function refuseFlags(
-  command: Command,
-  reasons: Readonly<Record<string, string | boolean | null | undefined>>,
-): void {
-  for (const [name, reason] of Object.entries(reasons)) {
-    const option = command.options.find(
-      (o) => o.attributeName() === name && command.getOptionValueSource(name) === 'cli',
-    );
-    if (typeof reason === 'string' && option)
-      throw new ConfigError(`${option.long ?? name} has no effect here: ${reason}`, `leave ${option.long ?? name} out`);
-  }
-}
-
-/**
- * Checks the flags of every command. A flag that was read as the value of the flag before it (`--out --json`) is
- * refused, and so is --threads for a device that has only one thread.
- */
-export function checkFlags(command: Command, args: readonly string[]): void {
-  refuseFlags(command, {
-    threads: command.getOptionValue('device') === 'reference' && 'the reference device has one thread',
-  });
-  const flags = new Set(command.options.flatMap((o) => [o.long, o.short]));
-  for (const { long, required } of command.options) {
-    const at = args.lastIndexOf(long ?? ''),
-      value = args[at + 1];
-    if (required && at >= 0 && flags.has(value))
-      throw new ConfigError(
-        `${long} needs a value, and ${value} is a flag`,
-        `write ${long}=${value} if ${value} is the value`,
-      );
-  }
-}
 
 /** Flags of the default language model. */
 export function modelFlags(command: Command): Command {

@@ -3,7 +3,8 @@ import type { Command } from 'commander';
 import { generate, type GenerateOptions } from '../session/generate.ts';
 import type { Session } from '../session/session.ts';
 import { openCheckpoint } from '../train/open.ts';
-import { device, MAX_SEED, real, recompile, refuseFlags, threads, whole, type OpenFlags } from './flags.ts';
+import { device, MAX_SEED, real, recompile, threads, whole, type OpenFlags } from './flags.ts';
+import { refuseFlags } from './check-flags.ts';
 import { Exit } from './fail.ts';
 import { recompiled } from './report.ts';
 import { stoppable } from './stop.ts';
@@ -17,10 +18,8 @@ interface GenerateFlags extends OpenFlags {
   readonly echo: boolean;
 }
 
-export function addGenerate(program: Command): void {
-  const command: Command = program
-    .command('generate')
-    .summary('write text with a trained model')
+export function defineGenerate(command: Command): void {
+  command
     .argument('<checkpoint>', 'a checkpoint, or a run folder (its newest checkpoint)')
     .description('Continues a prompt and streams the text.')
     .option('--prompt <text>', 'the text to continue', '')

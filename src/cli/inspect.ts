@@ -3,8 +3,9 @@ import { Option, type Command } from 'commander';
 import { configure } from '../train/configure.ts';
 import { exampleBatch } from '../train/example-batch.ts';
 import { openSession } from '../train/open.ts';
-import { data, modelFlags, refuseFlags, whole, type TrainFlags } from './flags.ts';
-import { MACHINES, STAGES, type Machine, type StageName } from './stage-names.ts';
+import { data, modelFlags, whole, type TrainFlags } from './flags.ts';
+import { refuseFlags } from './check-flags.ts';
+import { MACHINES, printStage, STAGES, type Machine, type StageName } from './stages.ts';
 
 interface InspectFlags extends Omit<TrainFlags, 'device'> {
   readonly stage: StageName;
@@ -12,10 +13,8 @@ interface InspectFlags extends Omit<TrainFlags, 'device'> {
   readonly eval?: boolean;
 }
 
-export function addInspect(program: Command): void {
-  const command = program
-    .command('inspect')
-    .summary('show what the compiler makes of a model')
+export function defineInspect(command: Command): void {
+  command
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .description(
       'Prints the result of a stage of the compiler for one training step: the traced graph with gradients and ' +
@@ -48,8 +47,6 @@ export function addInspect(program: Command): void {
       const session = await openSession(experiment, { device: 'reference', memory: Infinity, say: () => undefined });
       const batch = await exampleBatch(experiment, true);
       const graph = evaluation ? session.evaluationGraph(batch) : session.trainGraph(batch);
-      // Printers and sources of all machines are loaded only here: other commands start sooner without them.
-      const { printStage } = await import('./stages.ts');
       process.stdout.write(`${printStage(graph, stage, device)}\n`);
       await session.close();
     },

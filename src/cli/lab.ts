@@ -13,9 +13,9 @@ import { traceLines, type Trace } from '../recompile/lab/trace.ts';
 import { readTrace } from '../recompile/lab/trace-file.ts';
 import { LAB_NAMES, policyWith } from '../recompile/policies/select.ts';
 import type { Rule } from '../recompile/rule.ts';
-import { ConfigError } from '../train/schema.ts';
-import { capacityOf } from './bench.ts';
-import { json, MAX_SEED, real, refuseFlags, whole } from './flags.ts';
+import { ConfigError } from '../train/config-error.ts';
+import { refuseFlags } from './check-flags.ts';
+import { capacityOf, json, MAX_SEED, real, whole } from './flags.ts';
 import { bytes, count } from '../base/format.ts';
 import { recompiled } from './report.ts';
 
@@ -48,10 +48,8 @@ const oneOrMore = (text: string, before: readonly string[] = []): string[] => {
   return [...before, text];
 };
 
-export function addLab(program: Command): void {
-  program
-    .command('lab')
-    .summary('try policies on recorded or generated loads')
+export function defineLab(command: Command): void {
+  command
     .argument('[trace]', 'a file that dynamoe train --trace or dynamoe lab --generate wrote')
     .description(
       'Replays loads through policies and the recompilation engine, without training. Reports rows, drops, ' +

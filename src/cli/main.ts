@@ -5,7 +5,7 @@ import { programFor } from './program.ts';
 import { endWithPipe } from './stop.ts';
 
 const args = process.argv.slice(2),
-  program = programFor(args);
+  program = await programFor(args);
 
 endWithPipe();
 serveOwnImports();

@@ -14,8 +14,24 @@ import { printScheduled } from '../schedule/print.ts';
 import { forCpu } from '../schedule/schedule.ts';
 import { GPU } from '../schedule/gpu.ts';
 import { NATIVE, WASM, type Target } from '../schedule/target.ts';
-import type { Machine, StageName } from './stage-names.ts';
 
+/** In the order of the compiler. */
+export const STAGES = [
+  'traced',
+  'passes',
+  'graph',
+  'storage',
+  'groups',
+  'kernels',
+  'schedule',
+  'source',
+  'program',
+] as const;
+export type StageName = (typeof STAGES)[number];
+
+/** Machines for which kernels are scheduled; no device has the GPU yet, and there is no source for it. */
+export const MACHINES = ['native', 'wasm', 'gpu'] as const;
+export type Machine = (typeof MACHINES)[number];
 const TARGETS: Readonly<Record<Machine, Target>> = { native: NATIVE, wasm: WASM, gpu: GPU };
 
 /** `graph`: as tracing gives it, with gradients and updates. `device`: the machine that the result is for. */

@@ -11,8 +11,9 @@ import { configure, type Configured } from '../train/configure.ts';
 import { chooseDevice } from '../session/node.ts';
 import type { ConfigData } from '../train/schema.ts';
 import { openCheckpoint, openSession, type SessionOptions } from '../train/open.ts';
-import { median } from '../bench/gemm.ts';
-import { data, device, MAX_SEED, noAuth, refuseFlags, threads, whole, type TrainFlags } from './flags.ts';
+import { median } from '../observe/run-stats.ts';
+import { data, device, MAX_SEED, noAuth, threads, whole, type TrainFlags } from './flags.ts';
+import { refuseFlags } from './check-flags.ts';
 import { bits, duration, fixed } from '../base/format.ts';
 import { writeText } from './generate.ts';
 import { exampleBatch } from '../train/example-batch.ts';
@@ -29,10 +30,8 @@ const MAX_BYTES = 2_000_000;
  */
 const MODEL: ConfigData = { model: { moe: { dispatch: 'padded', capacity: 2, overflow: 'spill' } } };
 
-export function addStart(program: Command): void {
-  const command: Command = program
-    .command('start')
-    .summary('two minutes of training, as `npm start` does it')
+export function defineStart(command: Command): void {
+  command
     .description('Trains the default model for about two minutes and shows what it learned.')
     .addOption(data())
     .option('--steps <n>', 'optimiser steps (default: as many as fit into two minutes)', whole(1))

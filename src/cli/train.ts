@@ -6,13 +6,11 @@ import { Option, type Command } from 'commander';
 import { storedSettings } from '../io/run-folder.ts';
 import { configure, parseSettings, rebuild, resumeSettings, type Configured } from '../train/configure.ts';
 import type { DoneEvent } from '../train/events.ts';
-import { ConfigError } from '../train/schema.ts';
+import { ConfigError } from '../train/config-error.ts';
 import type { DeviceName } from '../session/platform.ts';
 import { train } from '../train/train.ts';
 import type { Logger } from '../train/logger.ts';
-import { traceLog } from '../train/trace-log.ts';
-import { tensorBoard } from '../train/tensorboard.ts';
-import { openPage } from './dash.ts';
+import { refuseFlags } from './check-flags.ts';
 import { Exit } from './fail.ts';
 import {
   dash,
@@ -24,7 +22,6 @@ import {
   modelFlags,
   noAuth,
   recompile,
-  refuseFlags,
   threads,
   whole,
   type DashFlags,
@@ -33,10 +30,8 @@ import {
 import { openReporter, type Reporter } from './report.ts';
 import { stoppable } from './stop.ts';
 
-export function addTrain(program: Command): void {
-  const command = program
-    .command('train')
-    .summary('train a model')
+export function defineTrain(command: Command): void {
+  command
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .description(
       'Trains a model: the default mixture-of-experts language model on text, or the one that a config file describes.',
@@ -125,10 +120,14 @@ export interface TrainingOptions extends DashFlags {
 
 /** Trains and reports on stdout. Throws Exit if the run was stopped. */
 export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
-  const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options,
-    traced = trace === undefined ? [] : [traceLog(trace, experiment.model, { resumed: resume })];
+  const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options;
+  // What few runs need is loaded only for them: the others start sooner.
+  const traced =
+    trace === undefined
+      ? []
+      : [(await import('../train/trace-log.ts')).traceLog(trace, experiment.model, { resumed: resume })];
   const reporter: Reporter = openReporter(json),
-    page = await openPage(options);
+    page = options.dash ? await (await import('./dash.ts')).openPage(out, options) : null;
   let folder = out; // the folder may be moved during the run
   const placed: Logger = {
     log: (event) => {
@@ -146,7 +145,7 @@ export async function runTraining({ settings, experiment }: Configured, options:
           }),
         ]
       : []),
-    ...(tensorboard ? [tensorBoard()] : []),
+    ...(tensorboard ? [(await import('../train/tensorboard.ts')).tensorBoard()] : []),
   ];
   try {
     const { result, code } = await stoppable(

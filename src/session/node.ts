@@ -3,11 +3,10 @@ import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { UserError } from '../base/errors.ts';
 import type { NativeDevice } from '../device/native/native.ts';
-import { askForHugePages } from '../device/wasm/huge-pages.ts';
-import { WasmDevice } from '../device/wasm/wasm.ts';
+import type { WasmDevice } from '../device/wasm/wasm.ts';
 import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint-file.ts';
 import { freeMemory } from '../io/memory.ts';
-import type { Platform } from './platform.ts';
+import type { DeviceRequest, Platform } from './platform.ts';
 import { compileOn } from './compile.ts';
 import type { Session } from './session.ts';
 import type { CompileOptions, Model } from './step.ts';
@@ -18,7 +17,7 @@ export const node: Platform = {
       case 'native':
         return openNative(request.threads, request.say);
       case 'wasm':
-        return WasmDevice.open(request.threads, { ...request, fresh: askForHugePages });
+        return openWasm(request);
       case 'auto':
         return node.open(await chooseDevice(request.say), request);
     }
@@ -37,6 +36,13 @@ export async function openNative(threads: number, say?: (line: string) => void):
   if (missing) throw missing;
   const native = await import('../device/native/native.ts');
   return native.NativeDevice.open(threads, say);
+}
+
+// Imported only when needed: it is a large part of the library, and does not run where a C compiler is found.
+async function openWasm(request: DeviceRequest): Promise<WasmDevice> {
+  const wasm = await import('../device/wasm/wasm.ts'),
+    { askForHugePages } = await import('../device/wasm/huge-pages.ts');
+  return wasm.WasmDevice.open(request.threads, { ...request, fresh: askForHugePages });
 }
 
 /** An error if this module was bundled: bundlers include neither the C sources of the native device nor koffi. */

@@ -10,7 +10,8 @@ import { UserError } from '../base/errors.ts';
 import { fault, shownPath } from '../io/fault.ts';
 import { parseJson } from '../io/json-file.ts';
 import type { Parts } from './experiment.ts';
-import { CONFIG_KEYS, ConfigError, type ConfigData } from './schema.ts';
+import { ConfigError } from './config-error.ts';
+import { CONFIG_KEYS, type ConfigData } from './schema.ts';
 
 /** What the default export of a config file in TypeScript may be. */
 export type TrainConfig = Omit<ConfigData, keyof Parts> & {

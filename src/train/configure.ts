@@ -7,7 +7,8 @@ import { buildExperiment, type Experiment } from './experiment.ts';
 import type { Json } from '../io/json.ts';
 import { checkPolicies } from '../recompile/policies/select.ts';
 import { RESUME_MAY_CHANGE, withOverrides, type Overrides } from './overrides.ts';
-import { ConfigError, parseConfig, type Config, type ConfigData } from './schema.ts';
+import { ConfigError } from './config-error.ts';
+import { parseConfig, type Config, type ConfigData } from './schema.ts';
 
 /** What a run folder and its checkpoints keep: enough to build the model again. */
 export interface RunSettings {

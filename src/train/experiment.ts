@@ -15,7 +15,8 @@ import { sgd } from '../optim/sgd.ts';
 import type { Model } from '../session/step.ts';
 import type { Logger } from './logger.ts';
 import type { Metric } from './metrics.ts';
-import { ConfigError, FLOOR, type Config, type ModelConfig } from './schema.ts';
+import { ConfigError } from './config-error.ts';
+import { FLOOR, type Config, type ModelConfig } from './schema.ts';
 
 /** A dataset of either kind; for text, options include the context. */
 export interface TrainingData {

@@ -1,7 +1,8 @@
 // The flags that replace settings of a config. In: the settings of a config file and the flags; out: settings. A new
 // flag is an option of a command (`src/cli`) and a name in one of the tables here; its type is the setting's own.
 import type { Parts } from './experiment.ts';
-import { ConfigError, type Config } from './schema.ts';
+import { ConfigError } from './config-error.ts';
+import type { Config } from './schema.ts';
 
 /**
  * Settings of a run. true: a resumed run may have another value, because the setting does not change the results of

@@ -11,11 +11,7 @@ import { DISPATCHES } from '../nn/moe/strategies.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies/select.ts';
 import { DEVICES } from '../session/platform.ts';
 import { ROLES } from '../trace/parameter.ts';
-
-/** An invalid configuration or command; the command line exits with code 2. */
-export class ConfigError extends UserError {
-  override readonly name: string = 'ConfigError';
-}
+import { ConfigError } from './config-error.ts';
 
 const whole = z.int().min(1),
   share = z.number().min(0).max(1),

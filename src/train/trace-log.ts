@@ -9,7 +9,7 @@ import { fault, shownPath } from '../io/fault.ts';
 import { linesOf } from '../io/lines.ts';
 import { headerLine, layersOfModel, stepLine } from '../recompile/lab/trace.ts';
 import type { Logger } from './logger.ts';
-import { ConfigError } from './schema.ts';
+import { ConfigError } from './config-error.ts';
 
 /**
  * Throws UserError if the model has no mixture-of-experts layer, if the file cannot be written, or if the file exists

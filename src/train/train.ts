@@ -23,7 +23,7 @@ import type { RecompileEvent } from '../recompile/rule.ts';
 import { Loggers, type Logger } from './logger.ts';
 import { checkTraining, openSession } from './open.ts';
 import { planEvent } from './plan-event.ts';
-import { ConfigError } from './schema.ts';
+import { ConfigError } from './config-error.ts';
 import { dataChange, snapshot, validatedIn, type DataMark, type LastValidation } from './snapshot.ts';
 import { round, stepEvent } from './step-event.ts';
 import { heldOut, validate } from './validate.ts';

@@ -2,7 +2,7 @@
 // times.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { capacityOf } from '../../src/cli/bench.ts';
+import { capacityOf } from '../../src/cli/flags.ts';
 import { largestThatFits } from '../../src/bench/memory.ts';
 import { pointsOf } from '../../src/bench/scaling.ts';
 import { ofRoofline } from '../../src/bench/kernel-times.ts';

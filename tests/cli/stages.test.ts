@@ -1,7 +1,7 @@
 // Tests `dynamoe inspect`: it prints every stage for each device, and prints what a session compiles and runs.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { STAGES } from '../../src/cli/stage-names.ts';
+import { STAGES } from '../../src/cli/stages.ts';
 import { printStage } from '../../src/cli/stages.ts';
 import { F64, Func, I32, ModuleWriter } from '../../src/emit/wasm/binary.ts';
 import { moduleText } from '../../src/emit/wasm/text.ts';

@@ -9,7 +9,7 @@ import { serveOwnImports } from '../../src/cli/own-imports.ts';
 import { programFor } from '../../src/cli/program.ts';
 import { configure } from '../../src/train/configure.ts';
 import { OVERRIDES } from '../../src/train/overrides.ts';
-import { ConfigError } from '../../src/train/schema.ts';
+import { ConfigError } from '../../src/train/config-error.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { command, writeText } from './command.ts';
 
@@ -46,8 +46,23 @@ test('unknown commands and flags, and values out of range', async () => {
   await refused(2, /--budget.*\n.*dynamoe bench memory --help/, 'bench', 'memory');
 });
 
-test("every flag of train is in the tables of overrides.ts, or is the command's own", () => {
-  const train = programFor([]).commands.find((c) => c.name() === 'train');
+test("the list of commands shows the arguments that each command's file declares", async () => {
+  const { commands } = await programFor([]);
+  assert.ok(commands.length > 7);
+  for (const { name, usage } of commands.map((c) => ({ name: c.name(), usage: c.usage() }))) {
+    const loaded = (await programFor([name])).commands.find((c) => c.name() === name);
+    assert.ok(loaded && loaded.options.length + loaded.commands.length > 0, `${name} is loaded`);
+    assert.equal(usage, loaded.usage('').usage(), name); // '': as its arguments, flags and subcommands say
+  }
+});
+
+test('help loads the file of no command', async () => {
+  const { stdout } = await command('--help');
+  assert.match(stdout, /\n {2}train \[options\] \[config\] +train a model\n/);
+});
+
+test("every flag of train is in the tables of overrides.ts, or is the command's own", async () => {
+  const train = (await programFor(['train'])).commands.find((c) => c.name() === 'train');
   const own = ['auth', 'dash', 'json', 'out', 'resume', 'tensorboard', 'trace'];
   const names = train?.options.map((o) => o.attributeName()) ?? [];
   assert.deepEqual(
@@ -212,7 +227,7 @@ test('a flag that has no effect with the other flags is refused, with the reason
     [/--cold has no effect here/, 'bench', 'compile', '--device', 'wasm', '--cold'],
   ];
   for (const [pattern, ...args] of cases) {
-    const program = programFor(args);
+    const program = await programFor(args);
     let output = ''; // a message of commander
     for (const c of [program, ...program.commands])
       c.configureOutput({

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { configure, parseSettings, resumeSettings } from '../../src/train/configure.ts';
-import { ConfigError } from '../../src/train/schema.ts';
+import { ConfigError } from '../../src/train/config-error.ts';
 import { temporaryFolder } from '../io/folder.ts';
 
 test('the default settings are the documented ones', async () => {
