@@ -1,6 +1,7 @@
 // Reverse-mode differentiation of a Graph: appends the nodes that compute the gradients of one scalar output. The
 // gradient of a value that is used several times is the sum over its uses, in the order of the reversed graph.
 import { isFloat } from '../base/dtype.ts';
+import { isHalf } from '../base/half.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Recompute, Graph, Node, ValueId } from '../graph/graph.ts';
@@ -63,6 +64,7 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     else grads.delete(v);
     return found?.value ?? null;
   };
+  const rounded = roundedForms(forward, builder);
   for (const node of forward.reverse()) {
     if (!node.outputs.some((v) => grads.has(v)) || !node.inputs.some((v) => needs.has(v))) continue;
     const op = builder.ops.get(node.op);
@@ -74,7 +76,7 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     const by = `${node.op}/${node.recompute?.time ?? ''}`;
     const got = op.grad({
       inputs,
-      outputs: node.outputs.map((v) => builder.tensor(at(v))),
+      outputs: node.outputs.map((v) => builder.tensor(at(rounded.get(v) ?? v))),
       attrs: node.attrs,
       douts: node.outputs.map(total),
       needs: node.inputs.map((v) => needs.has(v)),
@@ -95,6 +97,23 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
   builder.scope = outer;
   builder.notBefore = undefined;
   return wrt.map((t) => total(t.id));
+}
+
+/**
+ * Results that are read only in a rounded form (passes/round-activations.ts), and that form: memory holds it, so that
+ * gradients too read it and not the result.
+ */
+function roundedForms(forward: readonly Node[], builder: GraphBuilder): Map<ValueId, ValueId> {
+  const readers = new Map<ValueId, Node[]>();
+  for (const node of forward) for (const v of node.inputs) readers.set(v, [...(readers.get(v) ?? []), node]);
+  return new Map(
+    [...readers].flatMap(([v, [first, ...others]]): [ValueId, ValueId][] => {
+      const [bits] = first.outputs,
+        [wide] = readers.get(bits) ?? [];
+      const isRounded = others.length === 0 && first.op === 'cast' && isHalf(builder.tensor(bits).dtype);
+      return isRounded && wide?.op === 'cast' ? [[v, wide.outputs[0]]] : [];
+    }),
+  );
 }
 
 /**

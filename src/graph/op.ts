@@ -1,6 +1,7 @@
 // An op is one record: its shape rule, its gradient, its lowering to the kernel language, and a plain slow reference.
 // To add an op, write one file in ops/ and one row in a table (ops/elementwise/index.ts; ops/index.ts for the others).
 // Devices and conformance tests use the record.
+import type { DType } from '../base/dtype.ts';
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
 import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
@@ -33,6 +34,15 @@ export interface Op<A extends Attrs = Attrs> {
   readonly elementwise?: { readonly arity: number; readonly bools: number; readonly smooth: Smooth };
   /** Inputs of which the op reads only the type, not the elements. */
   readonly unread?: readonly number[];
+  /**
+   * Inputs and results that are activations, by number: memory may hold them in 16 bits (passes/round-activations.ts).
+   * Ops without them (softmax, sums, losses) read float32 that was not rounded for them.
+   */
+  readonly activations?: { readonly inputs: readonly number[]; readonly outputs: readonly number[] };
+  /** Its result is made for gradients alone: it is rounded as its first input is. */
+  readonly savedForGradients?: true;
+  /** The elements of its results are elements of its first input, or of all its inputs, or zeros. */
+  readonly moves?: 'first' | 'all';
   /**
    * The input in whose memory the first result is written, if that input is given: the op must be its only reader. The
    * kernel has one buffer for both, with access 'update'. A list: one input for each of the first results.
@@ -173,6 +183,8 @@ export interface MatmulSpec {
  */
 export interface Place {
   readonly buffer: number;
+  /** In memory. A load gives the dtype of the input: it converts 16-bit floats that stand for float32. */
+  readonly dtype: DType;
   readonly strides: readonly number[];
   at(index: readonly Expr[]): Expr;
 }

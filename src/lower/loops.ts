@@ -21,6 +21,8 @@ export function buildLoops({ graph, ops, limits }: Storage, scope: Scope, node: 
   const inputs = node.inputs.map((v, i) => (unseen.includes(i) ? -1 : scope.buffer(views[i]?.of ?? v, 'read')));
   const outputs = node.outputs.map((v) => scope.buffer(v, lower.update ? 'update' : 'write'));
   const buffers = () => scope.buffers;
+  /** The dtypes in which the op sees its inputs: 16-bit floats in memory may stand for float32. */
+  const dtypes = new Map(node.inputs.map((v, i) => [inputs[i], graph.types[v].dtype]));
   const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x);
   const loop =
     (parallel: boolean): LoopWriter['loop'] =>
@@ -45,7 +47,11 @@ export function buildLoops({ graph, ops, limits }: Storage, scope: Scope, node: 
     loop: loop(false),
     vector: loop(true),
     when: (condition, body) => ({ s: 'if', condition, body }),
-    load: (buffer, index) => e.load(buffer, index, buffers()[buffer].dtype),
+    load(buffer, index) {
+      const element = e.load(buffer, index, buffers()[buffer].dtype),
+        wanted = dtypes.get(buffer);
+      return wanted === undefined || wanted === element.dtype ? element : e.cast(element, wanted);
+    },
     loadIndex: (buffer, index) => e.op('cast', [e.load(buffer, index, buffers()[buffer].dtype)], 'index'),
     store: (buffer, index, value) => ({ s: 'store', buffer, index, value }),
     extent: scope.extent,
@@ -57,6 +63,7 @@ export function buildLoops({ graph, ops, limits }: Storage, scope: Scope, node: 
     { offset, strides }: Pick<View, 'offset' | 'strides'> = { offset: 0, strides: stridesOf(graph.types[v].shape) },
   ): Place => ({
     buffer,
+    dtype: buffers().at(buffer)?.dtype ?? graph.types[v].dtype,
     strides,
     at: (index) =>
       e.linear(

@@ -27,7 +27,7 @@ export interface Storage {
   readonly limits: Limits;
   readonly producers: readonly (Node | undefined)[];
   readonly stored: ReadonlySet<ValueId>;
-  /** The value whose buffer holds `v`: itself, or the value that it is a reshape of. */
+  /** The value whose buffer holds `v`: itself, or the value that it is a reshape of, or the float32 form of. */
   home(v: ValueId): ValueId;
   /** The value in whose memory `v` lies: its home, or the operand that the op of its home overwrites (Op.inPlaceOf). */
   memory(v: ValueId): ValueId;
@@ -155,7 +155,11 @@ export class Scope {
 
   linear(v: ValueId, l: Expr): Expr {
     const home = this.#storage.home(v);
-    if (home !== v) return this.linear(home, l);
+    if (home !== v) {
+      const stored = this.linear(home, l),
+        { dtype } = this.#storage.graph.types[v];
+      return stored.dtype === dtype ? stored : this.e.cast(stored, dtype);
+    }
     if (this.#sum?.value === v) {
       if (l !== this.#sum.linear) throw new VerifyError('lower', 'an epilogue reads another element than its own');
       return this.e.sum(this.#storage.graph.types[v].dtype);

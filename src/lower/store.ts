@@ -1,6 +1,7 @@
 // Decides which values are stored in memory. Inputs, outputs, updates, and the operands and results of kernels with
 // loops of their own are stored. Any other value is stored only if recomputing it at every reader would cost more:
 // recomputing costs `weight` operations for each read.
+import { isHalf } from '../base/half.ts';
 import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
@@ -95,7 +96,7 @@ export function decideStorage(
         weights[v] = weight;
         continue;
       }
-      if (node.op === 'reshape' && stored.has(node.inputs[0])) {
+      if (stored.has(node.inputs[0]) && (node.op === 'reshape' || widens(node))) {
         alias.set(v, home(node.inputs[0]));
         stored.add(v);
         continue;
@@ -117,14 +118,15 @@ export function decideStorage(
       if (
         needed ||
         mustStore.has(v) ||
-        lower.stored?.(node.attrs, node.outputs.indexOf(v), limits) ||
+        narrows(node) ||
+        (lower.stored?.(node.attrs, node.outputs.indexOf(v), limits) && !uses.nodes[v].every(narrows)) ||
         lower.passes !== undefined ||
         !cheapToRecompute ||
         (epilogue && lower.linear)
       ) {
         // Stores the operand of the reshape instead, with its own rows: rows and columns then need not be computed by
-        // division.
-        if (node.op === 'reshape' && !uses.pinned.has(v)) {
+        // division. Of a value that is widened from 16 bits, stores the 16 bits.
+        if ((node.op === 'reshape' && !uses.pinned.has(v)) || widens(node)) {
           stored.add(node.inputs[0]);
           alias.set(v, home(node.inputs[0]));
         }
@@ -133,6 +135,17 @@ export function decideStorage(
     }
   }
   return { graph, ops, limits, producers: made, stored, home, memory, uses };
+
+  /** Whether the result is all that is read of a float32 value, rounded to 16 bits: it is stored, not the other. */
+  function narrows({ op, inputs: [from], outputs: [to] }: Node): boolean {
+    return op === 'cast' && isHalf(graph.types[to].dtype) && uses.nodes[from].length === 1 && !uses.pinned.has(from);
+  }
+
+  /** Whether the result is a stored value of 16-bit floats as float32: its readers convert elements as they load them. */
+  function widens({ op, inputs: [from], outputs: [to] }: Node): boolean {
+    const { types } = graph;
+    return op === 'cast' && isHalf(types[from].dtype) && types[to].dtype === 'float32' && !uses.pinned.has(to);
+  }
 
   /**
    * Whether a slice is read where it lies rather than copied. It is copied only if the larger value would otherwise

@@ -7,12 +7,14 @@ import { clampCounts } from './clamp-counts.ts';
 import { shareEqualNodes } from './cse.ts';
 import { dropDeadCode } from './dce.ts';
 import { foldConstants } from './fold.ts';
+import { narrowMoves } from './narrow-moves.ts';
 import { ownBefore } from './own-before.ts';
 import { ownResults } from './own-results.ts';
 import { splitLongSums } from './split-sums.ts';
 
 const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable): Graph }[] = [
   { name: 'fold constants', run: foldConstants },
+  { name: 'narrow moves', run: narrowMoves },
   { name: 'share equal nodes', run: shareEqualNodes },
   { name: 'split long sums', run: splitLongSums },
   { name: 'drop dead code', run: dropDeadCode },

@@ -10,13 +10,17 @@ export interface Rebuild {
   keep(node: Node): void;
   /** Replaces an old value by a new one from here on. */
   replace(old: ValueId, by: ValueId): void;
-  /** Adds a node whose inputs are new values; gives its first output. */
+  /**
+   * Adds a node whose inputs are new values; gives its first output. like: it is recomputed and ordered as this old
+   * node.
+   */
   make(
     op: string,
     inputs: readonly ValueId[],
     attrs: Node['attrs'],
     types: readonly TensorType[],
     scope: string,
+    like?: Pick<Node, 'recompute' | 'notBefore'>,
   ): ValueId;
   typeOf(fresh: ValueId): TensorType;
   /** The type of an old value, with counts that are new values. */
@@ -56,9 +60,17 @@ export function rebuild(graph: Graph, visit: (node: Node, to: Rebuild) => void):
     replace: (old, by) => {
       table.set(old, by);
     },
-    make(op, inputs, attrs, outTypes, scope) {
+    make(op, inputs, attrs, outTypes, scope, { recompute, notBefore } = {}) {
       const outputs = outTypes.map(fresh);
-      nodes.push({ op, inputs, outputs, attrs, scope });
+      nodes.push({
+        op,
+        inputs,
+        outputs,
+        attrs,
+        scope,
+        ...(recompute && { recompute }),
+        ...(notBefore !== undefined && { notBefore }),
+      });
       return outputs[0];
     },
     typeOf: (v) => types[v],

@@ -14,6 +14,7 @@ import type { Named } from '../trace/module.ts';
 import type { PublicState } from '../trace/public-state.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { inShares, outputTerms } from './means.ts';
+import { withActivations, withSaved } from './precision.ts';
 import type { CompileOptions, Model, Phase } from './step.ts';
 import type { Updating } from './updating.ts';
 
@@ -21,7 +22,7 @@ import type { Updating } from './updating.ts';
 export interface Source {
   readonly model: Model;
   readonly named: Named;
-  readonly options: Pick<CompileOptions, 'loss' | 'optimizer'>;
+  readonly options: Pick<CompileOptions, 'loss' | 'optimizer' | 'precision'>;
   readonly knobs: Knobs;
   readonly updating: Updating;
   readonly state: PublicState;
@@ -32,12 +33,12 @@ export interface Source {
  * become outputs, too.
  */
 export function sessionGraph(
-  { named, knobs, state }: Source,
+  { named, knobs, state, options: { precision = 'float32' } }: Source,
   training: boolean,
   observed: boolean,
   build: (t: Trace) => void,
 ): Graph {
-  return state.tracing(() =>
+  const graph = state.tracing(() =>
     knobs.onModules(() =>
       traceGraph(named, training, (t) => {
         t.observed = observed;
@@ -46,6 +47,7 @@ export function sessionGraph(
       }),
     ),
   );
+  return withActivations(graph, named, precision);
 }
 
 /**
@@ -74,16 +76,17 @@ export function forwardGraph(
 /** The complete graph of a training step. phase: for one of `batches` micro-batches. */
 export function stepGraph(source: Source, batch: Batch, observed: boolean, phase: Phase, batches: number): Graph {
   const {
-    options: { optimizer },
+    options: { optimizer, precision = 'float32' },
     updating,
   } = source;
   if (!optimizer)
     throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
   const { trained, ...settings } = updating.options();
-  return trainingGraph(forwardGraph(source, batch, observed, phase), optimizer, trained, {
+  const graph = trainingGraph(forwardGraph(source, batch, observed, phase), optimizer, trained, {
     ...settings,
     ...(phase && { accumulate: { batches, phase } }),
   });
+  return withSaved(graph, precision);
 }
 
 /** Calls the model on x and checks that it returns a tensor. */

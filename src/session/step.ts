@@ -3,7 +3,7 @@ import { isFloat, type TypedArray } from '../base/dtype.ts';
 import { checkSeed } from '../base/random.ts';
 import { UserError } from '../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
-import { aLimit, aFlag, aFunction, anObject, aNumber, anything, aText, needed } from '../base/kinds.ts';
+import { aLimit, aFlag, aFunction, anObject, aNumber, anything, aText, needed, oneOf } from '../base/kinds.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Loss } from '../nn/loss.ts';
@@ -13,6 +13,7 @@ import type { RecompileEvent } from '../recompile/rule.ts';
 import { FLAG } from '../optim/updates.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
 import type { DeviceName } from './platform.ts';
+import { PRECISIONS, type Precision } from './precision.ts';
 
 /** A model that a session can train: one tensor in, one out. */
 export interface Model {
@@ -25,6 +26,12 @@ export interface CompileOptions {
   readonly optimizer?: Optimizer;
   /** Default `auto`: native if a C compiler is found, else wasm. float32 results have the same bits on both. */
   readonly device?: DeviceName;
+  /**
+   * What is stored in 16 bits; default 'float32': nothing. 'bfloat16': activations, and what is saved for gradients.
+   * 'bfloat16-weights': also weights, embeddings, heads and their moments. Sums, routers, softmax, norms and losses
+   * are computed in float32 in any case.
+   */
+  readonly precision?: Precision;
   /** Maximum number of CPU threads; default: all cores. The reference device uses one. */
   readonly threads?: number;
   /**
@@ -66,6 +73,7 @@ const KEYS: KeysOf<CompileOptions> = {
   loss: needed(aFunction),
   optimizer: anything,
   device: aText,
+  precision: oneOf(...PRECISIONS),
   threads: aNumber,
   seed: anything,
   accumulate: anything,

@@ -21,8 +21,8 @@ const TYPES: Readonly<Record<Scalar, string>> = {
 /** Of an element in memory. */
 export const cType = (dtype: Scalar): string => TYPES[dtype];
 
-/** Of a value. Bools are int32: a loop that mixes widths of values is not vectorised. */
-const valueType = (dtype: Scalar): string => cType(dtype === 'bool' ? 'int32' : dtype);
+/** Of a value. Bools and 16-bit floats are int32: a loop that mixes widths of values is not vectorised. */
+const valueType = (dtype: Scalar): string => cType(dtype === 'bool' || isHalf(dtype) ? 'int32' : dtype);
 
 const isFloat = (dtype: Scalar): boolean => dtype === 'float32' || dtype === 'float64';
 const suffix = (dtype: Scalar): string => ({ float32: 'f', uint32: 'u' })[dtype as string] ?? '';

@@ -27,6 +27,7 @@ const UNROLL = 8; // keys whose scores are compared together
 export const attentionOp: Op<AttentionAttrs> = {
   // softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; masks; and log(sum(exp(scores))).
   name: 'attention',
+  activations: { inputs: [0, 1, 2], outputs: [0] },
   takes: ['floats', 'floats', 'floats'],
   infer(inputs, attrs) {
     const sizes = attentionSizes('attention', inputs),
@@ -108,7 +109,7 @@ export const attentionOp: Op<AttentionAttrs> = {
             t.each((i) => [
               limit.set(i, t.int(causal ? e.min(masks.keys, e.add(start.get(), first, i, 1)) : masks.keys)),
             ]),
-            q.setup,
+            ...q.setup,
             o.fill(0),
             l.fill(0),
             m.fill(-Infinity),
@@ -118,7 +119,7 @@ export const attentionOp: Op<AttentionAttrs> = {
               return [
                 count.set(e.min(e.index(BLOCK), e.add(keys.get(), [-1, from]))),
                 s.fill(0),
-                t.product(s.matrix(), t.rows(pk, [b, from, own, none]), q.matrix(), {
+                ...t.rowsProduct(s.matrix(), pk, [b, from, own, none], BLOCK, q.matrix(), {
                   rows: count.get(),
                   depth: D,
                   lanes: L,

@@ -74,8 +74,8 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
               lse.set(i, w.load(pl.buffer, pl.at([b, query(inside(i)), h]))),
               delta.set(i, w.load(pd.buffer, pd.at([b, query(inside(i)), h]))),
             ]),
-            q.setup,
-            dout.setup,
+            ...q.setup,
+            ...dout.setup,
             dq.fill(0),
             w.loop(e.div(e.add(keys.get(), BLOCK - 1), BLOCK), (block) => {
               const from = e.scale(block, BLOCK),
@@ -86,8 +86,8 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
                 count.set(e.min(e.index(BLOCK), e.add(keys.get(), [-1, from]))),
                 s.fill(0),
                 dp.fill(0),
-                t.product(s.matrix(), t.rows(pk, at), q.matrix(), sizes),
-                t.product(dp.matrix(), t.rows(pv, at), dout.matrix(), sizes),
+                ...t.rowsProduct(s.matrix(), pk, at, BLOCK, q.matrix(), sizes),
+                ...t.rowsProduct(dp.matrix(), pv, at, BLOCK, dout.matrix(), sizes),
                 w.loop(count.get(), (j) => [
                   t.each((i) => {
                     const { seen, value } = masks.score(s.at(j, i), e.lt(t.int(e.add(from, j)), limit.at(i)), [

@@ -91,8 +91,13 @@ export function keyTile(
   const scores = (from: Expr, h: Expr): Stmt[] => [
     s.fill(0),
     dp.fill(0),
-    t.product(s.matrix(), t.rows(pq, [b, from, h, none]), k.matrix(), { rows: count.get(), depth: D, lanes: L }),
-    t.product(dp.matrix(), t.rows(pg, [b, from, h, none]), v.matrix(), { rows: count.get(), depth: D, lanes: L }),
+    ...[[s, pq, k] as const, [dp, pg, v] as const].flatMap(([to, place, keys]) =>
+      t.rowsProduct(to.matrix(), place, [b, from, h, none], BLOCK, keys.matrix(), {
+        rows: count.get(),
+        depth: D,
+        lanes: L,
+      }),
+    ),
     w.loop(count.get(), (j) => {
       const query = e.add(from, j),
         sees = causal ? e.add(start.get(), query) : e.add(masks.keys, -1);
@@ -149,8 +154,8 @@ export function keyTile(
       : begun),
     ...(toQ ? [pk, pv].map((p) => t.prefetch(p, [b, e.add(first, L), head, none], L, D)) : []),
     t.each((i) => [key.set(i, t.int(e.add(first, i)))]),
-    k.setup,
-    v.setup,
+    ...k.setup,
+    ...v.setup,
     dk.fill(0),
     dv.fill(0),
     w.loop(H / KV, (sharer) => [

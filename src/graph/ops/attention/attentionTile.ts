@@ -64,10 +64,21 @@ export interface ProductSizes {
   readonly lanes: number;
 }
 
+interface RowSizes extends ProductSizes {
+  readonly rows: Expr;
+  readonly depth: number;
+}
+
 /** Floats of a row in local memory: a multiple of 16, as matrix cores need. */
 const roomFor = (lanes: number): number => Math.ceil(lanes / 16) * 16;
 
 const placeIn = (e: Exprs, m: Matrix, row: Expr, column: Expr): Expr => e.add(m.at, [m.rows, row], [m.columns, column]);
+
+/** An operand of a product, and what must run before it is read. */
+export interface Operand {
+  readonly setup: readonly Stmt[];
+  readonly matrix: Matrix;
+}
 
 /** Arithmetic in one dtype, and sums of products over [..][lanes] arrays. */
 export class TileWriter {
@@ -169,32 +180,47 @@ export class TileWriter {
     index: readonly Expr[],
     rows: Expr,
     columns: number,
-  ): Pick<Rows, 'matrix'> & { readonly setup: Stmt } {
+  ): Pick<Rows, 'matrix'> & Pick<Operand, 'setup'> {
     const { e, w, lanes } = this,
       from = this.rows(place, index),
-      id = w.array(this.dtype, columns * lanes).id,
+      all = w.array(this.dtype, columns * lanes),
+      { id } = all,
       to: Matrix = { in: 'local', of: id, at: e.index(0), rows: lanes, columns: 1 };
-    return { matrix: () => to, setup: { s: 'transpose', rows, lanes, columns, from, to: id } };
+    if (place.dtype === this.dtype)
+      return { matrix: () => to, setup: [{ s: 'transpose', rows, lanes, columns, from, to: id }] };
+    const copy = w.loop(rows, (r) => [
+      w.vector(columns, (c) => [all.set(e.add(r, [lanes, c]), this.read(from, r, c))]),
+    ]);
+    return { matrix: () => to, setup: [all.fill(0), copy] };
   }
 
   /**
-   * The same rows as the right side of a product. Where they lack room for the lanes of a matrix core, up to `most`
-   * rows are copied to a place that has it.
+   * to = to + a b, where a are up to `most` rows from `index` on, read where they lie. Elements of another dtype are
+   * converted to a copy before.
    */
-  inLanes(
-    place: Place,
-    index: readonly Expr[],
-    most: number,
-    columns: number,
-    count: Expr,
-  ): { setup: Stmt[]; matrix: Matrix } {
-    const there = this.rows(place, index);
-    if (there.columns === 1 && roomFor(columns) === columns) return { setup: [], matrix: there };
+  rowsProduct(to: Matrix, place: Place, index: readonly Expr[], most: number, b: Matrix, sizes: RowSizes): Stmt[] {
+    const there = this.rows(place, index),
+      same = place.dtype === this.dtype,
+      a = same ? { setup: [], matrix: there } : this.#copied(there, most, sizes.depth, sizes.rows);
+    return [...a.setup, this.product(to, a.matrix, b, sizes)];
+  }
+
+  #copied(from: Matrix, most: number, columns: number, count: Expr): Operand {
     const copy = this.wide(most, columns);
     return {
       matrix: copy.matrix(),
-      setup: [this.w.loop(count, (j) => [this.w.vector(columns, (d) => [copy.set(j, d, this.read(there, j, d))])])],
+      setup: [this.w.loop(count, (j) => [this.w.vector(columns, (d) => [copy.set(j, d, this.read(from, j, d))])])],
     };
+  }
+
+  /**
+   * The same rows as the right side of a product. Where they lack room for the lanes of a matrix core, or are of
+   * another dtype, up to `most` rows are copied to a place that has it.
+   */
+  inLanes(place: Place, index: readonly Expr[], most: number, columns: number, count: Expr): Operand {
+    const there = this.rows(place, index),
+      fits = there.columns === 1 && roomFor(columns) === columns && place.dtype === this.dtype;
+    return fits ? { setup: [], matrix: there } : this.#copied(there, most, columns, count);
   }
 
   /** to = to + a b. */

@@ -28,6 +28,8 @@ export interface Elementwise<A extends Attrs> {
   readonly weight?: number;
   /** The result is written to memory, whatever it costs to compute it again. */
   readonly stored?: boolean;
+  /** As in Op. */
+  readonly savedForGradients?: true;
   /** Where it has a gradient: the conformance tests draw their values there. */
   readonly smooth?: Smooth;
   /** Dtype of the result; that of the first input by default. */
@@ -102,6 +104,7 @@ export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A
     name,
     takes: takesOf(spec),
     elementwise: { arity, bools: boolsOf(spec), smooth: spec.smooth ?? {} },
+    ...(spec.savedForGradients && { savedForGradients: true }),
     infer(inputs, attrs) {
       if (inputs.length !== arity) throw new ShapeError(`${name} takes ${arity} inputs, got ${inputs.length}`);
       const shape = inputs.reduce<readonly Dim[]>((s, t) => broadcastShapes(name, s, t.shape), []);

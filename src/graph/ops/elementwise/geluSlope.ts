@@ -17,6 +17,7 @@ export const geluSlopeOp = elementwise({
   takes: 'floats',
   weight: 30,
   stored: true,
+  savedForGradients: true,
   grad: ({ inputs: [a] }, dout) => {
     // s' (2 u' + a ((1 - 2 s) u'^2 + u'')), where s' = s (1 - s) is the sigmoid's own derivative
     const times = (x: Tensor, y: Tensor | number): Tensor =>

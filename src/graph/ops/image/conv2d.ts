@@ -20,6 +20,7 @@ declare module '../../op-attrs.ts' {
 export const conv2dOp: Op<ConvAttrs> = {
   // Images x convolved with weights w.
   name: 'conv2d',
+  activations: { inputs: [0, 1], outputs: [0] },
   takes: ['floats'],
   infer([x, w], attrs) {
     const {

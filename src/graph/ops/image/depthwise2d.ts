@@ -20,6 +20,7 @@ export const depthwise = (op: string, x: TensorType, weight: readonly number[], 
 export const depthwise2dOp: Op<WindowAttrs> = {
   // Images x convolved channel by channel with weights w.
   name: 'depthwise2d',
+  activations: { inputs: [0, 1], outputs: [0] },
   takes: ['floats'],
   infer([x, w], attrs) {
     const {

@@ -23,6 +23,7 @@ export type GroupedMatmulAttrs = { readonly transB: boolean; readonly more?: boo
 export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
   // Rows of segment e times w[e].
   name: 'groupedMatmul',
+  activations: { inputs: [0, 1], outputs: [0] },
   takes: ['floats'],
   infer([x, w], { transB }) {
     const { segments } = segmentsOf('groupedMatmul', x);

@@ -43,6 +43,7 @@ function split(a: TensorType, b: TensorType, { transA, transB }: MatmulAttrs): S
 export const matmulOp: Op<MatmulAttrs> = {
   // Product over the last two dimensions.
   name: 'matmul',
+  activations: { inputs: [0, 1], outputs: [0] },
   takes: ['numbers', 'numbers'],
   infer([a, b], attrs) {
     const { batch, m, n, ka, kb } = split(a, b, attrs);

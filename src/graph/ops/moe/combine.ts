@@ -20,6 +20,7 @@ export type CombineAttrs = { readonly gaps?: boolean; readonly expertRows?: numb
 export const combineOp: Op<CombineAttrs> = {
   // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]], j ascending; order serves the gradient.
   name: 'combine',
+  activations: { inputs: [0], outputs: [0] },
   takes: ['floats'],
   unread: [2],
   infer([x, inverse, order, w], { gaps }) {

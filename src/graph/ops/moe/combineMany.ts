@@ -15,6 +15,7 @@ declare module '../../op-attrs.ts' {
 export const combineManyOp: Op = {
   // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]] where there is such a row; order serves the gradient.
   name: 'combineMany',
+  activations: { inputs: [0], outputs: [0] },
   takes: ['floats'],
   unread: [2],
   infer([x, inverse, order, w]) {

@@ -22,6 +22,8 @@ export type DispatchAttrs = { readonly k: number; readonly gaps?: boolean; reado
 export const dispatchOp: Op<DispatchAttrs> = {
   // Row r = x[order[r] / k], in the segments of offsets; inverse serves the gradient.
   name: 'dispatch',
+  takes: ['stored'],
+  moves: 'first',
   unread: [2, 3],
   infer([x, order, offsets, inverse], { k, gaps }, ids) {
     checkVector('dispatch', 'inverse', inverse);

@@ -16,6 +16,7 @@ declare module '../../op-attrs.ts' {
 export const joinRowsOp: Op<SplitRowsAttrs> = {
   // a [E segments], b [E segments] -> the rows of a, then those of b [2 E segments]; offsets: of them all.
   name: 'joinRows',
+  moves: 'all',
   infer([a, b, offsets], _, ids): TensorType[] {
     const [x, y] = [segmentsOf('joinRows', a), segmentsOf('joinRows', b)];
     checkVector('joinRows', 'offsets', offsets, 2 * x.segments + 1);

@@ -18,6 +18,7 @@ export type JoinSegmentsAttrs = { readonly rows: number; readonly usual: number 
 export const joinSegmentsOp: Op<JoinSegmentsAttrs> = {
   // Segment e is the rows of input e + 1, then zeros; input 0: offsets.
   name: 'joinSegments',
+  moves: 'all',
   infer([offsets, ...parts], { rows, usual }, ids): TensorType[] {
     checkVector('joinSegments', 'offsets', offsets, parts.length + 1);
     const [first] = parts,

@@ -14,6 +14,7 @@ declare module '../../op-attrs.ts' {
 export const layerNormOp: Op<NormAttrs> = {
   // (x - mean) * rstd * gain + bias; mean; rstd = 1 / sqrt(variance + eps) of each row.
   name: 'layerNorm',
+  activations: { inputs: [0], outputs: [0] },
   takes: ['floats'],
   infer([x, gain, bias], attrs) {
     checkColumns('layerNorm', x, attrs, gain, bias);

@@ -33,6 +33,7 @@ export function checkColumns(op: string, x: TensorType, { eps }: NormAttrs, ...c
 export const rmsNormOp: Op<NormAttrs> = {
   // x * rstd * gain, and rstd = 1 / sqrt(mean(x^2) + eps) of each row.
   name: 'rmsNorm',
+  activations: { inputs: [0], outputs: [0] },
   takes: ['floats'],
   infer([x, gain], attrs) {
     checkColumns('rmsNorm', x, attrs, gain);

@@ -17,6 +17,7 @@ export type ConcatAttrs = { readonly axis: number };
 export const concatOp: Op<ConcatAttrs> = {
   // The inputs one after the other along an axis.
   name: 'concat',
+  moves: 'all',
   infer(inputs, { axis }) {
     const [first] = inputs;
     if (inputs.length === 0) throw new ShapeError('concat: needs at least one tensor');

@@ -16,6 +16,7 @@ export type ExpandAttrs = { readonly axes: readonly number[] };
 export const expandOp: Op<ExpandAttrs> = {
   // x repeated along `axes` to the shape of `like`, whose values are not read.
   name: 'expand',
+  moves: 'first',
   takes: ['stored', 'stored'],
   unread: [1],
   infer([x, like], { axes }) {

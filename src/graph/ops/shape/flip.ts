@@ -16,6 +16,7 @@ export type FlipAttrs = { readonly axis: number };
 export const flipOp: Op<FlipAttrs> = {
   // x with an axis in reverse order.
   name: 'flip',
+  moves: 'first',
   takes: ['stored'],
   infer([x], { axis }) {
     checkAxis('flip', x, axis);

@@ -18,6 +18,7 @@ export type GatherAttrs = { readonly zeros: boolean };
 export const gatherOp: Op<GatherAttrs> = {
   // Row index[...] of the table for each index; NaN outside the table.
   name: 'gather',
+  activations: { inputs: [], outputs: [0] },
   takes: ['stored'],
   infer([table, index]) {
     if (index.dtype !== 'int32' || table.shape.length === 0) {

@@ -16,6 +16,7 @@ export type PadAttrs = { readonly axis: number; readonly before: number; readonl
 export const padOp: Op<PadAttrs> = {
   // x with zeros before and after along an axis.
   name: 'pad',
+  moves: 'first',
   takes: ['stored'],
   infer([x], { axis, before, after }) {
     checkAxis('pad', x, axis);

@@ -16,6 +16,7 @@ export type ReshapeAttrs = { readonly shape: readonly number[] };
 export const reshapeOp: Op<ReshapeAttrs> = {
   // The elements of x in the same order under another shape.
   name: 'reshape',
+  moves: 'first',
   takes: ['stored'],
   infer([x], { shape }) {
     const from = x.shape.reduce<number>((n, d) => n * boundOf(d), 1),

@@ -17,6 +17,7 @@ export type SliceAttrs = { readonly axis: number; readonly from: number; readonl
 export const sliceOp: Op<SliceAttrs> = {
   // Elements from..to-1 of an axis of x.
   name: 'slice',
+  moves: 'first',
   takes: ['stored'],
   infer([x], { axis, from, to }) {
     checkAxis('slice', x, axis);

@@ -16,6 +16,7 @@ export type TransposeAttrs = { readonly order: readonly number[] };
 export const transposeOp: Op<TransposeAttrs> = {
   // Dimension i of the result is dimension order[i] of x.
   name: 'transpose',
+  moves: 'first',
   takes: ['stored'],
   infer([x], { order }) {
     if ([...order].sort((a, b) => a - b).some((d, i) => d !== i) || order.length !== x.shape.length) {

@@ -1,0 +1,82 @@
+// Writes into a forward graph where activations are rounded to 16 bits: to bfloat16 or float16 and back to float32.
+// Memory then holds the 16 bits, for the next layer and for gradients, and kernels compute in float32. The pass runs
+// before differentiation: gradients are then rounded where their values are (the gradient of a cast is a cast), and a
+// part that is recomputed is rounded as it was the first time. Lowering decides about no rounding.
+//
+// Rounded are results of ops that make activations (Op.activations: products, attention, norms, combined rows) where
+// another such op reads them, also through elementwise ops; and elementwise results that such an op reads directly.
+// So the inputs of softmax, of sums and of losses stay float32, and so does what is computed inside a router.
+import type { DType } from '../base/dtype.ts';
+import { isHalf } from '../base/half.ts';
+import type { Graph, Node, ValueId } from '../graph/graph.ts';
+import type { OpTable } from '../graph/builder.ts';
+import { rebuild, type Rebuild } from './rebuild.ts';
+
+/** `exact`: whether the values that the module with this path computes stay float32. */
+export function roundActivations(graph: Graph, ops: OpTable, dtype: DType, exact: (scope: string) => boolean): Graph {
+  const rounded = roundedValues(graph, ops, exact);
+  return rebuild(graph, (node, to) => {
+    to.keep(node);
+    for (const v of node.outputs) if (rounded.has(v)) round(node, v, to, dtype);
+  });
+}
+
+/**
+ * After differentiation: rounds what ops make for gradients alone (Op.savedForGradients) where their input is rounded,
+ * as that is.
+ */
+export function roundSaved(graph: Graph, ops: OpTable): Graph {
+  /** The 16-bit dtype that a widened value was rounded to. */
+  const dtypes = new Map<ValueId, DType>();
+  return rebuild(graph, (node, to) => {
+    to.keep(node);
+    const [from] = node.inputs,
+      [v] = node.outputs;
+    if (node.op === 'cast' && isHalf(graph.types[from].dtype)) dtypes.set(v, graph.types[from].dtype);
+    const dtype = dtypes.get(from);
+    if (dtype && ops.get(node.op)?.savedForGradients) round(node, v, to, dtype);
+  });
+}
+
+function round(node: Node, v: ValueId, to: Rebuild, dtype: DType): void {
+  const type = to.mapped(v);
+  const bits = to.make('cast', [to.map(v)], { dtype }, [{ ...type, dtype }], node.scope, node);
+  to.replace(v, to.make('cast', [bits], { dtype: type.dtype }, [type], node.scope, node));
+}
+
+/** The float32 values that are rounded where they are made. */
+function roundedValues(graph: Graph, ops: OpTable, exact: (scope: string) => boolean): Set<ValueId> {
+  /** Values that follow from the batch: others are weights. */
+  const data = new Set<ValueId>(graph.inputs.flatMap((i) => (i.kind === 'input' ? [i.value] : [])));
+  for (const node of graph.nodes) if (node.inputs.some((v) => data.has(v))) node.outputs.forEach((v) => data.add(v));
+  /** Values that an op reads as activations: at once (or only moved), or through elementwise ops. */
+  const read = new Set<ValueId>(),
+    leads = new Set<ValueId>(),
+    rounded = new Set<ValueId>();
+  for (const node of [...graph.nodes].reverse()) {
+    if (exact(node.scope)) continue;
+    const op = ops.get(node.op);
+    const { inputs = [], outputs = [] } = op?.activations ?? {};
+    const may = (v: ValueId): boolean => graph.types[v].dtype === 'float32' && data.has(v);
+    node.outputs.forEach((v, i) => {
+      const makes = outputs.includes(i) ? leads.has(v) || read.has(v) : op?.elementwise !== undefined && read.has(v);
+      if (makes && may(v)) rounded.add(v);
+    });
+    node.inputs.forEach((v, i) => {
+      if (inputs.includes(i)) read.add(v);
+      passOn(node, v, i);
+    });
+  }
+  return rounded;
+
+  /** What readers of a result do with it, they do with the values that it was moved or computed from. */
+  function passOn({ op: name, outputs }: Node, v: ValueId, i: number): void {
+    const op = ops.get(name),
+      isRead = outputs.some((out) => read.has(out)),
+      doesLead = outputs.some((out) => leads.has(out));
+    if (op?.moves === 'all' || (op?.moves === 'first' && i === 0)) {
+      if (isRead) read.add(v);
+      if (doesLead) leads.add(v);
+    } else if (op?.elementwise !== undefined && (isRead || doesLead)) leads.add(v);
+  }
+}
