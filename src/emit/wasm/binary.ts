@@ -102,6 +102,7 @@ export const simd = {
   'v128.xor': 81,
   'v128.bitselect': 82,
   'i16x8.extend_low_i8x16_u': 137,
+  'i16x8.narrow_i32x4_u': 134,
   'i32x4.extend_low_i16x8_u': 169,
   'i32x4.abs': 160,
   'i32x4.shl': 171,
@@ -151,6 +152,7 @@ export const memory = {
 /** Loads and stores of vectors, after the prefix 0xfd. */
 export const wide = {
   'v128.load': [0, 2],
+  'v128.load16x4_u': [4, 1],
   'v128.load32_splat': [9, 2],
   'v128.store': [11, 2],
   'v128.load32_zero': [92, 0],
@@ -159,8 +161,11 @@ export const wide = {
 export const lanes = {
   'v128.load32_lane': [86, 2],
   'v128.load8_lane': [84, 0],
+  'v128.load16_lane': [85, 1],
   'v128.store32_lane': [90, 2],
   'v128.store8_lane': [88, 0],
+  'v128.store16_lane': [89, 1],
+  'v128.store64_lane': [91, 1],
 } as const;
 /** Reads and replaces a lane, after the prefix 0xfd. */
 export const lane = {

@@ -77,12 +77,15 @@ export class StmtWriter {
     const { f } = this.#frame;
     if (v.stride(index) === 1 && dtype !== 'bool') {
       const offset = v.firstAddress(kind, which, index);
-      f.get(value).memory('v128.store', offset);
+      f.get(value);
+      if (isHalf(dtype)) f.get(value).simd('i16x8.narrow_i32x4_u').memoryLane('v128.store64_lane', 0, offset);
+      else f.memory('v128.store', offset);
       return;
     }
     v.eachAddress(kind, which, index, (l, offset) => {
       f.get(value);
       if (dtype === 'bool') f.lane('i32x4.extract_lane', l).i32(1).op('i32.and').memory('i32.store8', offset);
+      else if (isHalf(dtype)) f.memoryLane('v128.store16_lane', 2 * l, offset);
       else f.memoryLane('v128.store32_lane', l, offset);
     });
   }
@@ -388,9 +391,13 @@ export class StmtWriter {
   }
 }
 
-/** Whether all values fit into lanes of 32 bits. */
-export const narrow = (roots: readonly Expr[]): boolean =>
-  postorder(roots).every((e) => e.dtype !== 'float64' && !isHalf(e.dtype));
+/** Whether all values fit into lanes of 32 bits, and lanes have instructions for them. */
+export const narrow = (roots: readonly Expr[]): boolean => {
+  const rounds = (e: Expr): boolean => e.k === 'op' && e.op === 'cast' && e.args[0].dtype !== 'float32';
+  return postorder(roots).every(
+    (e) => e.dtype !== 'float64' && e.dtype !== 'float16' && !(e.dtype === 'bfloat16' && rounds(e)),
+  );
+};
 
 /** The target of the wasm device says that it has neither a core for statements nor prefetches. */
 export const noCore = (statement: string): VerifyError =>

@@ -1,7 +1,8 @@
 // Expressions as WebAssembly. In a loop whose iterations are independent, an expression that depends on the loop's
 // variable is computed for four iterations at once, as a vector; any other is computed once, as a scalar. Bools are 0
-// or 1 in scalars and all bits of a lane in vectors.
+// or 1 in scalars and all bits of a lane in vectors; 16-bit floats are the low half of a lane.
 import { VerifyError } from '../../base/errors.ts';
+import { isHalf, toHalf } from '../../base/half.ts';
 import { children, minOf, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
 import type { ScalarFunction } from '../../kernel/functions.ts';
 import { strideOf } from '../../kernel/rewrite.ts';
@@ -10,6 +11,13 @@ import type { Frame } from './frame.ts';
 import { scalarOperation } from './scalar-operations.ts';
 import { vectorOperation } from './vector-operations.ts';
 import { loadScalar, pushConstant, sizeOf, storeScalar, typeOf } from './words.ts';
+
+/** The bits of a lane that holds a number. */
+function laneOf(value: number, dtype: Scalar): number {
+  if (dtype === 'float32') return new Int32Array(Float32Array.of(value).buffer)[0];
+  if (isHalf(dtype)) return toHalf(dtype, [value])[0];
+  return dtype === 'bool' ? -(value ? 1 : 0) : Math.trunc(value);
+}
 
 /** The values of one statement, or of several simultaneous ones: a value that is used twice is computed once. */
 export class Values {
@@ -175,12 +183,7 @@ export class Values {
   #splat(e: Expr): void {
     const { f } = this.frame;
     if (e.k === 'const') {
-      const bits =
-        e.dtype === 'float32'
-          ? new Int32Array(Float32Array.of(e.value).buffer)[0]
-          : e.dtype === 'bool'
-            ? -(e.value ? 1 : 0)
-            : Math.trunc(e.value);
+      const bits = laneOf(e.value, e.dtype);
       f.v128([bits, bits, bits, bits]);
       return;
     }
@@ -254,7 +257,7 @@ export class Values {
     if (stride === 1) {
       const offset = this.firstAddress(kind, which, index);
       if (dtype !== 'bool') {
-        f.memory('v128.load', offset);
+        f.memory(isHalf(dtype) ? 'v128.load16x4_u' : 'v128.load', offset);
         return;
       }
       f.memory('v128.load32_zero', offset)
@@ -273,6 +276,7 @@ export class Values {
           .get(this.#spare(I32))
           .lane('i32x4.replace_lane', lane)
           .set(to);
+      else if (isHalf(dtype)) f.get(to).memoryLane('v128.load16_lane', 2 * lane, offset).set(to);
       else f.get(to).memoryLane('v128.load32_lane', lane, offset).set(to);
     });
     f.get(to);

@@ -93,6 +93,18 @@ function fromHalf(f: Func, from: Scalar): void {
   f.get(bits).i32(0x8000).op('i32.and').i32(16).op('i32.shl', 'i32.or', 'f32.reinterpret_i32');
 }
 
+/** Converts four float32 on the stack to bfloat16 as `toHalf16` does. */
+function toBfloat16Vector(f: Func): void {
+  const four = (n: number): Func => f.v128([n, n, n, n]),
+    bits = f.keep(V128);
+  f.get(bits).i32(16).simd('i32x4.shr_u');
+  four(0x40).simd('v128.or').get(bits);
+  four(0x7fff).simd('i32x4.add').get(bits).i32(16).simd('i32x4.shr_u');
+  four(1).simd('v128.and', 'i32x4.add').i32(16).simd('i32x4.shr_u').get(bits);
+  four(0x7fffffff).simd('v128.and');
+  four(0x7f800000).simd('i32x4.gt_u', 'v128.bitselect');
+}
+
 /**
  * Converts a float32 or float64 on the stack to the bits of a 16-bit float: to the nearest, ties to even, rounded once.
  */
@@ -181,9 +193,18 @@ export function castScalar(f: Func, to: Scalar, from: Scalar): void {
   else if (from === 'float64') f.truncate(to === 'uint32' ? 3 : 2);
 }
 
-/** The same for a vector of four 32-bit values. */
+/** The same for a vector of four 32-bit values; to bfloat16 only from float32. */
 export function castVector(f: Func, to: Scalar, from: Scalar): void {
   if (to === from) return;
+  if (from === 'bfloat16') {
+    f.i32(16).simd('i32x4.shl');
+    castVector(f, to, 'float32');
+    return;
+  }
+  if (to === 'bfloat16' && from === 'float32') {
+    toBfloat16Vector(f);
+    return;
+  }
   if (to === 'bool') f.v128([0, 0, 0, 0]).simd(from === 'float32' ? 'f32x4.ne' : 'i32x4.ne');
   else if (from === 'bool') {
     const one = to === 'float32' ? 0x3f800000 : 1;
