@@ -2,7 +2,9 @@
 // another. In: an executor and moves, between steps; out: a function that undoes all moves to the last bit. All values
 // are read first, in one batch; moves are made on the host, in order, and the results are written together. So nobody
 // sees some values moved and others not. If a write fails, the earlier ones are undone.
-import type { TypedArray } from '../base/dtype.ts';
+import { numbersOf } from '../base/convert.ts';
+import type { DType, TypedArray } from '../base/dtype.ts';
+import { isHalf, toHalf } from '../base/half.ts';
 import { accumulatorName, momentName } from '../optim/updates.ts';
 import type { Move, Place } from '../trace/knobs.ts';
 import type { Executor, StatePart } from './executor.ts';
@@ -36,7 +38,7 @@ export async function carry(executor: Executor, moves: readonly Move[]): Promise
     const values = (place: Place<string>): TypedArray =>
       names.has(place.parameter) ? joined(runsIn(executor, copies, place)) : joined(target).fill(0);
     const source = values(from);
-    if (mix) mixInto(source, values(mix.with), mix.share);
+    if (mix) mixInto(source, values(mix.with), mix.share, executor.typeOf(to.parameter).dtype);
     target.views.forEach((view, r) => {
       view.set(source.subarray(r * view.length, (r + 1) * view.length));
     });
@@ -59,9 +61,11 @@ export async function carry(executor: Executor, moves: readonly Move[]): Promise
 }
 
 /** a + share * (b - a), in float64, in place of a. If a equals b, the result has the same bits for any share. */
-function mixInto(a: TypedArray, b: TypedArray, share: number): void {
-  const count = a.length;
-  for (let i = 0; i < count; i++) a[i] += share * (b[i] - a[i]);
+function mixInto(a: TypedArray, b: TypedArray, share: number, dtype: DType): void {
+  const count = a.length,
+    [x, y] = [a, b].map((data) => numbersOf({ dtype, data }));
+  for (let i = 0; i < count; i++) x[i] += share * (y[i] - x[i]);
+  if (isHalf(dtype)) a.set(toHalf(dtype, x));
 }
 
 /** The same move for the value of the parameter and for each of its moments. */

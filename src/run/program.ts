@@ -138,7 +138,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
         return {
           kernel: NORMALS.key,
           buffers: [{ memory, offset: 0 }, read],
-          ints: normalsInts(elements(type.shape), seed, hash32(name), std),
+          ints: normalsInts(elements(type.shape), seed, hash32(name), std, type.dtype),
           barrier: false,
           unless: null,
         };

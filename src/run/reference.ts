@@ -1,7 +1,7 @@
 // The reference: interprets a graph in float64 with the ops' own `reference` functions. It is slow and simple; devices
 // are compared with it, and finite differences are computed with it. Floats enter and leave as float64, so nothing is
 // rounded.
-import { numbersOf } from '../base/convert.ts';
+import { convert, numbersOf } from '../base/convert.ts';
 import { hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
 import { isHalf } from '../base/half.ts';
 import { Stream } from '../base/random.ts';
@@ -69,8 +69,11 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   }
 
   draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void> {
-    for (const { name, std } of states)
-      this.setPart(name, 0, new Stream(seed, name).normals(0, std, new Float32Array(this.#state(name).data.length)));
+    for (const { name, std } of states) {
+      const { type, data } = this.#state(name),
+        drawn = new Stream(seed, name).normals(0, std, new Float32Array(data.length));
+      data.set(numbersOf(convert(hostOf({ ...type, dtype: 'float32' }, drawn), type.dtype)));
+    }
     return Promise.resolve();
   }
 

@@ -14,7 +14,7 @@ import type { Named } from '../trace/module.ts';
 import type { PublicState } from '../trace/public-state.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { inShares, outputTerms } from './means.ts';
-import { withActivations, withSaved } from './precision.ts';
+import { withActivations, withSaved, withStates } from './precision.ts';
 import type { CompileOptions, Model, Phase } from './step.ts';
 import type { Updating } from './updating.ts';
 
@@ -47,7 +47,8 @@ export function sessionGraph(
       }),
     ),
   );
-  return withActivations(graph, named, precision);
+  const rounded = withActivations(graph, named, precision);
+  return training ? rounded : withStates(rounded, named, precision);
 }
 
 /**
@@ -86,7 +87,7 @@ export function stepGraph(source: Source, batch: Batch, observed: boolean, phase
     ...settings,
     ...(phase && { accumulate: { batches, phase } }),
   });
-  return withSaved(graph, precision);
+  return withStates(withSaved(graph, precision), source.named, precision);
 }
 
 /** Calls the model on x and checks that it returns a tensor. */

@@ -1,8 +1,12 @@
 // What a session stores in 16 bits. In: the graph of a forward pass; out: the same graph with casts where its
 // precision rounds.
+import type { DType } from '../base/dtype.ts';
 import type { Graph } from '../graph/graph.ts';
 import { ops } from '../graph/ops/index.ts';
+import type { Role } from '../graph/state.ts';
+import { momentOf } from '../optim/updates.ts';
 import { roundActivations, roundSaved } from '../passes/round-activations.ts';
+import { storeStates } from '../passes/store-states.ts';
 import type { Named } from '../trace/module.ts';
 
 export const PRECISIONS = ['float32', 'bfloat16', 'bfloat16-weights'] as const;
@@ -13,9 +17,28 @@ export const PRECISIONS = ['float32', 'bfloat16', 'bfloat16-weights'] as const;
  */
 export type Precision = (typeof PRECISIONS)[number];
 
+/**
+ * The dtype in which a session stores a state: that of the parameter, or bfloat16 as `precision` says. Null for a state
+ * that belongs to no parameter.
+ */
+export function storedDtype({ parameters }: Named, precision: Precision, state: string): DType | null {
+  const moment = momentOf(state),
+    parameter = parameters.get(moment?.parameter ?? state);
+  if (!parameter) return null;
+  const { dtype, role } = parameter;
+  return precision === 'bfloat16-weights' && dtype === 'float32' && STORED.includes(role) ? 'bfloat16' : dtype;
+}
+
+/** The graph with its states in the dtypes in which memory holds them. */
+export const withStates = (graph: Graph, named: Named, precision: Precision): Graph =>
+  precision === 'bfloat16-weights' ? storeStates(graph, (state) => storedDtype(named, precision, state)) : graph;
+
 /** The graph of a training step, with what it saves for gradients rounded as `precision` says. */
 export const withSaved = (graph: Graph, precision: Precision): Graph =>
   precision === 'float32' ? graph : roundSaved(graph, ops);
+
+/** Roles of the parameters that 'bfloat16-weights' stores in bfloat16; biases, gains and routers stay float32. */
+const STORED: readonly Role[] = ['weight', 'embedding', 'head'];
 
 /** The forward graph with its activations rounded as `precision` says. */
 export function withActivations(graph: Graph, { parameters }: Named, precision: Precision): Graph {

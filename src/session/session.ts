@@ -79,7 +79,7 @@ export class Session {
     this.#progress = { steps: 0, seed: options.seed ?? 0 };
     this.#parts = new StepParts(this.#source, batching, () => this.#observed);
     this.#room = new TrainingMemory(named, optimizer, updating, backend);
-    this.#states = new States(named, backend.executor, () => this.#progress.seed);
+    this.#states = new States(named, backend.executor, () => this.#progress.seed, options.precision);
     const programs = (this.#programs = new Programs(backend, this.#source, this.#states)),
       watched = { model, named, batching, knobs, programs, executor: backend.executor, updating };
     this.#recompiling = new Recompiling(

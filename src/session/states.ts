@@ -1,13 +1,15 @@
 // The states of a session. They are created all or none: parameters with the initial values that their modules
 // declare, all other states with zeros.
-import type { DType } from '../base/dtype.ts';
+import type { DType, TypedArray } from '../base/dtype.ts';
 import { ownerOf } from '../optim/updates.ts';
 import { byteSize, type TensorType } from '../base/shape.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
+import { isHalf, toHalf } from '../base/half.ts';
 import { checkInput, checkState, inUse, isCache, type Executor } from '../run/executor.ts';
 import type { Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
+import { storedDtype, type Precision } from './precision.ts';
 
 /** Parameters that exist on the device but have no initial values yet, by name. */
 export type NewParameters = ReadonlyMap<string, Parameter>;
@@ -32,11 +34,18 @@ export class States {
   readonly #named: Named;
   readonly #executor: Executor;
   readonly #seed: () => number;
+  readonly #precision: Precision;
 
-  constructor(named: Named, executor: Executor, seed: () => number) {
+  constructor(named: Named, executor: Executor, seed: () => number, precision: Precision = 'float32') {
     this.#named = named;
     this.#executor = executor;
     this.#seed = seed;
+    this.#precision = precision;
+  }
+
+  /** The dtype in which a state is stored; null for a state of no parameter. */
+  dtypeOf(name: string): DType | null {
+    return storedDtype(this.#named, this.#precision, name);
   }
 
   /**
@@ -51,7 +60,7 @@ export class States {
     for (const { name, type } of wanted) {
       // Checks parameters and their moments also if they do not exist yet.
       const p = this.#named.parameters.get(ownerOf(name) ?? name);
-      if (p) checkState(name, { dtype: p.dtype, shape: p.shape }, type);
+      if (p) checkState(name, { dtype: this.dtypeOf(name) ?? p.dtype, shape: p.shape }, type);
     }
     return this.#create(wanted);
   }
@@ -97,7 +106,8 @@ export class States {
   start(fresh: NewParameters, all: readonly string[] = [...fresh.keys()]): void {
     try {
       for (const [name, p] of fresh)
-        for (const { at, data } of initialParts(p, name, this.#seed())) this.#executor.setPart(name, at, data);
+        for (const { at, data } of initialParts(p, name, this.#seed()))
+          this.#executor.setPart(name, at, asStored(data, this.dtypeOf(name)));
     } catch (error) {
       this.#executor.removeStates(all);
       throw error;
@@ -111,7 +121,10 @@ export class States {
   all(moving: () => boolean): StateView[] {
     this.start(
       this.#create(
-        [...this.#named.parameters].map(([name, p]) => ({ name, type: { dtype: p.dtype, shape: p.shape } })),
+        [...this.#named.parameters].map(([name, p]) => ({
+          name,
+          type: { dtype: this.dtypeOf(name) ?? p.dtype, shape: p.shape },
+        })),
       ),
     );
     return this.#executor
@@ -157,3 +170,7 @@ export class States {
     for (const [i, { name, type }] of wanted.entries()) this.#executor.setState(name, type, values[i].value.data);
   }
 }
+
+/** Initial values, which are float32, float64 or integers, in the dtype of their state. */
+const asStored = (data: TypedArray, dtype: DType | null): TypedArray =>
+  dtype !== null && isHalf(dtype) ? toHalf(dtype, data) : data;

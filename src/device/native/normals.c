@@ -1,13 +1,22 @@
 // The kernel of initial values (device/normals.ts): counter-based normal numbers, with the bits of base/random.ts.
-// Buffers: float[count], the generator's tables; integers: count, seed, name, and the low and the high word of the
-// standard deviation (double).
+// Buffers: float or bfloat16 [count], the generator's tables; integers: count, seed, name, the low and the high word of
+// the standard deviation (double), and the bytes of a number (4: float, 2: bfloat16).
 #include "runtime.h"
+#include "math.h"
+#include "kernel.h"
 #include <string.h>
 
 #define PART 32768 // numbers per task
 #define STEPS 1024
 #define ROTATED(x, r) (((x) << (r)) | ((x) >> (32 - (r))))
 #define ROUND(r) (x0 += x1, x1 = ROTATED(x1, r) ^ x0)
+
+static void put(void *out, int64_t i, int64_t bytes, float value) {
+  if (bytes == 2)
+    ((uint16_t *)out)[i] = (uint16_t)dm_to_bfloat16(dm_bits(value));
+  else
+    ((float *)out)[i] = value;
+}
 
 int64_t dm_normals_tasks(const dm_ctx *c) { return (c->n[0] + PART - 1) / PART; }
 
@@ -17,7 +26,8 @@ void dm_normals(const dm_ctx *c, int64_t task) {
                *const logs = sines + STEPS, *const inverses = logs + STEPS + 1;
   const int64_t from = task * PART, count = c->n[0] - from < PART ? c->n[0] - from : PART;
   const uint32_t k0 = (uint32_t)c->n[1], k1 = (uint32_t)c->n[2], k2 = 0x1bd11bdau ^ k0 ^ k1, keys[3] = {k0, k1, k2};
-  float *const out = (float *)c->buf[0] + from;
+  const int64_t bytes = c->n[5];
+  void *const out = (char *)c->buf[0] + from * bytes;
   const uint64_t bits = (uint64_t)(uint32_t)c->n[4] << 32 | (uint32_t)c->n[3];
   double std;
   memcpy(&std, &bits, sizeof std);
@@ -49,8 +59,8 @@ void dm_normals(const dm_ctx *c, int64_t task) {
     const int32_t angle = (int32_t)(x1 >> 8), step = angle >> 14;
     const double b = (angle & 0x3fff) * turn, q = b * b, even = 1 - q * (1.0 / 2 - q * (1.0 / 24 - q / 720)),
                  odd = 1 - q * (1.0 / 6 - q / 120);
-    out[i] = (float)(radius * (cosines[step] * even - sines[step] * b * odd));
+    put(out, i, bytes, (float)(radius * (cosines[step] * even - sines[step] * b * odd)));
     if (i + 1 < count)
-      out[i + 1] = (float)(radius * (sines[step] * even + cosines[step] * b * odd));
+      put(out, i + 1, bytes, (float)(radius * (sines[step] * even + cosines[step] * b * odd)));
   }
 }

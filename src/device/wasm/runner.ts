@@ -215,10 +215,10 @@ export function makeRunner(
       shape: { form: 'loops', grain: 1 },
       extent: (args) => Math.ceil(words[(args >>> 2) + 2] / PART),
       run: (args, own, from, to) => {
-        const [out, tables, count, seed, name, low, high] = words.subarray(args >>> 2, (args >>> 2) + 7);
+        const [out, tables, count, seed, name, low, high, bytes] = words.subarray(args >>> 2, (args >>> 2) + 8);
         stdWords.set([low, high]);
         for (let at = from * PART; at < Math.min(to * PART, count); at += PART)
-          normals(out + 4 * at, tables, Math.min(PART, count - at), at / 2, seed, name, own, std[0]);
+          normals(out + bytes * at, tables, Math.min(PART, count - at), at / 2, seed, name, own, std[0], bytes);
         return 0;
       },
       packA: none,

@@ -1,19 +1,20 @@
 // Normally distributed initial values in WebAssembly, with the same bits as base/random.ts; random words are computed
 // for four pairs at a time.
-import { F64, Func, I32, V128 } from './binary.ts';
-import { threefry } from './words.ts';
+import { F32, F64, Func, I32, V128 } from './binary.ts';
+import { castScalar, threefry } from './words.ts';
 
 const STEPS = 1024,
   ONE = 2 ** 24,
   TURN = (2 * Math.PI) / ONE;
 
 /**
- * (out, tables, count, pair, key0, key1, scratch, std): writes `count` numbers times `std`, from the two of counter
- * `pair` on. `tables`: the address of the tables of base/trig.ts; `scratch`: that of 32 bytes.
+ * (out, tables, count, pair, key0, key1, scratch, std, bytes): writes `count` numbers times `std`, from the two of
+ * counter `pair` on. `tables`: the address of the tables of base/trig.ts; `scratch`: that of 32 bytes; `bytes`: of a
+ * number, 4 for float32 and 2 for bfloat16.
  */
 export function emitNormals(): Func {
-  const f = new Func([I32, I32, I32, I32, I32, I32, I32, F64]),
-    [out, tables, count, pair, key0, key1, scratch, std] = [0, 1, 2, 3, 4, 5, 6, 7];
+  const f = new Func([I32, I32, I32, I32, I32, I32, I32, F64, I32]),
+    [out, tables, count, pair, key0, key1, scratch, std, bytes] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
   const [n, shift, mantissa, at, angle, word, end] = [I32, I32, I32, I32, I32, I32, I32].map(() => f.local(I32));
   const [r, b, q, even, odd, sin, cos] = Array.from({ length: 7 }, () => f.local(F64));
   const four = [key0, key1].map((k) => f.get(k).simd('i32x4.splat').keep(V128)),
@@ -37,7 +38,25 @@ export function emitNormals(): Func {
   const loop = (index: number, last: number, step: number, body: () => void): void => {
     f.loop(index, last, step, body);
   };
-  f.get(out, count).i32(2).op('i32.shl', 'i32.add').set(end);
+  /** Stores the float32 on the stack at `out`, and moves `out` on. */
+  const store = (): void => {
+    const value = f.keep(F32);
+    f.get(bytes)
+      .i32(2)
+      .op('i32.eq')
+      .if(
+        () => {
+          f.get(out, value);
+          castScalar(f, 'bfloat16', 'float32');
+          f.memory('i32.store16');
+        },
+        () => {
+          f.get(out, value).memory('f32.store');
+        },
+      );
+    f.get(out, bytes).op('i32.add').set(out);
+  };
+  f.get(out, count, bytes).op('i32.mul', 'i32.add').set(end);
   const places = f.get(count).i32(7).op('i32.add').keep(I32),
     i = f.local(I32);
   loop(i, places, 8, () => {
@@ -115,29 +134,25 @@ export function emitNormals(): Func {
       f.get(out, end)
         .op('i32.lt_u')
         .if(() => {
-          f.get(out, r, cos, even)
+          f.get(r, cos, even)
             .op('f64.mul')
             .get(sin, b)
             .op('f64.mul')
             .get(odd)
-            .op('f64.mul', 'f64.sub', 'f64.mul', 'f32.demote_f64')
-            .memory('f32.store');
+            .op('f64.mul', 'f64.sub', 'f64.mul', 'f32.demote_f64');
+          store();
         });
-      f.get(out)
-        .i32(4)
-        .op('i32.add')
-        .get(end)
+      f.get(out, end)
         .op('i32.lt_u')
         .if(() => {
-          f.get(out, r, sin, even)
+          f.get(r, sin, even)
             .op('f64.mul')
             .get(cos, b)
             .op('f64.mul')
             .get(odd)
-            .op('f64.mul', 'f64.add', 'f64.mul', 'f32.demote_f64')
-            .memory('f32.store', 4);
+            .op('f64.mul', 'f64.add', 'f64.mul', 'f32.demote_f64');
+          store();
         });
-      f.get(out).i32(8).op('i32.add').set(out);
     });
   });
   return f;

@@ -12,6 +12,7 @@ import { constantOp } from './create/constant.ts';
 import { dropoutOp } from './create/dropout.ts';
 import { iotaOp } from './create/iota.ts';
 import { oneHotOp } from './create/oneHot.ts';
+import { roundStochasticOp } from './create/roundStochastic.ts';
 import { uniformOp } from './create/uniform.ts';
 import { copyOp } from './elementwise/copy.ts';
 import { geluSlopeOp } from './elementwise/geluSlope.ts';
@@ -135,6 +136,7 @@ const all: readonly Op<any>[] = [
   maxPool2dGradOp,
   maxPool2dTakeOp,
   oneHotOp,
+  roundStochasticOp,
   padOp,
   permuteOp,
   permuteUnlessOp,
