@@ -1,6 +1,6 @@
 // Flags that several commands share. In: texts of the command line; out: values, or a usage error.
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { DEVICES } from '../session/platform.ts';
+import { DEVICES, PRECISIONS } from '../session/platform.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies/select.ts';
 import type { Overrides } from '../train/overrides.ts';
@@ -46,6 +46,11 @@ export const threads = (): Option =>
   new Option('--threads <n>', 'CPU threads (default: all cores); results are identical for any number').argParser(
     whole(1, 256),
   );
+export const precision = (): Option =>
+  new Option(
+    '--precision <name>',
+    'what is stored in 16 bits: nothing; activations (bfloat16); or weights and moments too (default: float32)',
+  ).choices(PRECISIONS);
 export const json = (): Option => new Option('--json', 'print only JSON on stdout, one object per line');
 /** fallback: the default for commands without a config file. */
 export const recompile = (fallback?: string): Option => {

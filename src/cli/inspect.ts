@@ -3,7 +3,7 @@ import { Option, type Command } from 'commander';
 import { configure } from '../train/configure.ts';
 import { exampleBatch } from '../train/example-batch.ts';
 import { openSession } from '../train/open.ts';
-import { data, modelFlags, whole, type TrainFlags } from './flags.ts';
+import { data, modelFlags, precision, whole, type TrainFlags } from './flags.ts';
 import { refuseFlags } from './check-flags.ts';
 import { MACHINES, printStage, STAGES, type Machine, type StageName } from './stages.ts';
 
@@ -30,6 +30,7 @@ export function defineInspect(command: Command): void {
       ).choices(MACHINES),
     )
     .option('--eval', 'inspect the evaluation program instead')
+    .addOption(precision())
     .addOption(data())
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1));
   modelFlags(command).action(

@@ -22,6 +22,7 @@ import {
   modelFlags,
   noAuth,
   recompile,
+  precision,
   threads,
   whole,
   type DashFlags,
@@ -59,6 +60,7 @@ export function defineTrain(command: Command): void {
         whole(1),
       ),
     )
+    .addOption(precision())
     .addOption(recompile())
     .option('--memory <MiB>', 'memory limit for weights, optimizer and activations (default: what is free)', whole(1))
     .addOption(dash())

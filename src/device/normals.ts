@@ -22,7 +22,13 @@ export const isNormals = (source: { readonly kernel: { readonly form: string } }
  * count, seed, the stream's name as a hash, the bits of `std` as a float64 (the low word, then the high word), and the
  * bytes of a number.
  */
-export function normalsInts(count: number, seed: number, name: number, std: number, dtype: DType = 'float32'): number[] {
+export function normalsInts(
+  count: number,
+  seed: number,
+  name: number,
+  std: number,
+  dtype: DType = 'float32',
+): number[] {
   const bits = new DataView(new ArrayBuffer(8));
   bits.setFloat64(0, std, true);
   return [count, seed, name, bits.getUint32(0, true), bits.getUint32(4, true), bytesPer(dtype)];

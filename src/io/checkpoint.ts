@@ -24,6 +24,7 @@ export interface CheckpointMeta {
   readonly data: Json; // the position in the data: fingerprint, options, the next step's batch
   /** Names without a slash that are not parameters: states of the caller's own graphs. */
   readonly states?: readonly string[];
+  readonly precision?: string; // what the run stores in 16 bits (CompileOptions.precision); absent: nothing
   readonly plan?: Json; // the model's knobs, the state of the recompilation engine, the decision log
   readonly extra?: Json; // anything else that the writer wants to store
 }

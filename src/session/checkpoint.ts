@@ -1,6 +1,8 @@
 // Saves a session as a checkpoint, and restores it with the same bits.
 import { listed } from '../base/words.ts';
-import { isFloat } from '../base/dtype.ts';
+import { convert } from '../base/convert.ts';
+import { isFloat, type DType } from '../base/dtype.ts';
+import { isHalf } from '../base/half.ts';
 import { UserError } from '../base/errors.ts';
 import { checkSeed } from '../base/random.ts';
 import type { HostTensor } from '../base/tensor.ts';
@@ -12,6 +14,8 @@ import type { Executor } from '../run/executor.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
 import type { Named } from '../trace/module.ts';
 import { differences, foreignMoments, updatingIn } from './differences.ts';
+import type { Precision } from './platform.ts';
+import { storedDtype } from './precision.ts';
 import type { StateView } from './states.ts';
 import type { UpdatingState } from './updating.ts';
 
@@ -19,7 +23,12 @@ import type { UpdatingState } from './updating.ts';
 export interface Saved {
   readonly named: Named;
   readonly executor: Pick<Executor, 'stateNames' | 'setState' | 'typeOf'>;
-  readonly options: { readonly optimizer?: Optimizer; readonly seed?: number; readonly say?: (line: string) => void };
+  readonly options: {
+    readonly optimizer?: Optimizer;
+    readonly precision?: Precision;
+    readonly seed?: number;
+    readonly say?: (line: string) => void;
+  };
   readonly steps: number;
   readonly seed: number;
   states(): StateView[];
@@ -43,7 +52,7 @@ export interface Resumed {
  * data.
  */
 export function contentOf(session: Saved, own: { config: Json; data: Json; extra?: Json }): CheckpointContent {
-  const { optimizer } = session.options,
+  const { optimizer, precision } = session.options,
     all = session.states();
   const states = all.map(({ name }) => name).filter((name) => isParameter(name) && !session.named.parameters.has(name));
   return {
@@ -58,6 +67,7 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
       seed: session.seed,
       optimizer: optimizer ? { name: optimizer.name, ...optimizer.settings, ...plain(session.updating()) } : {},
       plan: plain(session.plan()),
+      ...(precision !== undefined && precision !== 'float32' && { precision }),
       ...(states.length > 0 && { states }),
       ...own,
     },
@@ -72,7 +82,7 @@ const plain = (value: object): JsonObject => JSON.parse(JSON.stringify(value)) a
  * the error. states: names without a slash that are not parameters.
  */
 export function checkValues(
-  { named, executor }: Pick<Saved, 'named' | 'executor'>,
+  { named, executor, options: { precision } }: Pick<Saved, 'named' | 'executor' | 'options'>,
   values: readonly Value[],
   where = 'the checkpoint',
   states?: ReadonlySet<string>,
@@ -82,17 +92,18 @@ export function checkValues(
     // A moment has the type of its parameter, also if no step has created the moment yet.
     const own = isParameter(name, states) && (named.parameters.has(name) || !known.has(name)),
       owner = own ? name : ownerOf(name);
-    const p = named.parameters.get(owner ?? name) ?? (known.has(name) ? executor.typeOf(name) : value);
+    const p = named.parameters.get(owner ?? name) ?? (known.has(name) ? executor.typeOf(name) : value),
+      dtype = storedDtype(named, precision, name) ?? p.dtype;
     if (owner !== null && !named.parameters.has(owner)) {
       const what = `restore: the model has no parameter ${owner}${owner === name ? '' : ` (${name})`}`;
       throw new UserError(what, `it has ${listed([...named.parameters.keys()], 3)}`);
     }
     // The reference keeps and saves all floats as float64.
-    const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
-    if (p.dtype !== value.dtype && !wide)
+    const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(dtype);
+    if (dtype !== value.dtype && !wide)
       throw new UserError(
-        `${name}: ${where} has dtype ${value.dtype}, the model ${p.dtype}`,
-        `convert(value, '${p.dtype}') converts`,
+        `${name}: ${where} has dtype ${value.dtype}, the model ${dtype}`,
+        `convert(value, '${dtype}') converts`,
       );
     if (p.shape.join() !== value.shape.join())
       throw new UserError(`${name}: ${where} has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
@@ -111,8 +122,9 @@ export async function restoreFrom(
   set: (values: readonly Value[], meta: CheckpointMeta, whole?: Resumed) => void,
 ): Promise<CheckpointMeta> {
   try {
-    const { optimizer, seed, say = console.warn } = session.options,
+    const { optimizer, precision, seed, say = console.warn } = session.options,
       values: Value[] = [];
+    let rounded = 0;
     const states = new Set(meta.states);
     const foreign = foreignMoments(what === 'all' ? optimizer : undefined, session.named, file.tensors.keys());
     for (const name of file.tensors.keys()) {
@@ -120,13 +132,18 @@ export async function restoreFrom(
       if (!isParameter(name, states) && what === 'parameters') continue;
       if (isParameter(name, states) && !session.named.parameters.has(name))
         throw misfit(file.where, `it has a parameter ${name}, which the model does not have`);
-      values.push({ name, value: await file.read(name) });
+      const value = await file.read(name),
+        dtype = storedDtype(session.named, precision, name),
+        converts = dtype !== null && dtype !== value.dtype && isShort(dtype) && isShort(value.dtype);
+      if (converts && isHalf(dtype)) rounded++;
+      values.push({ name, value: converts ? convert(value, dtype) : value });
     }
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
     if (missing !== undefined) throw misfit(file.where, `it lacks the parameter ${missing} of the model`);
     checkValues(session, values, file.where, states);
-    const going = { optimizer, seed, updating: session.updating() };
+    const going = { optimizer, precision, seed, updating: session.updating() };
     const told = what === 'all' ? differences(going, meta, foreign.size) : [];
+    if (rounded > 0) told.push(`${rounded} tensors of the checkpoint were rounded to bfloat16`);
     set(values, meta, what === 'all' ? wholeOf(session, meta, file.where) : undefined);
     for (const line of told) say(line);
     return meta;
@@ -134,6 +151,9 @@ export async function restoreFrom(
     await file.close();
   }
 }
+
+/** Whether sessions store floats of this dtype: a checkpoint's are converted from one to another of these. */
+const isShort = (dtype: DType): boolean => dtype === 'float32' || isHalf(dtype);
 
 /** Seed and optimiser state in a checkpoint. Throws UserError if they are not valid: the file may be damaged. */
 const wholeOf = ({ named }: Saved, meta: CheckpointMeta, where: string): Resumed => ({

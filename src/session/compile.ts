@@ -11,7 +11,7 @@ export async function compileOn(platform: Platform, model: Model, options: Compi
   checkCall(model, options);
   const { device = 'auto', memory = platform.freeMemory() } = options;
   // The reference is exempt: `dynamoe inspect` prints graphs of models that fit into no memory.
-  if (device !== 'reference') checkRoom(nameParameters(model).parameters, { bytes: memory });
+  if (device !== 'reference') checkRoom(nameParameters(model), { bytes: memory, precision: options.precision });
   const backend = await openBackend(platform, { ...options, device });
   try {
     return new Session(model, options, backend);

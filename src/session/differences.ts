@@ -59,13 +59,22 @@ export interface Resuming {
   readonly optimizer?: Optimizer | undefined;
   readonly updating: UpdatingState;
   readonly seed?: number | undefined;
+  readonly precision?: string | undefined;
 }
 
 /** A line each for another seed, optimiser, settings or groups. foreign: number of states that are ignored. */
-export function differences({ optimizer, updating, seed }: Resuming, meta: CheckpointMeta, foreign: number): string[] {
+export function differences(
+  { optimizer, updating, seed, precision = 'float32' }: Resuming,
+  meta: CheckpointMeta,
+  foreign: number,
+): string[] {
   const lines: string[] = [];
   if (seed !== undefined && seed !== meta.seed) {
     lines.push(`the session continues with the checkpoint's seed ${meta.seed}, not with ${seed}`);
+  }
+  const { precision: trainedWith = 'float32' } = meta;
+  if (precision !== trainedWith) {
+    lines.push(`the checkpoint was trained with precision ${trainedWith}, and continues with ${precision}`);
   }
   if (!optimizer || !isRecord(meta.optimizer) || meta.step === 0) return lines;
   const before = meta.optimizer,

@@ -30,3 +30,11 @@ export interface Platform {
   freeMemory(): number;
   readonly files: Files | null;
 }
+
+export const PRECISIONS = ['float32', 'bfloat16', 'bfloat16-weights'] as const;
+/**
+ * float32: everything. bfloat16: activations, and what is saved for gradients, are stored in bfloat16; parameters in
+ * float32. bfloat16-weights: weights, embeddings, heads and their moments too; their updates are rounded
+ * stochastically. In all of them sums, routers, softmax, norms and losses are computed in float32.
+ */
+export type Precision = (typeof PRECISIONS)[number];

@@ -7,21 +7,21 @@ import type { Role } from '../graph/state.ts';
 import { momentOf } from '../optim/updates.ts';
 import { roundActivations, roundSaved } from '../passes/round-activations.ts';
 import { storeStates } from '../passes/store-states.ts';
+import type { Precision } from './platform.ts';
 import type { Named } from '../trace/module.ts';
 
-export const PRECISIONS = ['float32', 'bfloat16', 'bfloat16-weights'] as const;
-/**
- * float32: everything. bfloat16: activations, and what is saved for gradients, are stored in bfloat16; parameters in
- * float32. bfloat16-weights: weights, embeddings, heads and their moments too; their updates are rounded
- * stochastically. In all of them sums, routers, softmax, norms and losses are computed in float32.
- */
-export type Precision = (typeof PRECISIONS)[number];
+/** Roles of the parameters that 'bfloat16-weights' stores in bfloat16; biases, gains and routers stay float32. */
+const STORED: readonly Role[] = ['weight', 'embedding', 'head'];
 
 /**
  * The dtype in which a session stores a state: that of the parameter, or bfloat16 as `precision` says. Null for a state
  * that belongs to no parameter.
  */
-export function storedDtype({ parameters }: Named, precision: Precision, state: string): DType | null {
+export function storedDtype(
+  { parameters }: Pick<Named, 'parameters'>,
+  precision: Precision | undefined,
+  state: string,
+): DType | null {
   const moment = momentOf(state),
     parameter = parameters.get(moment?.parameter ?? state);
   if (!parameter) return null;
@@ -36,9 +36,6 @@ export const withStates = (graph: Graph, named: Named, precision: Precision): Gr
 /** The graph of a training step, with what it saves for gradients rounded as `precision` says. */
 export const withSaved = (graph: Graph, precision: Precision): Graph =>
   precision === 'float32' ? graph : roundSaved(graph, ops);
-
-/** Roles of the parameters that 'bfloat16-weights' stores in bfloat16; biases, gains and routers stay float32. */
-const STORED: readonly Role[] = ['weight', 'embedding', 'head'];
 
 /** The forward graph with its activations rounded as `precision` says. */
 export function withActivations(graph: Graph, { parameters }: Named, precision: Precision): Graph {

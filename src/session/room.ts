@@ -1,17 +1,21 @@
 // Checks, before anything is traced, whether a model's states alone fit into memory. In: parameters, how they are
 // trained, the memory limit; out: nothing, or a MemoryError.
-import { bytesPer } from '../base/dtype.ts';
+import { bytesPer, type DType } from '../base/dtype.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { showBytes } from '../plan/print.ts';
 import type { Parameter } from '../trace/parameter.ts';
 import type { Named } from '../trace/module.ts';
 import { MemoryError, type Backend } from './backend.ts';
+import type { Precision } from './platform.ts';
+import { storedDtype } from './precision.ts';
+import type { CompileOptions } from './step.ts';
 import type { Updating } from './updating.ts';
 
-/** Available bytes. why: in brackets, why the device allows no more. */
+/** Available bytes. why: in brackets, why the device allows no more. precision: decides the bytes of states. */
 export interface Room {
   readonly bytes: number;
   readonly why?: string;
+  readonly precision?: Precision | undefined;
 }
 
 export interface Training {
@@ -30,16 +34,20 @@ const SHOWN = 3; // number of the largest parameters in the error
  * Throws MemoryError if parameters and (with `training`) moments of trained parameters need more memory than there is.
  */
 export function checkRoom(
-  parameters: ReadonlyMap<string, Parameter>,
-  { bytes: available, why = '' }: Room,
+  named: Pick<Named, 'parameters'>,
+  { bytes: available, why = '', precision }: Room,
   training: Training | null = null,
 ): void {
-  const bytes = ({ size, dtype }: Parameter): number => size * bytesPer(dtype),
-    sum = (list: Iterable<Parameter>): number => [...list].reduce((n, p) => n + bytes(p), 0);
-  const own = sum(parameters.values()),
+  const { parameters } = named,
+    dtypeOf = (name: string, { dtype }: Parameter): DType => storedDtype(named, precision, name) ?? dtype,
+    bytes = (name: string, p: Parameter): number => p.size * bytesPer(dtypeOf(name, p)),
+    sum = (names: Iterable<string>, of: (name: string, p: Parameter) => number): number =>
+      [...names].reduce((n, name) => n + (parameters.has(name) ? of(name, parameters.get(name) as Parameter) : 0), 0);
+  const own = sum(parameters.keys(), bytes),
     { optimizer, trained = [], sums = false, batch = 0 } = training ?? {};
-  const kept = (optimizer?.moments?.length ?? 0) + (sums ? 1 : 0),
-    beside = kept * sum(trained.flatMap((name) => parameters.get(name) ?? []));
+  // Sums of gradients have the dtype of the parameter, also where the parameter is stored in 16 bits.
+  const moments = (optimizer?.moments?.length ?? 0) * sum(trained, bytes),
+    beside = moments + (sums ? sum(trained, (_, p) => p.size * bytesPer(p.dtype)) : 0);
   const need = own + beside + batch;
   if (need <= available) return;
   const parts = [
@@ -48,9 +56,9 @@ export function checkRoom(
     ['a batch', batch],
   ] as const;
   const largest = [...parameters]
-    .sort(([, a], [, b]) => bytes(b) - bytes(a))
+    .sort((a, b) => bytes(...b) - bytes(...a))
     .slice(0, SHOWN)
-    .map(([name, p]) => `  ${showBytes(bytes(p))}  ${name} ${p.dtype}[${p.shape.join(', ')}]`);
+    .map(([name, p]) => `  ${showBytes(bytes(name, p))}  ${name} ${dtypeOf(name, p)}[${p.shape.join(', ')}]`);
   throw new MemoryError(
     [
       `the model needs at least ${showBytes(need)} of memory (${need} bytes), ${showBytes(available)} are ` +
@@ -72,12 +80,19 @@ export class TrainingMemory {
   readonly #named: Named;
   readonly #optimizer: Optimizer | undefined;
   readonly #updating: Updating;
+  readonly #precision: Precision | undefined;
   readonly #backend: Pick<Backend, 'room'>;
   #checked = '';
 
-  constructor(named: Named, optimizer: Optimizer | undefined, updating: Updating, backend: Pick<Backend, 'room'>) {
+  constructor(
+    named: Named,
+    { optimizer, precision }: Pick<CompileOptions, 'optimizer' | 'precision'>,
+    updating: Updating,
+    backend: Pick<Backend, 'room'>,
+  ) {
     this.#named = named;
     this.#optimizer = optimizer;
+    this.#precision = precision;
     this.#updating = updating;
     this.#backend = backend;
   }
@@ -88,11 +103,8 @@ export class TrainingMemory {
       frozen = [...this.#updating.frozen()].filter(([, { parts }]) => parts === true);
     const key = `${String(sums)} ${frozen.map(([name]) => name).join()}`;
     if (!optimizer || key === this.#checked) return;
-    checkRoom(this.#named.parameters, this.#backend.room(), {
-      optimizer,
-      trained: this.#updating.options().trained,
-      sums,
-    });
+    const room = { ...this.#backend.room(), precision: this.#precision };
+    checkRoom(this.#named, room, { optimizer, trained: this.#updating.options().trained, sums });
     this.#checked = key;
   }
 }

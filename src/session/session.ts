@@ -78,7 +78,7 @@ export class Session {
     this.#source = { model, named, options, knobs, updating, state: new PublicState(model, named, { optimizer }) };
     this.#progress = { steps: 0, seed: options.seed ?? 0 };
     this.#parts = new StepParts(this.#source, batching, () => this.#observed);
-    this.#room = new TrainingMemory(named, optimizer, updating, backend);
+    this.#room = new TrainingMemory(named, options, updating, backend);
     this.#states = new States(named, backend.executor, () => this.#progress.seed, options.precision);
     const programs = (this.#programs = new Programs(backend, this.#source, this.#states)),
       watched = { model, named, batching, knobs, programs, executor: backend.executor, updating };

@@ -9,7 +9,8 @@ import { isHalf, toHalf } from '../base/half.ts';
 import { checkInput, checkState, inUse, isCache, type Executor } from '../run/executor.ts';
 import type { Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
-import { storedDtype, type Precision } from './precision.ts';
+import type { Precision } from './platform.ts';
+import { storedDtype } from './precision.ts';
 
 /** Parameters that exist on the device but have no initial values yet, by name. */
 export type NewParameters = ReadonlyMap<string, Parameter>;

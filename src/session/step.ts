@@ -12,8 +12,7 @@ import type { Agreement } from '../recompile/agreement.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { FLAG } from '../optim/updates.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
-import type { DeviceName } from './platform.ts';
-import { PRECISIONS, type Precision } from './precision.ts';
+import { PRECISIONS, type DeviceName, type Precision } from './platform.ts';
 
 /** A model that a session can train: one tensor in, one out. */
 export interface Model {

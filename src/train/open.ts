@@ -89,6 +89,7 @@ export function openSession(
     observe,
     ...(events && { events }),
     accumulate: config.accumulate,
+    precision: config.precision,
     ...(threads !== undefined && { threads }),
     ...(memory !== undefined && { memory }),
   });
@@ -106,8 +107,8 @@ export function checkTraining({ model, optimizer, config, context }: Experiment)
   const { trained } = new Updating(named, optimizer, new Knobs(named)).options();
   // Tokens and targets, int32.
   checkRoom(
-    named.parameters,
-    { bytes: memoryOf(config) ?? node.freeMemory() },
+    named,
+    { bytes: memoryOf(config) ?? node.freeMemory(), precision: config.precision },
     { optimizer, trained, sums: accumulate > 1, batch: 8 * batch * context },
   );
 }

@@ -17,6 +17,7 @@ const RUN = {
   evalEvery: true,
   saveEvery: true,
   accumulate: false,
+  precision: false,
   recompile: false,
   memory: false,
 } as const satisfies Partial<Record<keyof Config, boolean>>;

@@ -9,7 +9,7 @@ import { ROUTINGS } from '../nn/moe/memory.ts';
 import { OVERFLOWS, PRIORITIES, unusedBeyond } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies/select.ts';
-import { DEVICES } from '../session/platform.ts';
+import { DEVICES, PRECISIONS } from '../session/platform.ts';
 import { ROLES } from '../trace/parameter.ts';
 import { ConfigError } from './config-error.ts';
 
@@ -129,6 +129,8 @@ const configSchema = z.strictObject({
   /** Steps between checkpoints; 0: only at the end. Default about every ten seconds. */
   saveEvery: z.int().min(0).optional(),
   accumulate: whole.default(1),
+  /** What is stored in 16 bits: nothing, activations (bfloat16), or weights and moments too (bfloat16-weights). */
+  precision: z.enum(PRECISIONS).default('float32'),
   /** Policies that recompile the run: 'auto' (only changes that keep results identical), 'off', or names and commas. */
   recompile: z
     .string()

@@ -106,7 +106,7 @@ test('memory is checked again when the set of trained parameters changes, with a
   for (const optimizer of [sgd({ lr: 1, momentum: 0.5 }), adamW({ lr: 1 })]) {
     const moments = optimizer.moments?.length ?? 0,
       bytes = (2 + moments) * 256;
-    const room = new TrainingMemory(named, optimizer, new Updating(named, optimizer, new Knobs(named)), {
+    const room = new TrainingMemory(named, { optimizer }, new Updating(named, optimizer, new Knobs(named)), {
       room: () => ({ bytes, why: '' }),
     });
     parts.b.weight.frozen = true;

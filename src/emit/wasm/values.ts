@@ -276,7 +276,10 @@ export class Values {
           .get(this.#spare(I32))
           .lane('i32x4.replace_lane', lane)
           .set(to);
-      else if (isHalf(dtype)) f.get(to).memoryLane('v128.load16_lane', 2 * lane, offset).set(to);
+      else if (isHalf(dtype))
+        f.get(to)
+          .memoryLane('v128.load16_lane', 2 * lane, offset)
+          .set(to);
       else f.get(to).memoryLane('v128.load32_lane', lane, offset).set(to);
     });
     f.get(to);
