@@ -1,6 +1,5 @@
 // The kernel of random initial values. Each device has it as a routine of its own, because it runs while a model's
 // kernels are being compiled, and compiling it first would delay the first step. base/random.ts defines its bits.
-
 import { bytesPer, type DType } from '../base/dtype.ts';
 
 /** In `compile` and `bind` it is used like any other kernel. */
@@ -10,8 +9,8 @@ export interface NormalsSource {
 }
 
 /**
- * Fills float32[count] or bfloat16[count] with `std` times the normal numbers of a random stream. Buffers: the numbers; TABLES of
- * base/trig.ts. Integers: `normalsInts`.
+ * Fills float32[count] or bfloat16[count] with `std` times the normal numbers of a random stream. Buffers: the numbers;
+ * TABLES of base/trig.ts. Integers: `normalsInts`.
  */
 export const NORMALS: NormalsSource = { key: 'normals', kernel: { form: 'normals' } };
 

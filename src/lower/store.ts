@@ -125,7 +125,7 @@ export function decideStorage(
         (epilogue && lower.linear)
       ) {
         // Stores the operand of the reshape instead, with its own rows: rows and columns then need not be computed by
-        // division. Of a value that is widened from 16 bits, stores the 16 bits.
+        // division. Of a value that is widened from 16 bits, stores those.
         if ((node.op === 'reshape' && !uses.pinned.has(v)) || widens(node)) {
           stored.add(node.inputs[0]);
           alias.set(v, home(node.inputs[0]));
@@ -141,7 +141,7 @@ export function decideStorage(
     return op === 'cast' && isHalf(graph.types[to].dtype) && uses.nodes[from].length === 1 && !uses.pinned.has(from);
   }
 
-  /** Whether the result is a stored value of 16-bit floats as float32: its readers convert elements as they load them. */
+  /** Whether the result is a value of 16-bit floats as float32: its readers convert elements as they load them. */
   function widens({ op, inputs: [from], outputs: [to] }: Node): boolean {
     const { types } = graph;
     return op === 'cast' && isHalf(types[from].dtype) && types[to].dtype === 'float32' && !uses.pinned.has(to);

@@ -4,6 +4,7 @@ import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { concat } from '../../../src/graph/ops/shape/concat.ts';
 import { crossEntropy } from '../../../src/graph/ops/reduce/crossEntropy.ts';
 import { dropout } from '../../../src/graph/ops/create/dropout.ts';
+import { roundStochastic } from '../../../src/graph/ops/create/roundStochastic.ts';
 import { gather } from '../../../src/graph/ops/shape/gather.ts';
 import { layerNorm } from '../../../src/graph/ops/reduce/layerNorm.ts';
 import { logSumExp } from '../../../src/graph/ops/reduce/logSumExp.ts';
@@ -281,6 +282,21 @@ export const families: readonly Family[] = [
       build: (t) => {
         const [seed, step, first, x] = t.slice(s.counts.length);
         return dropout(mul(x, 2), seed, step, { rate: 0.3, key: 9 }, first);
+      },
+    })),
+  },
+  {
+    op: 'roundStochastic',
+    cases: fc.tuple(anyShape(), fc.constantFrom(0, 1)).map(([s, half]) => ({
+      inputs: [
+        ...s.counts,
+        { name: 'seed', dtype: 'uint32', shape: [], data: [123_456_789] },
+        { name: 'step', dtype: 'uint32', shape: [], data: [4_000_000_000] },
+        { name: 'x', shape: s.shape, grad: false },
+      ],
+      build: (t) => {
+        const [seed, step, x] = t.slice(s.counts.length);
+        return roundStochastic(x, seed, step, { key: 0xdeadbeef, half });
       },
     })),
   },

@@ -1,7 +1,7 @@
-// Stochastic rounding to bfloat16: up or down to a neighbour, each with the probability of the other's distance, so that
-// the mean of many roundings is the number itself. Updates that are smaller than half a step of bfloat16 then still
-// count (Gupta et al. 2015, section 3; Zamirai et al. 2020). The random bits depend only on (seed, key, step, the
-// element's row-major index), by Threefry, and never on the order of execution.
+// Stochastic rounding to bfloat16: to the number below or above, each the likelier the nearer it is, so that the mean
+// of many roundings is the number itself. Updates that are smaller than half a step of bfloat16 then still count (Gupta
+// et al. 2015, section 3; Zamirai et al. 2020). The random bits depend only on (seed, key, step, the element's
+// row-major index), by Threefry, and never on the order of execution.
 import { ShapeError } from '../../../base/errors.ts';
 import { threefry } from '../../../base/random.ts';
 import { showType, stridesOf } from '../../../base/shape.ts';

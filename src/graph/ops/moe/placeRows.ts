@@ -19,6 +19,7 @@ const WORK = 512; // of a row, in elements
 export const placeRowsOp: Op<PlaceRowsAttrs> = {
   // Before (if given), with row start + r = x[r]; offsets: of all rows.
   name: 'placeRows',
+  moves: 'all',
   unread: [1],
   inPlaceOf: 2,
   infer([x, offsets, before], { start, rows }, ids) {

@@ -16,6 +16,8 @@ declare module '../../op-attrs.ts' {
 export const windowRowsOp: Op<WindowAttrs> = {
   // Row r = x[start + r], in the segments of offsets (windowOffsets); of an int32 vector all of size, without offsets.
   name: 'windowRows',
+  takes: ['stored'],
+  moves: 'first',
   unread: [1],
   infer([x, offsets], attrs, ids) {
     checkWindow('windowRows', attrs);
