@@ -112,8 +112,8 @@ function accepted(c: Case): boolean {
 const samples = (f: Family, count: number): Case[] => fc.sample(f.cases, { seed, numRuns: count });
 const hasFloats = (c: Case): boolean => c.inputs.some((i) => (i.dtype ?? 'float32') === 'float32');
 
-/** Ops whose results are float32 for any dtype of their inputs. */
-const ALWAYS_FLOAT32 = new Set(['uniform']);
+/** Ops whose results are float32 for any dtype of their inputs, or that take nothing else. */
+const ALWAYS_FLOAT32 = new Set(['uniform', 'roundStochastic']);
 
 test('ops that accept float32 accept float64', () => {
   for (const f of all) {
