@@ -8,6 +8,7 @@
 import { differentiate } from './grad/differentiate.ts';
 import type { Graph } from './graph/graph.ts';
 import { ops } from './graph/ops/index.ts';
+import type { Layout } from './graph/state.ts';
 import { retype, type Edits } from './graph/retype.ts';
 import { verifyGraph, verifyStages } from './graph/verify.ts';
 import { lower, lowerAgain, type KernelMemo } from './lower/lower.ts';
@@ -55,16 +56,28 @@ export interface Compiled {
   readonly program: Program;
 }
 
-/** What earlier graphs gave: kernels, and their schedules by key, which need not be built again. */
+/**
+ * What earlier graphs gave: kernels, and their schedules by key, which need not be built again; and the layouts of
+ * states by name, which are decided once. Without `layouts` all states lie in rows.
+ */
 export interface Memo {
   readonly kernels: KernelMemo;
   readonly scheduled: ScheduleMemo;
+  readonly layouts: Map<string, Layout> | null;
 }
-export const newMemo = (): Memo => ({ kernels: new Map(), scheduled: new Map() });
+/** `reads`: no program changes parameters, so that they may lie as products read them. */
+export const newMemo = (reads = false): Memo => ({
+  kernels: new Map(),
+  scheduled: new Map(),
+  layouts: reads ? new Map() : null,
+});
 
 /** Compiles a graph to a program and its kernels, as `target` runs them. */
 export function compileGraph(graph: Graph, target: Target = NATIVE, memo = newMemo()): Compiled {
-  return finish(lower(optimise(graph, ops), ops, target.limits, memo.kernels), target, memo);
+  const { limits } = target,
+    best = optimise(graph, ops),
+    placed = (memo.layouts && limits.panels?.place(best, memo.layouts)) ?? best;
+  return finish(lower(placed, ops, limits, memo.kernels), target, memo);
 }
 
 function finish(lowered: Lowered, target: Target, { scheduled }: Memo): Compiled {

@@ -2,8 +2,9 @@
 import { callSite, ShapeError } from '../base/errors.ts';
 import { checkSize, showType, type TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
-import type { Attrs, Graph, GraphInput, Node, Update } from './graph.ts';
+import type { Attrs, DataInput, Graph, GraphInput, Node, Update } from './graph.ts';
 import type { Op } from './op.ts';
+import { roleOf, type Role } from './state.ts';
 import { Tensor, type Builder } from './tensor.ts';
 
 export type OpTable = ReadonlyMap<string, Op>;
@@ -96,13 +97,24 @@ export class GraphBuilder implements Builder {
     return new Tensor(this, this.types.length - 1, type);
   }
 
-  input(kind: GraphInput['kind'], name: string, type: TensorType, data?: TypedArray): Tensor {
+  input(kind: DataInput['kind'], name: string, type: TensorType, data?: TypedArray): Tensor {
+    const made = this.#given(kind, name, type);
+    this.inputs.push({ value: made.id, name, kind, ...(data && { data }) });
+    return made;
+  }
+
+  /** A state that this graph does not read yet. In a new graph every state lies in rows. */
+  newState(name: string, type: TensorType, role: Role = roleOf(name)): Tensor {
+    const made = this.#given('state', name, type);
+    this.inputs.push({ value: made.id, name, kind: 'state', role, layout: 'rows' });
+    return made;
+  }
+
+  #given(kind: GraphInput['kind'], name: string, type: TensorType): Tensor {
     if (this.inputs.some((i) => i.kind === kind && i.name === name))
       throw new Error(`two ${kind} values are named ${name}`);
     // The caller may pass a host tensor, with data, and change its shape later.
-    const made = this.#value(checkSize(`${kind} ${name}`, { dtype: type.dtype, shape: [...type.shape] }));
-    this.inputs.push({ value: made.id, name, kind, ...(data && { data }) });
-    return made;
+    return this.#value(checkSize(`${kind} ${name}`, { dtype: type.dtype, shape: [...type.shape] }));
   }
 
   /** The same id means another tensor in another graph. */

@@ -3,6 +3,7 @@
 // graph and gives a new one.
 import type { TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
+import type { StateSpec } from './state.ts';
 
 export type ValueId = number;
 
@@ -45,16 +46,22 @@ export interface Node {
   readonly notBefore?: number;
 }
 
-/**
- * input: given at each run. state: kept by the executor under its name and shared by all programs. constant: data of
- * the graph.
- */
-export interface GraphInput {
+/** input: given at each run. constant: data of the graph. */
+export interface DataInput {
   readonly value: ValueId;
   readonly name: string;
-  readonly kind: 'input' | 'state' | 'constant';
+  readonly kind: 'input' | 'constant';
   readonly data?: TypedArray;
 }
+
+/** Kept by the executor under its name and shared by all programs. With the type of its value: a StateSpec. */
+export interface StateInput extends Pick<StateSpec, 'name' | 'role' | 'layout'> {
+  readonly value: ValueId;
+  readonly kind: 'state';
+  readonly data?: undefined;
+}
+
+export type GraphInput = DataInput | StateInput;
 
 /**
  * After the run, the state `state` (an input of kind 'state') holds `value`. If the int32 scalar `unless` is not 0, the
@@ -80,6 +87,10 @@ export function producers(graph: Graph): (Node | undefined)[] {
   for (const node of graph.nodes) for (const out of node.outputs) made[out] = node;
   return made;
 }
+
+/** The states that lie in panels. */
+export const inPanels = ({ inputs }: Graph): ReadonlySet<ValueId> =>
+  new Set(inputs.flatMap((i) => (i.kind === 'state' && i.layout === 'panels' ? [i.value] : [])));
 
 /** The values that count rows in `type`. They are inputs of every node that makes or reads a value of this type. */
 export function dimValues(type: TensorType): ValueId[] {

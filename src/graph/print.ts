@@ -4,7 +4,9 @@ import type { Graph } from './graph.ts';
 
 export function printGraph(graph: Graph): string {
   const typed = (v: number): string => `%${v}: ${showType(graph.types[v])}`;
-  const lines = graph.inputs.map((i) => `${typed(i.value)} = ${i.kind} "${i.name}"`);
+  const lines = graph.inputs.map(
+    (i) => `${typed(i.value)} = ${i.kind} "${i.name}"${i.kind === 'state' ? `   # ${i.role}, in ${i.layout}` : ''}`,
+  );
   for (const n of graph.nodes) {
     const attrs = Object.entries(n.attrs).map(([k, v]) => `${k}=${JSON.stringify(v)}`);
     const args = [...n.inputs.map((v) => `%${v}`), ...attrs].join(', ');

@@ -57,7 +57,7 @@ export function retype(graph: Graph, ops: OpTable, { attrs, data }: Edits): Grap
     nodes,
     inputs: graph.inputs.map((i) => {
       const own = data.get(i.value);
-      return own ? { ...i, data: own } : i;
+      return own && i.kind !== 'state' ? { ...i, data: own } : i;
     }),
   };
 

@@ -2,7 +2,7 @@
 // expression that computes it. The kernel's own results (members) are read as expressions too, not from memory.
 import { boundOf, stridesOf, type Dim, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
-import { dimValues, type Graph, type Node, type ValueId } from '../graph/graph.ts';
+import { dimValues, inPanels, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { Limits } from '../graph/limits.ts';
 import type { MatmulCall, Op, Reader } from '../graph/op.ts';
 import type { OpTable } from '../graph/builder.ts';
@@ -42,12 +42,15 @@ export class Scope {
   readonly #members: ReadonlySet<ValueId>;
   readonly #memo = new Map<string, Expr>();
   readonly #calls = new Map<Node, MatmulCall>();
+  /** States that lie in panels. */
+  readonly #inPanels: ReadonlySet<ValueId>;
   /** In a matmul's epilogue: the value of the matmul, and the linear index of the element whose sum is finished. */
   #sum: { readonly value: ValueId; readonly linear: Expr } | null = null;
 
   constructor(storage: Storage, members: Iterable<ValueId>) {
     this.#storage = storage;
     this.#members = new Set(members);
+    this.#inPanels = inPanels(storage.graph);
   }
 
   get buffers(): Buffer[] {
@@ -134,6 +137,8 @@ export class Scope {
 
   at(v: ValueId, index: readonly Expr[]): Expr {
     const { stored, graph, home } = this.#storage;
+    const panels = this.#inPanels.has(v) ? this.#storage.limits.panels : null;
+    if (panels) return this.#load(v, panels.index(this.e, graph.types[v], index));
     // A stored value, a reshape of one, and the matmul of an epilogue are read by linear index.
     if (home(v) !== v || this.#sum?.value === v || (stored.has(v) && !this.#members.has(v))) {
       const strides = stridesOf(graph.types[v].shape);
@@ -164,14 +169,17 @@ export class Scope {
       if (l !== this.#sum.linear) throw new VerifyError('lower', 'an epilogue reads another element than its own');
       return this.e.sum(this.#storage.graph.types[v].dtype);
     }
-    if (this.#storage.stored.has(v) && !this.#members.has(v)) {
-      return this.e.load(this.buffer(v, 'read'), l, this.#storage.graph.types[v].dtype);
-    }
+    if (this.#inPanels.has(v)) return this.at(v, unravel(this.e, this.#storage.graph.types[v], l));
+    if (this.#storage.stored.has(v) && !this.#members.has(v)) return this.#load(v, l);
     return this.#memoised(`${v}#${l.id}`, () => {
       const { node, op } = this.#maker(v);
       const direct = op.lower.kind === 'map' ? op.lower.linear?.(this.call(node), l, node.outputs.indexOf(v)) : null;
       return direct ?? this.at(v, unravel(this.e, this.#storage.graph.types[v], l));
     });
+  }
+
+  #load(v: ValueId, at: Expr): Expr {
+    return this.e.load(this.buffer(v, 'read'), at, this.#storage.graph.types[v].dtype);
   }
 
   #maker(v: ValueId): { node: Node; op: Op } {

@@ -5,7 +5,7 @@
 // without reading it, or read it of few values only (`recordSizeReads`), so that a change of capacity builds no kernel.
 import { boundOf, type Dim, type TensorType } from '../base/shape.ts';
 import type { OpTable } from '../graph/builder.ts';
-import { attrsText, type ValueId } from '../graph/graph.ts';
+import { attrsText, inPanels, type ValueId } from '../graph/graph.ts';
 import type { Group } from './group.ts';
 import type { Storage } from './scope.ts';
 
@@ -21,6 +21,7 @@ export function signatureOf({ graph, producers, stored, home }: Storage, ops: Op
     values: ValueId[] = [],
     lines: string[] = [];
   const members = new Set(group.members),
+    panels = inPanels(graph),
     described = new Set<ValueId>();
   const number = (v: ValueId): number => {
     const found = numbers.get(v);
@@ -45,7 +46,8 @@ export function signatureOf({ graph, producers, stored, home }: Storage, ops: Op
     if (described.has(v)) return n;
     described.add(v);
     if (home(v) !== v) lines.push(`${n} ${type(v)} in ${visit(home(v))}`);
-    else if (!node || (stored.has(v) && !members.has(v))) lines.push(`${n} ${type(v)}`);
+    else if (!node || (stored.has(v) && !members.has(v)))
+      lines.push(`${n} ${type(v)}${panels.has(v) ? ' in panels' : ''}`);
     else {
       const unread = ops.get(node.op)?.unread ?? [];
       const inputs = node.inputs.map((x, i) => (unread.includes(i) ? `${type(x)}=${number(x)}` : visit(x)));

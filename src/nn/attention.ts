@@ -11,7 +11,8 @@ import { reshape } from '../graph/ops/shape/reshape.ts';
 import { rope } from '../graph/ops/attention/rope.ts';
 import { slice } from '../graph/ops/shape/slice.ts';
 import { updateRows } from '../graph/ops/shape/updateRows.ts';
-import { CACHES, call, traceOf, type Trace } from '../trace/trace.ts';
+import { CACHES } from '../graph/state.ts';
+import { call, traceOf, type Trace } from '../trace/trace.ts';
 import { Linear } from './linear.ts';
 import { rotation } from './rotary.ts';
 

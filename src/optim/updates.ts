@@ -88,7 +88,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
    */
   const accumulated = (name: string, value: Tensor): { value: Tensor; sumState: Tensor | null } => {
     if (phase === undefined) return { value, sumState: null };
-    const sumState = builder.input('state', accumulatorName(name), value.type),
+    const sumState = builder.newState(accumulatorName(name), value.type),
       total = add(sumState, value);
     return { value: phase === 'apply' ? mul(total, 1 / batches) : total, sumState };
   };
@@ -191,7 +191,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     const moments = new Map<string, Tensor>();
     const moment = (name: string): Tensor => {
       const made =
-        moments.get(name) ?? builder.input('state', momentName(name, parameterName), { dtype: parameter.dtype, shape });
+        moments.get(name) ?? builder.newState(momentName(name, parameterName), { dtype: parameter.dtype, shape });
       moments.set(name, made);
       return made;
     };

@@ -1,6 +1,6 @@
 // From Lowered to Program: decides the memory offset of every value, and which steps may run at the same time.
 import { byteSize } from '../base/shape.ts';
-import type { ValueId } from '../graph/graph.ts';
+import { inPanels, type ValueId } from '../graph/graph.ts';
 import { groupsOf } from '../kernel/groups.ts';
 import type { Call, Lowered } from '../lower/lowered.ts';
 import { aligned, packArena, type Block } from './arena.ts';
@@ -46,6 +46,11 @@ export function plan(lowered: Lowered): Program {
     return input?.kind === 'constant' ? 'constants' : io.has(v) ? 'io' : 'arena';
   };
 
+  const placed = inPanels(graph),
+    { panels } = lowered.storage.limits;
+  const bytesOf = (v: ValueId): number =>
+    panels && placed.has(v) ? panels.bytes(graph.types[v]) : byteSize(graph.types[v]);
+
   const blocks = assignBlocks();
   const arena = packArena([...new Set(blocks.values())]);
   const tensors: PlannedTensor[] = [],
@@ -53,7 +58,7 @@ export function plan(lowered: Lowered): Program {
   const fill: Record<'io' | 'constants', number> = { io: 0, constants: 0 };
   for (const v of new Set([...life.keys(), ...io, ...kinds.keys()])) {
     const slab = slabOf(v),
-      bytes = byteSize(graph.types[v]),
+      bytes = bytesOf(v),
       { first, last } = life.get(v) ?? { first: -1, last: -1 };
     let offset = 0;
     if (slab === 'arena') offset = blocks.get(v)?.offset ?? 0;
@@ -73,7 +78,9 @@ export function plan(lowered: Lowered): Program {
     steps: orderSteps(),
     slabs: { arena, ...fill },
     inputs: ports('input'),
-    states: ports('state').map((port) => ({ ...port, layout: 'rows' })),
+    states: graph.inputs.flatMap((i) =>
+      i.kind === 'state' ? [{ ...port(i.name, i.value), role: i.role, layout: i.layout }] : [],
+    ),
     outputs: graph.outputs.map((o) => port(o.name, o.value)),
     constants: graph.inputs.flatMap((i) =>
       i.kind === 'constant' && i.data

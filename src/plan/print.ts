@@ -37,6 +37,12 @@ export function printProgram(program: Program): string {
         `${showBytes(t.bytes)} ${place(t)} steps ${t.first}..${t.last}`,
     ),
     '',
+    'states',
+    ...program.states.map(
+      ({ name, type, role, layout, tensor }) =>
+        `  "${name}" ${showType(type)} ${role}, in ${layout} ${showBytes(tensors[tensor].bytes)}`,
+    ),
+    '',
     'steps',
     ...steps.map((s, i) => {
       const args = s.buffers.map((b, j) => `${s.writes[j] ? '>' : ''}%${tensors[b].id}`).join(' ');

@@ -83,9 +83,7 @@ export interface Port {
 }
 
 /** `layout`: how the program's kernels expect the state to lie in memory. */
-export interface StatePort extends Port {
-  readonly layout: StateSpec['layout'];
-}
+export type StatePort = Port & StateSpec;
 
 export interface Program {
   readonly tensors: readonly PlannedTensor[];

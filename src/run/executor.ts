@@ -4,7 +4,7 @@ import type { HostTensor } from '../base/tensor.ts';
 import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { elements, sizes, showType, type TensorType } from '../base/shape.ts';
-import { CACHES } from '../trace/trace.ts';
+import { CACHES, type Layout } from '../graph/state.ts';
 
 /** A loaded graph, ready to run. */
 export interface Runnable {
@@ -63,6 +63,8 @@ export interface Executor<R extends Runnable = Runnable> {
   peekState(name: string): HostTensor;
   /** The dtype and sizes of a state. */
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] };
+  /** How a state lies in device memory. All other members take and give its logical value. */
+  layoutOf(name: string): Layout;
   stateNames(): string[];
   /** Bytes of all states. caches: whether to include all caches; default true. */
   stateBytes(caches?: boolean): number;
@@ -138,14 +140,12 @@ export function checkInput(name: string, type: TensorType, data: TypedArray | un
   return data;
 }
 
-/** Throws UserError if the elements are not within the state, or have another array type. */
-export function checkPart(name: string, type: TensorType, at: number, data: TypedArray): TypedArray {
-  const want = hostArray(type.dtype, 0);
-  if (at >= 0 && at + data.length <= elements(type.shape) && data.constructor === want.constructor) return data;
-  throw new UserError(
-    `state ${name}: ${data.length} elements of ${data.constructor.name} from ${at} on are no part of ` +
-      `${showType(type)}`,
-  );
+/** Throws UserError if the elements (or so many) are not within the state, or have another array type. */
+export function checkPart<T extends TypedArray | number>(name: string, type: TensorType, at: number, part: T): T {
+  const want = hostArray(type.dtype, 0).constructor,
+    [count, has] = typeof part === 'number' ? [part, want] : [part.length, part.constructor];
+  if (at >= 0 && at + count <= elements(type.shape) && has === want) return part;
+  throw new UserError(`state ${name}: ${count} elements of ${has.name} from ${at} on are no part of ${showType(type)}`);
 }
 
 export const hostOf = (type: TensorType, data: TypedArray): HostTensor => ({

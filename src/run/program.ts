@@ -6,6 +6,7 @@ import type { HostTensor } from '../base/tensor.ts';
 import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
 import { TABLES } from '../base/trig.ts';
 import type { Bound, BoundStep, Device, Memory, Place } from '../device/device.ts';
+import type { Layout } from '../graph/state.ts';
 import { NORMALS, normalsInts } from '../device/normals.ts';
 import type { Port, Program } from '../plan/program.ts';
 import { OpenCaches, type OwnCaches } from './caches.ts';
@@ -23,12 +24,9 @@ import {
   type Runnable,
   type StatePart,
 } from './executor.ts';
+import { arranged, newState, peek, reading, write, type State } from './state-memory.ts';
 import { Turns } from './turns.ts';
 
-interface State {
-  readonly type: TensorType;
-  readonly memory: Memory;
-}
 type Own = OwnCaches<State>;
 
 export interface LoadedProgram extends Runnable {
@@ -82,19 +80,19 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     const found = this.#states.get(name);
     if (found) checkState(name, found.type, type);
     if (value) checkInput(name, type, value);
-    const { memory } = found ? this.#writable(name) : this.#createState(this.#states, name, type);
+    const state = found ? this.#writable(name) : this.#createState(this.#states, name, type);
     // new memory is 0 already
-    if (found || value) this.device.write({ memory, offset: 0 }, value ?? hostArray(type.dtype, elements(type.shape)));
+    if (found || value) write(this.device, state, 0, value ?? hostArray(type.dtype, elements(type.shape)));
   }
 
   setPart(name: string, at: number, data: TypedArray): void {
-    const { type, memory } = this.#writable(name);
-    this.device.write({ memory, offset: at * data.BYTES_PER_ELEMENT }, checkPart(name, type, at, data));
+    const state = this.#writable(name);
+    write(this.device, state, at, checkPart(name, state.type, at, data));
   }
 
   #createState(states: Map<string, State>, name: string, type: TensorType): State {
     this.#open();
-    const state = { type, memory: this.device.alloc(byteSize(type)) };
+    const state = newState(this.device, type);
     states.set(name, state);
     return state;
   }
@@ -151,32 +149,47 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   }
 
   async getState(name: string): Promise<HostTensor> {
-    const { type, memory } = this.#readable(name),
-      into = hostArray(type.dtype, elements(type.shape));
-    await this.device.read([{ place: { memory, offset: 0 }, into }]);
-    return hostOf(type, into);
+    const { type } = this.#readable(name),
+      [value] = await this.getParts([{ name, at: 0, count: elements(type.shape) }]);
+    return hostOf(type, value);
   }
 
   async getParts(parts: readonly StatePart[]): Promise<TypedArray[]> {
     const reads = parts.map(({ name, at, count }) => {
-      const { type, memory } = this.#readable(name),
-        into = checkPart(name, type, at, hostArray(type.dtype, count));
-      return { place: { memory, offset: at * into.BYTES_PER_ELEMENT }, into };
+      const state = this.#readable(name);
+      checkPart(name, state.type, at, count);
+      return { ...reading(this.device, state, at, count), memory: state.memory };
     });
-    await this.device.read(reads);
-    return reads.map(({ into }) => into);
+    await this.device.read(
+      reads.map(({ memory, at, into }) => ({ place: { memory, offset: at * into.BYTES_PER_ELEMENT }, into })),
+    );
+    return reads.map((read) => read.value());
   }
 
   peekState(name: string): HostTensor {
-    const { type, memory } = this.#readable(name),
-      into = hostArray(type.dtype, elements(type.shape));
-    if (!memory.peek)
+    const state = this.#readable(name),
+      { type } = state;
+    if (!state.memory.peek)
       throw new UserError(
         `state ${name}: device ${this.device.info.name} cannot read its memory at once`,
         'await readAsync() of the state',
       );
-    memory.peek(0, into);
-    return hostOf(type, into);
+    return hostOf(type, peek(this.device, state, 0, elements(type.shape)));
+  }
+
+  /** Moves a state to the layout in which a program expects it, unless a loaded program finds it in its present one. */
+  #arrange(name: string, layout: Layout): void {
+    const old = this.#state(name);
+    if (old.layout === layout) return;
+    const used = [...this.#loaded.keys()].some((l) => l.uses.has(name)),
+      state = used ? null : arranged(this.device, this.#writable(name), layout);
+    if (!state)
+      throw new VerifyError('run', `the state ${name} lies in ${old.layout}, a program expects it in ${layout}`);
+    this.#states.set(name, state);
+    if (state.memory !== old.memory)
+      this.#turns.whenIdle(() => {
+        this.device.free(old.memory);
+      });
   }
 
   #state(name: string): State {
@@ -203,6 +216,10 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] } {
     const { dtype, shape } = this.#state(name).type;
     return { dtype, shape: sizes(shape) };
+  }
+
+  layoutOf(name: string): Layout {
+    return this.#state(name).layout;
   }
 
   stateNames(): string[] {
@@ -284,11 +301,9 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
    * or throws and allocates nothing.
    */
   load(program: Program): LoadedProgram {
-    const other = program.states.find((s) => s.layout !== 'rows');
-    if (other)
-      throw new VerifyError('run', `the state ${other.name} lies in ${other.layout}, this executor keeps rows`);
     for (const { name, type } of program.states) if (!isCache(name)) checkState(name, this.#state(name).type, type);
     this.reserve(program);
+    for (const { name, layout } of program.states) if (!isCache(name)) this.#arrange(name, layout);
     const memories: Memory[] = [],
       { slabs, tensors } = program;
     try {

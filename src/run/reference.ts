@@ -11,6 +11,7 @@ import type { OpTable } from '../graph/builder.ts';
 import type { Graph, GraphInput, Node, ValueId } from '../graph/graph.ts';
 import { ops as allOps } from '../graph/ops/index.ts';
 import type { RefCall } from '../graph/op.ts';
+import type { Layout } from '../graph/state.ts';
 import { OpenCaches, type OwnCaches } from './caches.ts';
 import {
   checkInput,
@@ -109,6 +110,11 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
 
   #open(): void {
     if (this.#closed) throw isClosed('the executor');
+  }
+
+  layoutOf(name: string): Layout {
+    this.#state(name);
+    return 'rows';
   }
 
   /** Float states are reported as float64, the type in which they are read. */

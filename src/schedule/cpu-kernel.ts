@@ -75,7 +75,15 @@ export interface CpuMatmul extends Omit<MatmulKernel, 'epilogue'> {
   /** For operands that are copied before the product (packed), not read in place. */
   readonly packA: Packing;
   readonly packB: Packing;
+  /** `b` lies in panels (graph/panels.ts): column j of row k is element j mod width of row k of panel j / width. */
+  readonly panels: BPanels | null;
   readonly epilogue: { readonly row: readonly CpuStmt[]; readonly element: readonly CpuStmt[] };
+}
+
+/** The columns of a panel, and how many elements lie between the beginnings of two panels. */
+export interface BPanels {
+  readonly width: number;
+  readonly apart: number;
 }
 
 /**

@@ -6,7 +6,7 @@ import type { CpuKernel, CpuLoops, CpuStmt } from './cpu-kernel.ts';
 import { productLoops } from './cpu-product.ts';
 import { elementRows } from './cpu-rows.ts';
 import { CpuStatements } from './cpu-statements.ts';
-import { packingOf } from './packing.ts';
+import { packingOf, panelsOfB } from './packing.ts';
 import type { CpuTarget } from './target.ts';
 
 export function scheduleCpu(kernel: Kernel, target: CpuTarget): CpuKernel {
@@ -33,10 +33,12 @@ function matmul(e: Exprs, k: MatmulKernel, target: CpuTarget): CpuKernel {
   if (k.dtype !== 'float32') return loops(e, productLoops(e, k), target);
   const statements = new CpuStatements(e, k, target),
     all = (body: readonly Stmt[]): CpuStmt[] => statements.all(body);
+  const packB = packingOf(e, k.b, k.j, k.k);
   return {
     ...k,
     packA: packingOf(e, k.a, k.k, k.i),
-    packB: packingOf(e, k.b, k.j, k.k),
+    packB,
+    panels: panelsOfB(k.b, packB, k.k, k.j, target.limits.panels?.width),
     epilogue: { row: all(k.epilogue.row), element: all(k.epilogue.element) },
     locals: statements.locals,
   };

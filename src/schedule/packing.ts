@@ -2,13 +2,27 @@
 // elements lie next to each other in memory. Where the index divides that variable (a convolution: tap and channel are
 // computed from one index), the copy goes in runs inside which nothing is divided.
 import { postorder, type Exprs, type Expr, type Var } from '../kernel/expr.ts';
-import type { Packing } from './cpu-kernel.ts';
+import type { BPanels, Packing } from './cpu-kernel.ts';
 import { asSet, contiguous, dependsOn, strideOf, substitute } from '../kernel/rewrite.ts';
 
 /** `usual` is the inner variable unless `other` is cheaper. */
 export function packingOf(e: Exprs, value: Expr, usual: Var, other: Var): Packing {
   const [a, b] = [along(e, value, usual), along(e, value, other)];
   return b.cost < a.cost ? b.packing : a.packing;
+}
+
+/**
+ * Whether the matrix b(k, j) lies in panels of `width` columns: its index is (a function of z) + apart * (j / width) +
+ * width * k + j mod width.
+ */
+export function panelsOfB(b: Expr, { inner, run }: Packing, k: Var, j: Var, width = 0): BPanels | null {
+  if (inner !== j || run?.length !== width || run.value.k !== 'load' || run.value.dtype !== 'float32') return null;
+  const { index } = run.value,
+    next = strideOf(index, run.index);
+  // Inside a run, j mod width is j - width * run.
+  return b.k === 'load' && next !== null && strideOf(index, k) === width && strideOf(index, j) === 1
+    ? { width, apart: next + width }
+    : null;
 }
 
 /** Cost of an element, roughly, in cycles. */

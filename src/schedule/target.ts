@@ -37,9 +37,16 @@ export interface GpuTarget {
 export type Target = CpuTarget | GpuTarget;
 
 /** What a kernel can do on CPUs, and on GPUs that have pointers: anything. */
-export const ANYTHING: Limits = { buffers: null, inPlace: true, dtypes: DTYPES, tile: 16, storedRows: 256 };
+export const ANYTHING: Limits = {
+  buffers: null,
+  inPlace: true,
+  dtypes: DTYPES,
+  panels: null,
+  tile: 16,
+  storedRows: 256,
+};
 
-/** C code and its matrix core. */
+/** C code and its matrix core. A device adds the panels of its processor's micro-kernel. */
 export const NATIVE: CpuTarget = {
   kind: 'cpu',
   limits: ANYTHING,

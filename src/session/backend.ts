@@ -76,12 +76,14 @@ export interface BackendOptions {
   readonly threads?: number | undefined;
   /** Memory limit for weights, optimizer and activations in bytes; default: what the machine has free. */
   readonly memory?: number | undefined;
+  /** Whether programs change parameters; default true. If none does, the layout of weights may be one for reading. */
+  readonly trains?: boolean | undefined;
   /** Receives one line when `auto` could not choose the fastest device; default console.warn. */
   readonly say?: ((line: string) => void) | undefined;
 }
 
 export async function openBackend(platform: Platform, options: BackendOptions): Promise<Backend> {
-  const { device, threads = platform.threads(), memory, say = console.warn } = options,
+  const { device, threads = platform.threads(), memory, say = console.warn, trains = true } = options,
     { files } = platform;
   if (!DEVICES.includes(device))
     throw new UserError(`there is no device named ${String(device)}`, `one of ${DEVICES.join(', ')}`);
@@ -113,7 +115,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   });
   const executor = new ProgramExecutor(opened),
     { info } = opened,
-    memo = newMemo();
+    memo = newMemo(!trains);
   // Memory that the executor holds already counts as free: the next plan can use it.
   const free = (): number => memory ?? platform.freeMemory() + executor.stateBytes() + executor.arenaBytes();
   const budget = (): { bytes: number; given: boolean } => ({

@@ -12,7 +12,7 @@ export async function compileOn(platform: Platform, model: Model, options: Compi
   const { device = 'auto', memory = platform.freeMemory() } = options;
   // The reference is exempt: `dynamoe inspect` prints graphs of models that fit into no memory.
   if (device !== 'reference') checkRoom(nameParameters(model), { bytes: memory, precision: options.precision });
-  const backend = await openBackend(platform, { ...options, device });
+  const backend = await openBackend(platform, { ...options, device, trains: options.optimizer !== undefined });
   try {
     return new Session(model, options, backend);
   } catch (error) {

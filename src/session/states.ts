@@ -6,6 +6,7 @@ import { byteSize, type TensorType } from '../base/shape.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import { isHalf, toHalf } from '../base/half.ts';
+import { roleOf, type StateSpec } from '../graph/state.ts';
 import { checkInput, checkState, inUse, isCache, type Executor } from '../run/executor.ts';
 import type { Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
@@ -15,9 +16,8 @@ import { storedDtype } from './precision.ts';
 /** Parameters that exist on the device but have no initial values yet, by name. */
 export type NewParameters = ReadonlyMap<string, Parameter>;
 
-/** A state in `session.states()`. */
-export interface StateView {
-  readonly name: string;
+/** A state in `session.states()`. Its value is the logical one, whatever its layout in device memory. */
+export interface StateView extends Pick<StateSpec, 'name' | 'role' | 'layout'> {
   readonly dtype: DType;
   readonly shape: readonly number[];
   /** The value, at once. Throws UserError on devices whose memory the host does not see; CPU devices can do it. */
@@ -134,6 +134,8 @@ export class States {
       .map((name) => ({
         name,
         ...this.#executor.typeOf(name),
+        role: this.#named.parameters.get(name)?.role ?? roleOf(name),
+        layout: this.#executor.layoutOf(name),
         read: () => {
           if (moving()) throw inUse(name);
           return this.#executor.peekState(name);

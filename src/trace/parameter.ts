@@ -6,6 +6,7 @@ import { checkOptions, shown, type KeysOf } from '../base/options.ts';
 import { aFlag, aText } from '../base/kinds.ts';
 import { Stream } from '../base/random.ts';
 import { checkSize } from '../base/shape.ts';
+import type { Role as StateRole } from '../graph/state.ts';
 
 /**
  * Initial values of a parameter: `{ kind: 'normal', std: 0.02 }` (mean 0), `{ kind: 'uniform', bound: 0.1 }` (from
@@ -21,7 +22,15 @@ export type Init =
  * What a parameter is for. Weights, embeddings, routers and heads (the map to a model's outputs) have weight decay;
  * biases and gains do not. `running`: statistics that a module updates itself; no optimizer updates them.
  */
-export const ROLES = ['weight', 'bias', 'gain', 'embedding', 'router', 'head', 'running'] as const;
+export const ROLES = [
+  'weight',
+  'bias',
+  'gain',
+  'embedding',
+  'router',
+  'head',
+  'running',
+] as const satisfies readonly StateRole[];
 export type Role = (typeof ROLES)[number];
 
 export interface ParameterOptions {

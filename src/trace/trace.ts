@@ -12,11 +12,6 @@ import type { Tensor } from '../graph/tensor.ts';
 import type { Named } from './module.ts';
 import { markTraced, type Parameter } from './parameter.ts';
 
-/**
- * Prefix of the names of states that are caches: they exist only while a session needs them, and are in no checkpoint.
- */
-export const CACHES = 'cache/';
-
 /** A further loss, added to the main one times `coefficient`, and reported under its name. */
 export interface AuxiliaryLoss {
   readonly name: string;
@@ -76,7 +71,7 @@ export class Trace extends GraphBuilder {
           'store modules and parameters in properties, not in closures',
         );
       markTraced(p);
-      value = this.input('state', name, { dtype: p.dtype, shape: p.shape });
+      value = this.newState(name, { dtype: p.dtype, shape: p.shape }, p.role);
       this.#values.set(p, value);
     }
     return value;
@@ -88,7 +83,7 @@ export class Trace extends GraphBuilder {
    */
   state(name: string, type: TensorType): Tensor {
     const found = this.inputs.find((i) => i.kind === 'state' && i.name === name),
-      value = found ? this.tensor(found.value) : this.input('state', name, type);
+      value = found ? this.tensor(found.value) : this.newState(name, type);
     if (showType(value.type) === showType(type)) return value;
     throw new UserError(
       `state ${name} is ${showType(value.type)} in this trace, not ${showType(type)}`,

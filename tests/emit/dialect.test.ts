@@ -143,6 +143,7 @@ function matmul(along: 'i' | 'k', other: 'j' | 'k', m: number, n: number, depth:
     ...{ z, i, j, k, groups: 1, m, n, depth, a, b, dtype: 'float32' },
     packA: { inner: along === 'i' ? i : k, run: null },
     packB: { inner: other === 'k' ? k : j, run: null },
+    panels: null,
     epilogue: {
       row: [{ s: 'set', local: 0, index: null, value: e.load(2, i, 'float32') }],
       element: [{ s: 'store', buffer: 3, index: e.add(e.scale(i, n), j), value }],

@@ -21,7 +21,7 @@ function graphOf(build: (b: GraphBuilder, state: (name: string) => Tensor) => Te
   const b = new GraphBuilder(ops),
     made = new Map<string, Tensor>();
   const total = build(b, (name) => {
-    const found = made.get(name) ?? b.input('state', name, scalar);
+    const found = made.get(name) ?? b.newState(name, scalar);
     made.set(name, found);
     return found;
   });
@@ -47,7 +47,7 @@ test('a value that is used in several places gets the sum of its gradients', asy
 
 test('a matrix that is used twice gets the sum of both gradients', () => {
   const b = new GraphBuilder(ops);
-  const w = b.input('state', 'w', { dtype: 'float32', shape: [4, 4] }),
+  const w = b.newState('w', { dtype: 'float32', shape: [4, 4] }),
     x = b.input('input', 'x', { dtype: 'float32', shape: [2, 4] });
   const [g] = gradients(b, sum(matmul(matmul(x, w), w, { transB: true })), [w]);
   assert.ok(g);
@@ -64,8 +64,8 @@ test('a parameter that the loss does not depend on has gradient 0', async () => 
 
 test('gradients gives null where the loss does not depend on a value', () => {
   const b = new GraphBuilder(ops),
-    x = b.input('state', 'x', scalar),
-    y = b.input('state', 'y', scalar);
+    x = b.newState('x', scalar),
+    y = b.newState('y', scalar);
   assert.equal(gradients(b, mul(x, x), [y])[0], null);
 });
 
@@ -86,7 +86,7 @@ test('no gradient flows through integers', async () => {
 
 test('nodes that the loss does not need are not differentiated', () => {
   const b = new GraphBuilder(ops),
-    x = b.input('state', 'x', scalar),
+    x = b.newState('x', scalar),
     loss = mul(x, 3);
   mul(mul(x, x), x);
   const before = b.nodes.length;
@@ -103,7 +103,7 @@ test('differentiate does not change the given graph', () => {
 
 test('a loss must be one float number', () => {
   const b = new GraphBuilder(ops),
-    x = b.input('state', 'x', { dtype: 'float32', shape: [2] });
+    x = b.newState('x', { dtype: 'float32', shape: [2] });
   assert.throws(() => gradients(b, x, [x]), UserError);
   assert.throws(() => gradients(b, cast(sum(x), 'int32'), [x]), UserError);
 });

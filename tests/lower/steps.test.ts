@@ -25,7 +25,7 @@ import type { Graph } from '../../src/graph/graph.ts';
 /** A state whose new value is an output too, so that the kernel cannot write it into the state. */
 function graphWithCopy(): Graph {
   const b = new GraphBuilder(ops),
-    state = b.input('state', 's', { dtype: 'float32', shape: [8, 4] }),
+    state = b.newState('s', { dtype: 'float32', shape: [8, 4] }),
     commit = b.input('input', 'commit', { dtype: 'int32', shape: [] }),
     next = mul(state, scalar(state, 2));
   b.output('next', next);
@@ -108,7 +108,7 @@ test('a device refuses the kinds of steps that it does not run', async () => {
     const call = (last: Step): Step => ({ ...last, kind: 'call', library: 'cublasLt', function: 'matmul' });
     assert.match(printProgram(withLast(program, call)), / cublasLt\.matmul update/);
     const inPanels = { ...program, states: program.states.map((s) => ({ ...s, layout: 'panels' as const })) };
-    assert.throws(() => executor.load(inPanels), /the state s lies in panels/);
+    assert.throws(() => executor.load(inPanels), /the state s lies in rows, a program expects it in panels/);
     assert.throws(
       () => executor.load(withLast(program, call)),
       (e: unknown) => e instanceof VerifyError && /runs no call steps/.test(e.message),

@@ -15,8 +15,8 @@ const pair = { dtype: 'float32', shape: [2] } as const;
 /** A graph that swaps the states x and y unless `hold` is not 0; its output is x + y. */
 function swapper(): { executor: ReferenceExecutor; step: (hold: number) => Promise<number[]> } {
   const b = new GraphBuilder(ops),
-    x = b.input('state', 'x', pair),
-    y = b.input('state', 'y', pair);
+    x = b.newState('x', pair),
+    y = b.newState('y', pair);
   const hold = b.input('input', 'hold', { dtype: 'int32', shape: [] });
   b.output('sum', add(x, y));
   b.update(x, y, hold);

@@ -43,7 +43,7 @@ async function executorOn(
 /** The graph of w = w + 1, which also outputs the new value. */
 function increment(dtype: DType, shape: readonly number[]): Graph {
   const b = new GraphBuilder(table),
-    w = b.input('state', 'w', { dtype, shape }),
+    w = b.newState('w', { dtype, shape }),
     next = add(w, 1);
   b.update(w, next);
   b.output('y', next);

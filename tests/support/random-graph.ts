@@ -30,7 +30,7 @@ export function randomGraph(seed: number, size: number): RandomGraph {
   }
   const stateTensors = [[a, b, c], [c], [b, c]].map((shape, i) => {
     states[`s${i}`] = floats(shape.reduce((n, d) => n * d, 1));
-    return builder.input('state', `s${i}`, { dtype: 'float32', shape });
+    return builder.newState(`s${i}`, { dtype: 'float32', shape });
   });
   pool.push(...stateTensors);
   const pick = (): Tensor => pool[draw(pool.length)];

@@ -28,6 +28,8 @@ export interface Driver {
   run(pool: number, steps: number, from: number, to: number, profile: number): Promise<number>;
   /** The same, on the calling thread and synchronously. */
   runNow(...args: Parameters<Driver['run']>): number;
+  /** Columns that the micro-kernel of products takes. */
+  readonly panel: number;
   fmaPeak(threads: number, seconds: number): Promise<number>;
   memoryPeak(threads: number): Promise<number>;
   /** Addresses of the functions that make initial values (normals.c). */
@@ -129,6 +131,7 @@ async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
     poolDestroy: lib.func('void dm_pool_destroy(int64_t pool)') as Driver['poolDestroy'],
     run: async (...args) => Number(await later<number | bigint>(run, ...args)),
     runNow: number(run),
+    panel: number(lib.func('int dm_panel_columns()'))(),
     fmaPeak: (...args) => later<number>(peak, ...args),
     memoryPeak: (threads) => later<number>(memoryPeak, threads),
   };

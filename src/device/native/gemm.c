@@ -1,9 +1,9 @@
 // The matrix core: runs one task of a dm_gemm, with the calling thread's scratch. plan.h decides which task does what.
-// Depth is processed in blocks of KC. B is read in place if its rows are contiguous; otherwise it is packed panel by
-// panel, each just before its first use. A is read in place unless it is computed. Sums stay in registers within a
-// block; between blocks they are in scratch, or at their destination if the epilogue only stores them. While one panel
-// is multiplied, the next operands and the next tile's results are prefetched: this hides memory latency, not packing.
-// Every element of C is one chain of fused multiply-adds, k ascending, for any tiling.
+// Depth is processed in blocks of KC. B is read in place if its rows are contiguous, or if it lies in panels; otherwise
+// it is packed panel by panel, each just before its first use. A is read in place unless it is computed. Sums stay in
+// registers within a block; between blocks they are in scratch, or at their destination if the epilogue only stores
+// them. While one panel is multiplied, the next operands and the next tile's results are prefetched: this hides memory
+// latency, not packing. Every element of C is one chain of fused multiply-adds, k ascending, for any tiling.
 #include "gemm.h"
 #include "pack.h"
 #include "plan.h"
@@ -23,10 +23,10 @@ typedef struct {
   const float *p;
   int64_t si, sk;
 } dm_rows;
-typedef struct { // memory to prefetch: rows of so many cache lines; one call of the micro-kernel prefetches one line of
-                 // each of k rows
+typedef struct { // memory to prefetch: rows of so many cache lines, in runs of `run` lines, `apart` bytes from one
+                 // to the next; one call of the micro-kernel prefetches one line of each of k rows
   const char *p;
-  int64_t stride, rows, lines, row, line;
+  int64_t stride, rows, lines, run, apart, row, line;
 } dm_prefetch;
 typedef struct {
   const dm_ctx *c;
@@ -35,6 +35,7 @@ typedef struct {
   const float *a, *b;       // of group z, or NULL if computed
   float *bp, *ap, *tp, *cp; // scratch
   int direct;               // whole panels of B are read in place
+  int few;                  // the rows are one tile, and B lies in panels: each is read once, over the whole depth
   const char *out, *also;   // where the epilogue writes and reads, or NULL
   int plain;                // sums are stored directly to `out`
   dm_prefetch next;         // the next block of B
@@ -43,16 +44,23 @@ typedef struct {
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// The element (k, j) of the B that begins at b.
+static const float *at_b(const dm_gemm *g, const float *b, int64_t k, int64_t j) {
+  return g->b_panel ? b + j / g->b_sk * g->b_panel + k * g->b_sk + j % g->b_sk : b + k * g->b_sk + j * g->b_sj;
+}
+
 // A block of group z's B, as memory to prefetch.
 static dm_prefetch block_of_b(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t k0, int64_t nk, int64_t j0,
                               int64_t nj) {
   if (!g->b_base || nk <= 0)
     return (dm_prefetch){0};
-  const float *p = g->b_base(c, z) + k0 * g->b_sk + j0 * g->b_sj;
+  const float *p = at_b(g, g->b_base(c, z), k0, j0);
+  if (g->b_panel)
+    return (dm_prefetch){(const char *)p, g->b_sk * 4, nk, (nj + 15) / 16, (g->b_sk + 15) / 16, g->b_panel * 4, 0, 0};
   int64_t before = (int64_t)((uintptr_t)p / 4 % 16); // floats before it in its first cache line
   if (g->b_sj == 1)
-    return (dm_prefetch){(const char *)p, g->b_sk * 4, nk, (before + nj + 15) / 16, 0, 0};
-  return (dm_prefetch){(const char *)p, g->b_sj * 4, nj, (before + nk + 15) / 16, 0, 0};
+    return (dm_prefetch){(const char *)p, g->b_sk * 4, nk, (before + nj + 15) / 16, INT64_MAX, 0, 0, 0};
+  return (dm_prefetch){(const char *)p, g->b_sj * 4, nj, (before + nk + 15) / 16, INT64_MAX, 0, 0, 0};
 }
 
 // [0], [1]: the first block of B of this product and of the one after it, and how far it is prefetched.
@@ -61,18 +69,26 @@ static dm_prefetch *announced(const dm_ctx *c) { return (dm_prefetch *)(c->scrat
 static void prefetch_b(dm_prefetch *n, dm_step *s, int slot) {
   if (n->row >= n->rows || s->pace[slot])
     return;
-  s->prefetch[slot] = n->p + n->row * n->stride + n->line * 64, s->pace[slot] = n->stride;
+  s->prefetch[slot] = n->p + n->row * n->stride + n->line / n->run * n->apart + n->line % n->run * 64;
+  s->pace[slot] = n->stride;
   if (++n->line >= n->lines)
     n->line = 0, n->row += s->k;
 }
 
 // Prefetches the next panel of this block of B.
 static void prefetch_panel(const dm_job *t, int64_t k0, int64_t nk, int64_t j, dm_step *s) {
-  const float *p = t->b + k0 * t->g->b_sk + (t->j0 + j) * t->g->b_sj;
+  const float *p = at_b(t->g, t->b, k0, t->j0 + j);
   s->prefetch[0] = (const char *)p, s->prefetch[1] = (const char *)(p + DM_NR - 1),
   s->pace[0] = s->pace[1] = t->g->b_sk * 4;
   if (!t->direct)
     s->prefetch[1] = (const char *)(p + nk * DM_NR / 2), s->pace[0] = s->pace[1] = DM_NR * 2;
+}
+
+// Prefetches what follows in this panel and, at its end, in the next: memory is read in one stream. How far ahead is
+// best was measured (docs/measurements.md): the more rows, the further.
+static void prefetch_on(const float *b, int64_t mr, dm_step *s) {
+  s->prefetch[0] = (const char *)b + (mr <= 4 ? 2048 : 8192), s->prefetch[1] = s->prefetch[0] + DM_NR * 2;
+  s->pace[0] = s->pace[1] = DM_NR * 4;
 }
 
 // Prefetches the next tile of A: a part of it with every panel.
@@ -141,7 +157,7 @@ static void pack_b(const dm_job *t, int64_t k0, int64_t nk, int64_t j, int64_t n
 
 // A tile of A, copied if its rows would map to the same cache sets.
 static dm_rows tile_of(const dm_job *t, dm_rows a, int64_t mr, int64_t nk) {
-  if (!dm_copied(t->g) || t->nj <= 4 * DM_NR)
+  if (t->few || !dm_copied(t->g) || t->nj <= 4 * DM_NR)
     return a;
   dm_pack_rows(a.p, a.si, nk, mr, t->tp, LD_ROWS);
   return (dm_rows){t->tp, LD_ROWS, 1};
@@ -168,8 +184,8 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
     const float *next = t->a && q + 1 < tiles ? a.p + (r + mr) * a.si : 0;
     for (int64_t j = 0, js = 0; j < t->nj; j += DM_NR) {
       int64_t left = t->nj - j, w = min64(DM_NR, dm_width(left));
-      int in_place = t->direct && left >= w;
-      const float *b = in_place ? t->b + k0 * g->b_sk + t->j0 + j : t->bp + j * nk;
+      int in_place = t->direct && (left >= w || g->b_panel);
+      const float *b = in_place ? at_b(g, t->b, k0, t->j0 + j) : t->bp + j * nk;
       if (first && q == 0 && !in_place && nk)
         pack_b(t, k0, nk, j, min64(DM_NR, left));
       const char *nothing = (const char *)acc;
@@ -184,11 +200,13 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
                    k0 > 0,
                    {nothing, nothing},
                    {0, 0}};
-      if (first && q == 0 && left > w && !t->prefetched && (t->direct || (t->b && g->b_sj == nk)))
+      if (t->few)
+        prefetch_on(b, mr, &s);
+      else if (first && q == 0 && left > w && !t->prefetched && (t->direct || (t->b && g->b_sj == nk)))
         prefetch_panel(t, k0, nk, j + DM_NR, &s);
       else
         prefetch_b(&t->next, &s, 0), prefetch_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
-      if (tiles == 1)
+      if (tiles == 1 && !t->few)
         prefetch_b(&t->next, &s, 1);
       if (t->out && nk && k0 + nk == t->depth)
         prefetch_out(t, i0 + r, mr, q + 1 < tiles ? (i1 - i0) * (q + 2) / tiles - r - mr : 0, j, q == 0, &s);
@@ -205,12 +223,14 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
 // exist; next_z = -1: what was announced.
 static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, int64_t i1, int64_t j0, int64_t nj,
                     int64_t next_z, int64_t next_j, dm_prefetch *prefetch) {
-  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *prefetch, 0};
+  dm_job t = {.c = c, .g = g, .z = z, .j0 = j0, .nj = nj, .depth = dm_depth_of(g, z), .next = *prefetch};
   t.a = g->a_base ? g->a_base(c, z) : 0, t.b = g->b_base ? g->b_base(c, z) : 0;
   t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.cp = t.tp + T_FLOATS;
   t.direct = t.b && g->b_sj == 1, t.out = g->out ? g->out(c, z) : 0, t.also = g->also ? g->also(c, z) : 0;
   t.plain = g->plain && nj % DM_VL == 0;
-  int64_t blocks = t.depth <= KC ? 1 : (t.depth + KC - 1) / KC, each = ((t.depth + blocks - 1) / blocks + 15) / 16 * 16;
+  t.few = t.a && g->b_panel && g->b_sk == DM_NR && i1 - i0 <= (dm_copied(g) ? 4 : DM_MR);
+  int64_t blocks = t.few || t.depth <= KC ? 1 : (t.depth + KC - 1) / KC,
+          each = ((t.depth + blocks - 1) / blocks + 15) / 16 * 16;
   int64_t chunk = blocks == 1 ? i1 - i0 : C_FLOATS / (DM_NC + DM_NR), step = t.a ? chunk : MC;
   for (int64_t ic = i0; ic < i1; ic += chunk) {
     int64_t end = min64(i1, ic + chunk);
@@ -299,3 +319,5 @@ static void transpose(int64_t rows, int64_t columns, const float *from, int64_t 
 }
 
 const dm_core dm_core_table = {dm_gemm_tasks, dm_gemm_task, product, transpose};
+
+int dm_panel_columns(void) { return DM_NR; }

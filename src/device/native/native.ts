@@ -4,7 +4,8 @@ import { DTYPES, type TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, Place, Read } from '../device.ts';
 import type { NormalsSource } from '../normals.ts';
-import { NATIVE } from '../../schedule/target.ts';
+import { NATIVE, type CpuTarget } from '../../schedule/target.ts';
+import { panelsOf } from '../../passes/panels.ts';
 import { loadDriver, type Driver } from './driver.ts';
 import { KernelLibrary } from './library.ts';
 import { NativeMemory } from './memory.ts';
@@ -14,7 +15,7 @@ import { findToolchain } from './toolchain.ts';
 
 export class NativeDevice implements Device {
   readonly info: DeviceInfo;
-  readonly target = NATIVE;
+  readonly target: CpuTarget;
   readonly #driver: Driver;
   readonly #library: KernelLibrary;
   readonly #memory: NativeMemory;
@@ -22,6 +23,7 @@ export class NativeDevice implements Device {
 
   private constructor(driver: Driver, library: KernelLibrary, pool: number, threads: number, compiler: string) {
     this.#driver = driver;
+    this.target = { ...NATIVE, limits: { ...NATIVE.limits, panels: panelsOf(driver.panel) } };
     this.#library = library;
     this.#memory = new NativeMemory(driver);
     this.#pool = new NativePool(driver, pool);

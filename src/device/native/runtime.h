@@ -39,9 +39,11 @@ typedef struct dm_gemm {
   // i].
   void (*a_pack)(const dm_ctx *, int64_t z, int64_t i0, int64_t ni, int64_t k0, int64_t nk, float *dst, int64_t ld);
   int32_t a_pack_cols, pad_;
-  // B, direct: element (k,j) is b_base(c,z)[k*b_sk + j*b_sj]; computed: b_pack always writes to dst[k*ld + j].
+  // B, direct: element (k,j) is b_base(c,z)[k*b_sk + j*b_sj]; computed: b_pack always writes to dst[k*ld + j]. In
+  // panels (b_panel != 0, b_sj is 1) of b_sk columns, a multiple of dm_panel_columns(), the last one complete in
+  // memory: b_base(c,z)[j/b_sk*b_panel + k*b_sk + j%b_sk].
   const float *(*b_base)(const dm_ctx *, int64_t z);
-  int64_t b_sk, b_sj;
+  int64_t b_sk, b_sj, b_panel;
   void (*b_pack)(const dm_ctx *, int64_t z, int64_t k0, int64_t nk, int64_t j0, int64_t nj, float *dst, int64_t ld);
   // Epilogue: receives finished sums acc[i*ld + j] of rows i0..i0+ni and columns j0..j0+nj (ni, nj > 0), and stores
   // results.

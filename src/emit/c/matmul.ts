@@ -30,7 +30,11 @@ export function emitMatmul(name: string, k: CpuMatmul, params: readonly string[]
     return memory === null;
   };
   if (operand('a', ['i', 'k'])) fields.push(`.a_pack_cols = ${k.packA.inner === k.i ? 1 : 0}`);
-  operand('b', ['k', 'j']);
+  if (k.panels && k.b.k === 'load') {
+    const { width, apart } = k.panels;
+    fields.push(`.b_base = ${part('const float *', 'b', '', address(C, k, k.b))}`);
+    fields.push(`.b_sk = ${width}`, '.b_sj = 1', `.b_panel = ${apart}`);
+  } else operand('b', ['k', 'j']);
   const store = `${tile('i', 'j')}, const float *acc, int64_t ld`;
   fields.push(`.store = ${part('void ', 'c', store, epilogue(C, k))}`);
   const touched = touchedBy(k);
