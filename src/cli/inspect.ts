@@ -29,7 +29,7 @@ export function defineInspect(command: Command): void {
           '--stage schedule also gpu, which no device runs yet (default: native)',
       ).choices(MACHINES),
     )
-    .option('--eval', 'inspect the evaluation program instead')
+    .option('--eval', 'inspect the evaluation program instead, as eval and generate run it')
     .addOption(precision())
     .addOption(data())
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1));
@@ -48,7 +48,7 @@ export function defineInspect(command: Command): void {
       const session = await openSession(experiment, { device: 'reference', memory: Infinity, say: () => undefined });
       const batch = await exampleBatch(experiment, true);
       const graph = evaluation ? session.evaluationGraph(batch) : session.trainGraph(batch);
-      process.stdout.write(`${printStage(graph, stage, device)}\n`);
+      process.stdout.write(`${printStage(graph, stage, device, evaluation !== true)}\n`);
       await session.close();
     },
   );

@@ -8,7 +8,8 @@ import { printGraph } from '../graph/print.ts';
 import { printKernel } from '../kernel/print.ts';
 import { printGroups, printStorage } from '../lower/print.ts';
 import { afterEachPass } from '../passes/optimise.ts';
-import { compileGraph, type Compiled } from '../pipeline.ts';
+import { panelsOf } from '../passes/panels.ts';
+import { compileGraph, newMemo, type Compiled } from '../pipeline.ts';
 import { printProgram } from '../plan/print.ts';
 import { printScheduled } from '../schedule/print.ts';
 import { forCpu } from '../schedule/schedule.ts';
@@ -32,13 +33,21 @@ export type StageName = (typeof STAGES)[number];
 /** Machines for which kernels are scheduled; no device has the GPU yet, and there is no source for it. */
 export const MACHINES = ['native', 'wasm', 'gpu'] as const;
 export type Machine = (typeof MACHINES)[number];
-const TARGETS: Readonly<Record<Machine, Target>> = { native: NATIVE, wasm: WASM, gpu: GPU };
+/** `native`: of a processor with AVX-512; others have narrower panels. */
+const TARGETS: Readonly<Record<Machine, Target>> = {
+  native: { ...NATIVE, limits: { ...NATIVE.limits, panels: panelsOf(32) } },
+  wasm: WASM,
+  gpu: GPU,
+};
 
-/** `graph`: as tracing gives it, with gradients and updates. `device`: the machine that the result is for. */
-export function printStage(graph: Graph, stage: StageName, device: Machine = 'native'): string {
+/**
+ * `graph`: as tracing gives it, with gradients and updates. `device`: the machine that the result is for. `trains`:
+ * whether the program is that of a session that trains.
+ */
+export function printStage(graph: Graph, stage: StageName, device: Machine = 'native', trains = true): string {
   if (stage === 'traced') return printGraph(graph);
   if (stage === 'passes') return printPasses(graph);
-  const compiled = compileGraph(graph, TARGETS[device]);
+  const compiled = compileGraph(graph, TARGETS[device], newMemo(!trains));
   switch (stage) {
     case 'graph':
       return printGraph(compiled.graph);

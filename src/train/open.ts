@@ -40,7 +40,8 @@ export async function openCheckpoint(where: string, options: OpenOptions): Promi
   await file.close();
   const settings = parseSettings(meta.config, path);
   const experiment = await rebuild(settings, path, options.say, options.config);
-  const session = await openSession(experiment, { ...options, seed: meta.seed });
+  // Without an optimiser, because nothing is trained: weights may then lie as products read them.
+  const session = await openSession(experiment, { ...options, seed: meta.seed, trains: false });
   try {
     await session.restoreCheckpoint(await loadCheckpoint(path), 'parameters');
     checkPolicies(experiment.model, options.recompile ?? 'off');
@@ -60,6 +61,8 @@ export interface SessionOptions {
   readonly memory?: number | undefined;
   readonly say: (line: string) => void;
   readonly observe?: boolean;
+  /** Whether the session trains; default true. */
+  readonly trains?: boolean;
   readonly events?: (event: RecompileEvent) => void;
 }
 
@@ -74,6 +77,7 @@ export function openSession(
     say,
     events,
     observe = false,
+    trains = true,
   }: SessionOptions,
 ): Promise<Session> {
   // If the caller listens to events, it gets an event when a rule fails, so no line is printed.
@@ -82,13 +86,12 @@ export function openSession(
   };
   return compile(model, {
     loss,
-    optimizer,
     device,
     seed,
     say: told,
     observe,
     ...(events && { events }),
-    accumulate: config.accumulate,
+    ...(trains && { optimizer, accumulate: config.accumulate }),
     precision: config.precision,
     ...(threads !== undefined && { threads }),
     ...(memory !== undefined && { memory }),

@@ -122,3 +122,33 @@ test('--device is accepted only with --stage schedule and --stage source', async
   assert.equal(noSource.code, 2);
   assert.match(noSource.stderr, /there is no source for a GPU yet/);
 });
+
+test('the program names its states: type, role and layout, in training and in evaluation', async () => {
+  const { experiment } = await configure(undefined, { ...TINY_FLAGS, accumulate: 2 });
+  const batch = await exampleBatch(experiment, true);
+  const session = await openSession(experiment, { device: 'reference', memory: Infinity, say: () => undefined });
+  const training = session.trainGraph(batch, 'apply'),
+    evaluation = session.evaluationGraph(batch);
+  await session.close();
+  const states = (text: string): string[] => text.split('\nstates\n')[1].split('\n\n')[0].split('\n');
+  const trained = states(printStage(training, 'program'));
+  for (const line of [
+    /^ {2}"head\.weight" float32\[\d+, \d+\] head, in rows \d/,
+    /^ {2}"embedding\.weight" float32\[\d+, \d+\] embedding, in rows /,
+    /^ {2}"blocks\.0\.moe\.router\.weight" float32\[\d+, \d+\] router, in rows /,
+    /^ {2}"norm\.gain" float32\[\d+\] gain, in rows /,
+    /^ {2}"optim\/m\/head\.weight" float32\[\d+, \d+\] moment, in rows /,
+    /^ {2}"optim\/sum\/head\.weight" float32\[\d+, \d+\] sum, in rows /,
+  ])
+    assert.ok(
+      trained.some((l) => line.test(l)),
+      `${line} in\n${trained.join('\n')}`,
+    );
+  assert.ok(trained.every((l) => l.includes(', in rows ')));
+  assert.match(printStage(training, 'graph'), /= state "norm\.gain" {3}# gain, in rows$/m);
+  // The evaluation program of a session that does not train: native products read panels, WebAssembly's read rows.
+  const panels = (device: 'native' | 'wasm'): string[] =>
+    states(printStage(evaluation, 'program', device, false)).filter((l) => l.includes(', in panels '));
+  assert.ok(panels('native').some((l) => l.includes('"head.weight"')));
+  assert.deepEqual(panels('wasm'), []);
+});

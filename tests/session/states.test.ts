@@ -7,9 +7,13 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import { ops as table } from '../../src/graph/ops/index.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import type { Graph } from '../../src/graph/graph.ts';
+import { roleOf } from '../../src/graph/state.ts';
+import type { Tensor } from '../../src/graph/tensor.ts';
 import { add } from '../../src/graph/ops/elementwise/add.ts';
 import { crossEntropy, meanSquaredError } from '../../src/nn/loss.ts';
+import { BatchNorm } from '../../src/nn/batchNorm.ts';
 import { Linear } from '../../src/nn/linear.ts';
+import { MoE } from '../../src/nn/moe/moe.ts';
 import type { TransformerLM } from '../../src/nn/transformer.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { sgd } from '../../src/optim/sgd.ts';
@@ -260,3 +264,40 @@ for (const device of DEVICES) {
     },
   );
 }
+
+test('every state of a session has a role and a layout', async () => {
+  class Mixed {
+    readonly norm = new BatchNorm(6);
+    readonly moe = new MoE({ dModel: 6, experts: 4, topK: 2, hidden: 5, routing: 'cached', remember: 8 });
+    readonly head = new Linear(6, 3, { role: 'head' });
+    forward(x: Tensor): Tensor {
+      return call(this.head, call(this.moe, call(this.norm, x)));
+    }
+  }
+  await using session = await compile(new Mixed(), {
+    loss: meanSquaredError,
+    optimizer: sgd({ lr: 0.1, momentum: 0.9 }),
+    device: 'wasm',
+    accumulate: 2,
+  });
+  const numbers = (n: number): number[] => Array.from({ length: n }, (_, i) => Math.sin(i)),
+    x = hostTensor('float32', [4, 6], numbers(24)),
+    y = hostTensor('float32', [4, 3], numbers(12));
+  await session.step({ x, y, ids: Int32Array.of(0, 1, 2, 3) });
+  const states = session.states(),
+    roles = new Map(states.map(({ name, role }) => [name.replace(/\d+x.*/, ''), role]));
+  for (const [name, role] of Object.entries({
+    'norm.runningMean': 'running',
+    'norm.gain': 'gain',
+    'norm.bias': 'bias',
+    'moe.router.weight': 'router',
+    'moe.experts.w1': 'weight',
+    'head.weight': 'head',
+    'optim/momentum/head.weight': 'moment',
+    'optim/sum/moe.experts.w1': 'sum',
+    'assigned/choices/moe/': 'choices',
+  }))
+    assert.equal(roles.get(name), role, `${name} in ${[...roles.keys()].join(', ')}`);
+  for (const { name, layout } of states) assert.equal(layout, 'rows', name);
+  assert.equal(roleOf('cache/k/attention/1x8'), 'cache');
+});
