@@ -72,12 +72,15 @@ export const newMemo = (reads = false): Memo => ({
   layouts: reads ? new Map() : null,
 });
 
+/** The graph that is lowered: after all passes, with the layouts of states that `target` reads. */
+export function optimisedGraph(graph: Graph, { limits }: Target, { layouts }: Memo): Graph {
+  const best = optimise(graph, ops);
+  return (layouts && limits.panels?.place(best, layouts)) ?? best;
+}
+
 /** Compiles a graph to a program and its kernels, as `target` runs them. */
 export function compileGraph(graph: Graph, target: Target = NATIVE, memo = newMemo()): Compiled {
-  const { limits } = target,
-    best = optimise(graph, ops),
-    placed = (memo.layouts && limits.panels?.place(best, memo.layouts)) ?? best;
-  return finish(lower(placed, ops, limits, memo.kernels), target, memo);
+  return finish(lower(optimisedGraph(graph, target, memo), ops, target.limits, memo.kernels), target, memo);
 }
 
 function finish(lowered: Lowered, target: Target, { scheduled }: Memo): Compiled {

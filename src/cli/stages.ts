@@ -9,7 +9,7 @@ import { printKernel } from '../kernel/print.ts';
 import { printGroups, printStorage } from '../lower/print.ts';
 import { afterEachPass } from '../passes/optimise.ts';
 import { panelsOf } from '../passes/panels.ts';
-import { compileGraph, newMemo, type Compiled } from '../pipeline.ts';
+import { compileGraph, newMemo, optimisedGraph, type Compiled } from '../pipeline.ts';
 import { printProgram } from '../plan/print.ts';
 import { printScheduled } from '../schedule/print.ts';
 import { forCpu } from '../schedule/schedule.ts';
@@ -47,10 +47,9 @@ const TARGETS: Readonly<Record<Machine, Target>> = {
 export function printStage(graph: Graph, stage: StageName, device: Machine = 'native', trains = true): string {
   if (stage === 'traced') return printGraph(graph);
   if (stage === 'passes') return printPasses(graph);
+  if (stage === 'graph') return printGraph(optimisedGraph(graph, TARGETS[device], newMemo(!trains)));
   const compiled = compileGraph(graph, TARGETS[device], newMemo(!trains));
   switch (stage) {
-    case 'graph':
-      return printGraph(compiled.graph);
     case 'storage':
       return printStorage(compiled.lowered);
     case 'groups':

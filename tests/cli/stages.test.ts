@@ -1,10 +1,10 @@
 // Tests `dynamoe inspect`: it prints every stage for each device, and prints what a session compiles and runs.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { STAGES } from '../../src/cli/stages.ts';
-import { printStage } from '../../src/cli/stages.ts';
+import { printStage, STAGES } from '../../src/cli/stages.ts';
 import { F64, Func, I32, ModuleWriter } from '../../src/emit/wasm/binary.ts';
 import { moduleText } from '../../src/emit/wasm/text.ts';
+import { printGraph } from '../../src/graph/print.ts';
 import type { Program } from '../../src/plan/program.ts';
 import { printProgram } from '../../src/plan/print.ts';
 import { compileGraph } from '../../src/pipeline.ts';
@@ -26,7 +26,8 @@ test('every stage prints the graph that a session compiles', async () => {
   const text = Object.fromEntries(STAGES.map((stage) => [stage, printStage(graph, stage)]));
   for (const stage of STAGES) assert.ok(text[stage].length > 100, stage);
   assert.match(text['passes'], /# after the pass 'share equal nodes'\n%0: /);
-  assert.ok(text['passes'].includes(text['graph']), 'the last pass gives the graph that is lowered');
+  assert.equal(text['graph'], printGraph(compileGraph(graph).graph), 'the graph that is lowered');
+  assert.ok(text['passes'].includes(text['graph']), 'the last pass gives it');
   assert.match(text['storage'], /# stored$/m);
   assert.match(text['storage'], /# computed by its readers?$/m);
   assert.match(text['groups'], /^group 0: /);
