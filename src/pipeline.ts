@@ -26,10 +26,7 @@ import type { ProgramExecutor, LoadedProgram } from './run/program.ts';
 import type { Named } from './trace/module.ts';
 import { trace, type Trace } from './trace/trace.ts';
 
-/**
- * Runs the model's function on tensors of the trace: fn -> Graph. `build` names the outputs; training needs one called
- * `total`.
- */
+/** Runs the model on tensors of the trace: fn -> Graph. `build` names the outputs; training needs one named `total`. */
 export function traceGraph(named: Named, training: boolean, build: (t: Trace) => void): Graph {
   return verifyGraph(trace(ops, named, training, build), ops, 'trace');
 }

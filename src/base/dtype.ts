@@ -18,21 +18,18 @@ export const isFloat = (dtype: DType): boolean =>
 export const leastOf = (dtype: DType | 'index'): number =>
   dtype === 'int32' ? -0x80000000 : dtype === 'uint32' || dtype === 'bool' || dtype === 'index' ? 0 : -Infinity;
 
+const ARRAYS = {
+  float64: Float64Array,
+  float32: Float32Array,
+  bfloat16: Uint16Array,
+  float16: Uint16Array,
+  int32: Int32Array,
+  uint32: Uint32Array,
+  bool: Uint8Array,
+} as const;
+
+/** The kind of typed array that holds elements of `dtype` on the host. */
+export const arrayKind = (dtype: DType): (typeof ARRAYS)[DType] => ARRAYS[dtype];
+
 /** A zeroed host array for `length` elements of `dtype`. */
-export function hostArray(dtype: DType, length: number): TypedArray {
-  switch (dtype) {
-    case 'float64':
-      return new Float64Array(length);
-    case 'float32':
-      return new Float32Array(length);
-    case 'bfloat16':
-    case 'float16':
-      return new Uint16Array(length);
-    case 'int32':
-      return new Int32Array(length);
-    case 'uint32':
-      return new Uint32Array(length);
-    case 'bool':
-      return new Uint8Array(length);
-  }
-}
+export const hostArray = (dtype: DType, length: number): TypedArray => new ARRAYS[dtype](length);

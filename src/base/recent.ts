@@ -4,9 +4,10 @@
 export function keepRecent<V>(map: Map<string, V>, key: string, value: V, most: number): V {
   map.delete(key);
   map.set(key, value);
-  for (const old of map.keys()) {
-    if (map.size <= most) break;
-    map.delete(old);
-  }
+  if (map.size > most)
+    for (const old of map.keys()) {
+      map.delete(old);
+      if (map.size <= most) break;
+    }
   return value;
 }

@@ -1,5 +1,5 @@
 // The value of a tensor on the host: what datasets give, sessions read and return, and checkpoints hold.
-import { DTYPES, hostArray, isFloat, type DType, type TypedArray } from './dtype.ts';
+import { arrayKind, DTYPES, hostArray, isFloat, type DType, type TypedArray } from './dtype.ts';
 import { ShapeError, UserError } from './errors.ts';
 import { isHalf, toHalf } from './half.ts';
 
@@ -56,10 +56,9 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: HostV
       `${an(dtype)} tensor of shape [${shape.join(', ')}] has ${length} elements, got ${values.length}`,
     );
   }
-  const kind = hostArray(dtype, 0).constructor;
-  if (values.constructor === kind) {
+  if (values.constructor === arrayKind(dtype)) {
     if (dtype === 'bool') checkValues(dtype, values);
-    return { dtype, shape, data: values as TypedArray };
+    return { dtype, shape, data: values };
   }
   if (isFloat(dtype) && values instanceof Uint16Array) {
     throw new UserError(

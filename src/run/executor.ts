@@ -1,7 +1,7 @@
 // The interface of executors. An executor owns the states (parameters, optimiser moments, caches) by name, shares them
 // among programs, and moves inputs in and outputs out.
 import type { HostTensor } from '../base/tensor.ts';
-import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
+import { arrayKind, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { elements, sizes, showType, type TensorType } from '../base/shape.ts';
 import { CACHES, type Layout } from '../graph/state.ts';
@@ -126,11 +126,10 @@ export const isClosed = (what: string): UserError => new UserError(`${what} is c
 
 export function checkInput(name: string, type: TensorType, data: TypedArray | undefined): TypedArray {
   if (!data) throw new UserError(`input ${name} is missing: expected ${showType(type)}`);
-  const want = hostArray(type.dtype, 0);
-  if (data.length !== elements(type.shape) || data.constructor !== want.constructor) {
+  const want = arrayKind(type.dtype);
+  if (data.length !== elements(type.shape) || data.constructor !== want) {
     throw new UserError(
-      `input ${name}: expected ${showType(type)} as ${want.constructor.name}, got ${data.constructor.name} of ` +
-        `${data.length}`,
+      `input ${name}: expected ${showType(type)} as ${want.name}, got ${data.constructor.name} of ` + `${data.length}`,
     );
   }
   // Bools with a row count are not checked: rows past the count may hold anything.
@@ -142,7 +141,7 @@ export function checkInput(name: string, type: TensorType, data: TypedArray | un
 
 /** Throws UserError if the elements (or so many) are not within the state, or have another array type. */
 export function checkPart<T extends TypedArray | number>(name: string, type: TensorType, at: number, part: T): T {
-  const want = hostArray(type.dtype, 0).constructor,
+  const want = arrayKind(type.dtype),
     [count, has] = typeof part === 'number' ? [part, want] : [part.length, part.constructor];
   if (at >= 0 && at + count <= elements(type.shape) && has === want) return part;
   throw new UserError(`state ${name}: ${count} elements of ${has.name} from ${at} on are no part of ${showType(type)}`);

@@ -1,7 +1,7 @@
 // Copies of the arrays that callers pass in: a caller may refill its arrays as soon as a call has returned. A call
 // that can run at once writes them to the device before it returns and needs no copy. For a call that has to wait,
 // copies are made before it returns, into buffers that are used again by later calls.
-import type { TypedArray } from '../base/dtype.ts';
+import type { DType, TypedArray } from '../base/dtype.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 
 /**
@@ -75,6 +75,25 @@ function sameView(part: TypedArray, whole: TypedArray, copy: TypedArray): TypedA
   return part.length === whole.length ? copy : copy.subarray(at, at + part.length);
 }
 
+/** A tensor of a call: its data is an array of the loan. */
+class Lent implements HostTensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly #loan: Loan;
+  readonly #name: string;
+
+  constructor({ dtype, shape }: HostTensor, loan: Loan, name: string) {
+    this.dtype = dtype;
+    this.shape = [...shape];
+    this.#loan = loan;
+    this.#name = name;
+  }
+
+  get data(): TypedArray {
+    return this.#loan.arrays[this.#name];
+  }
+}
+
 export class Copies {
   readonly #kept: TypedArray[] = [];
 
@@ -98,15 +117,8 @@ export class Copies {
   ofBatch<T>({ x, y, ids }: Batch, work: (own: Batch, loan: Loan) => Promise<T>): Promise<T> {
     const same = x === y;
     return this.of({ x: x.data, ...(!same && { y: y.data }) }, (loan) => {
-      const tensor = ({ dtype, shape }: HostTensor, name: string): HostTensor => ({
-        dtype,
-        shape: [...shape],
-        get data() {
-          return loan.arrays[name];
-        },
-      });
-      const own = tensor(x, 'x');
-      return work({ x: own, y: same ? own : tensor(y, 'y'), ...(ids && { ids: ids.slice() }) }, loan);
+      const own = new Lent(x, loan, 'x');
+      return work({ x: own, y: same ? own : new Lent(y, loan, 'y'), ...(ids && { ids: ids.slice() }) }, loan);
     });
   }
 

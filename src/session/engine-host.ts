@@ -1,4 +1,5 @@
 // What the recompilation engine sees of a session: the programs of its steps for the last few shapes of batches.
+import { keepRecent } from '../base/recent.ts';
 import type { Graph } from '../graph/graph.ts';
 import { draftOf, type Draft } from '../recompile/draft.ts';
 import type { EngineHost, Prepared } from '../recompile/engine-host.ts';
@@ -82,12 +83,7 @@ export class SessionEngineHost implements EngineHost {
    */
   noteShape(shape: string, programs: () => readonly Traced[], traced: boolean): void {
     this.#shape = shape;
-    this.#seen.delete(shape);
-    this.#seen.set(shape, () => [...new Map(programs().map((p) => [p.family, p])).values()]);
-    for (const old of this.#seen.keys()) {
-      if (this.#seen.size <= SHAPES) break;
-      this.#seen.delete(old);
-    }
+    keepRecent(this.#seen, shape, () => [...new Map(programs().map((p) => [p.family, p])).values()], SHAPES);
     if (!traced) return;
     for (const { family, graph } of this.#seen.get(shape)?.() ?? []) this.#of.programs.keyOfTraced(family, graph);
   }

@@ -110,7 +110,7 @@ export class Inference {
     };
     await watch.run(
       work,
-      () => Promise.resolve(),
+      () => null,
       ([out]) => {
         const { plain, stats } = splitStats(out);
         outputs = plain;

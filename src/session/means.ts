@@ -160,7 +160,6 @@ export class Shares {
 
   /** The shares of each part. key: the shapes of a part; traced: traces one part with `outputCounts`. */
   of(known: KnownShares, parts: readonly Inputs[], key: string, traced: () => Graph): readonly Inputs[] {
-    if (parts.length === 1) return [{}];
     const found = known.get(parts.length),
       before = this.#graphs.get(key);
     if (found) return found;

@@ -44,7 +44,7 @@ export class StepParts {
       frozen = updating.frozen();
     const inputs = all.map((part, i) => loan.note<Inputs>({ ...inputsOf(part), ...numbersOf(i, parts), ...fixed }));
     const counts = (): Graph => forwardGraph(this.#source, first, this.#observed(), 'add', outputCounts);
-    const shares = this.#shares.of(known, inputs, this.shapes(first), counts);
+    const shares = parts === 1 ? [] : this.#shares.of(known, inputs, this.shapes(first), counts);
     return all.map((part, i): Part => {
       const phase = phaseOf(i, parts),
         changes = (state: string) => (part.ids ? rowsOf(state, part.ids) : null);

@@ -62,6 +62,8 @@ export class Programs {
   readonly #traced = new Map<string, { readonly graph: Graph; readonly key: ProgramKey }>();
   /** Keys that have the same graph as another key, which has the program. */
   readonly #same = new Map<string, ProgramKey>();
+  /** The last result of `key`, before `#same`, and the key of its knobs: the next step mostly asks for it again. */
+  #asked: { readonly knobs: string; readonly last: ProgramKey | null } = { knobs: '', last: null };
   readonly #kernels = new Map<string, string>();
   /** Plans that were not compiled, and the bytes that plans need. */
   readonly #planned = new Map<string, Planned>();
@@ -87,8 +89,13 @@ export class Programs {
   /** The key of a family's program under the current settings. */
   key(family: string): ProgramKey {
     const state = this.#state.number(),
-      text = `${this.#knobs.key()} ${state} ${family}`;
-    return this.#same.get(text) ?? { family, state, text };
+      knobs = this.#knobs.key();
+    let { last } = this.#asked;
+    if (last?.family !== family || last.state !== state || this.#asked.knobs !== knobs) {
+      last = { family, state, text: `${knobs} ${state} ${family}` };
+      this.#asked = { knobs, last };
+    }
+    return this.#same.get(last.text) ?? last;
   }
 
   has({ text }: ProgramKey): boolean {

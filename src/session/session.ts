@@ -146,19 +146,22 @@ export class Session {
     let result: StepResult | undefined;
     const known: KnownShares = new Map();
     this.#room.check(this.#parts.count(batch) > 1);
-    const check = (...part: RanPart): Promise<void> => checkFinite(this.executor, this.#progress.steps + 1, ...part);
+    const check = (...part: RanPart): Promise<never> | null =>
+      checkFinite(this.executor, this.#progress.steps + 1, part);
     const work = {
       shape: this.#parts.shapes(batch),
       programs: () => this.#parts.programs(batch),
       parts: (): Part[] =>
         this.#parts.of(batch, { steps: this.#progress.steps, inputs: (part) => this.#inputs(part), known, loan }),
     };
-    const running = this.#recompiling.training.run(work, check, (outputs, [{ frozen }]) => {
-      result = resultOf(++this.#progress.steps, outputs);
-      if (frozen) this.#updating.countStep(frozen);
-      return { ...result, parts: outputs.map((out) => splitStats(out).stats), ...(batch.ids && { ids: batch.ids }) };
-    });
-    await running.catch((error: unknown) => {
+    try {
+      await this.#recompiling.training.run(work, check, (outputs, [{ frozen }]) => {
+        const stats = outputs.map((out) => splitStats(out).stats);
+        result = resultOf(++this.#progress.steps, outputs, stats);
+        if (frozen) this.#updating.countStep(frozen);
+        return { ...result, parts: stats, ...(batch.ids && { ids: batch.ids }) };
+      });
+    } catch (error) {
       // Discards the gradients that earlier micro-batches of the failed step have accumulated.
       try {
         clearStates(this.executor, isSum);
@@ -166,7 +169,7 @@ export class Session {
         /* the device is lost; `error` says why */
       }
       throw error;
-    });
+    }
     return result as StepResult;
   }
 

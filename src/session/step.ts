@@ -121,13 +121,15 @@ export type RanPart = readonly [
 ];
 
 /**
- * Throws NonFiniteError if the flag says that the part was not stored; the error names the first op whose result is
- * not finite.
+ * null, or a NonFiniteError by promise if the flag says that the part was not stored; the error names the first op
+ * whose result is not finite.
  */
-export async function checkFinite(executor: Executor, step: number, ...[out, program, inputs]: RanPart): Promise<void> {
+export function checkFinite(executor: Executor, step: number, [out, program, inputs]: RanPart): Promise<never> | null {
   const flag = Number(out['flag'].data[0]);
-  if (flag === 0) return;
-  throw new NonFiniteError(step, flag & FLAG.loss ? 'loss' : 'gradient', await executor.diagnose(program, inputs));
+  if (flag === 0) return null;
+  return executor.diagnose(program, inputs).then((op) => {
+    throw new NonFiniteError(step, flag & FLAG.loss ? 'loss' : 'gradient', op);
+  });
 }
 
 export const shapesOf = ({ x, y }: Batch): string => [x, y].map((t) => `${t.dtype}[${t.shape.join()}]`).join(' ');
@@ -139,12 +141,12 @@ export function splitStats(out: Readonly<Record<string, HostTensor>>): {
   plain: Record<string, HostTensor>;
   stats: Record<string, HostTensor>;
 } {
-  const all = Object.entries(out),
-    stat = (name: string): boolean => name.startsWith('stat:');
-  return {
-    plain: Object.fromEntries(all.filter(([n]) => !stat(n))),
-    stats: Object.fromEntries(all.filter(([n]) => stat(n)).map(([n, t]) => [n.slice(5), t])),
-  };
+  const plain: [string, HostTensor][] = [],
+    stats: [string, HostTensor][] = [];
+  for (const [name, value] of Object.entries(out))
+    if (name.startsWith('stat:')) stats.push([name.slice(5), value]);
+    else plain.push([name, value]);
+  return { plain: Object.fromEntries(plain), stats: Object.fromEntries(stats) };
 }
 
 /** Statistics of a batch from those of its parts: integer counts are summed, floats are averaged. */
@@ -163,8 +165,12 @@ function mergedStats(parts: readonly Readonly<Record<string, HostTensor>>[]): Re
   );
 }
 
-/** The result of a step, from the outputs of its parts. */
-export function resultOf(step: number, parts: readonly Readonly<Record<string, HostTensor>>[]): StepResult {
+/** The result of a step, from the outputs of its parts and the statistics among them. */
+export function resultOf(
+  step: number,
+  parts: readonly Readonly<Record<string, HostTensor>>[],
+  stats: readonly Readonly<Record<string, HostTensor>>[],
+): StepResult {
   const average = (name: string): number => parts.reduce((n, p) => n + Number(p[name].data[0]), 0) / parts.length;
   const last = parts[parts.length - 1],
     aux = Object.keys(last).filter((n) => n.startsWith('aux:'));
@@ -173,7 +179,7 @@ export function resultOf(step: number, parts: readonly Readonly<Record<string, H
     loss: average('loss'),
     gradNorm: Number(last['grad_norm']?.data[0] ?? NaN),
     aux: Object.fromEntries(aux.map((n) => [n.slice(4), average(n)])),
-    stats: mergedStats(parts.map((p) => splitStats(p).stats)),
+    stats: mergedStats(stats),
   };
 }
 

@@ -27,6 +27,8 @@ export interface UpdatingState {
  */
 export type Moments = (state: string) => 'given' | 'kept' | 'none';
 
+const NONE: ReadonlyMap<string, number | null> = new Map();
+
 export class Updating {
   readonly #optimizer: Optimizer | undefined;
   readonly #parameters: ReadonlyMap<string, Parameter>;
@@ -61,7 +63,8 @@ export class Updating {
 
   /** A text that differs where the update of parameters needs another program. */
   key(): string {
-    return [...this.#aged()].map(([name, axis]) => `${name}@${axis ?? ''}`).join();
+    const aged = this.#aged();
+    return aged.size === 0 ? '' : [...aged].map(([name, axis]) => `${name}@${axis ?? ''}`).join();
   }
 
   /** The parameters that are trained, and the options of their update. */
@@ -89,11 +92,11 @@ export class Updating {
    * Parameters whose moments have missed steps, with the axis along which ages differ, or null for one age. Includes
    * parameters of which a part is frozen now, because ages will differ after this step.
    */
-  #aged(): Map<string, number | null> {
-    const aged = new Map<string, number | null>();
-    if (!this.#optimizer?.corrected) return aged;
+  #aged(): ReadonlyMap<string, number | null> {
+    if (!this.#optimizer?.corrected) return NONE;
     const frozen = this.frozen();
-    if (frozen.size === 0 && this.#ages.equal) return aged;
+    if (frozen.size === 0 && this.#ages.equal) return NONE;
+    const aged = new Map<string, number | null>();
     for (const name of this.#trained.keys()) {
       const missed = this.#ages.of(name),
         now = frozen.get(name);

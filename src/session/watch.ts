@@ -71,7 +71,7 @@ export class Watch {
    */
   async run(
     { shape, programs: traced, parts: make }: Work,
-    checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
+    checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<never> | null,
     finish: (outputs: readonly Outputs[], parts: readonly Part[]) => Omit<StepReport, 'ms'>,
   ): Promise<void> {
     const { knobs, programs, updating } = this.#session,
@@ -88,12 +88,9 @@ export class Watch {
           program: programs.ask(part.family, part.graph, part.caches),
         })),
         others = verify && knobs.with(verify, parts);
-      this.moving = true;
-      const { results, dry, dryMs, ms, failed } = await this.#all(own, verify, others, checked).finally(() => {
-        this.moving = false;
-      });
+      const { results, dry, dryMs, ms, failed } = await this.#all(own, verify, others, checked);
       const shown = finish(results, own);
-      await engine?.end({ ...shown, ms }, verify && compare(results, dry, dryMs, failed));
+      if (engine) await engine.end({ ...shown, ms }, verify && compare(results, dry, dryMs, failed));
     } finally {
       engine?.settle();
     }
@@ -103,7 +100,7 @@ export class Watch {
     own: readonly RequestedPart[],
     verify: readonly Change[] | null,
     others: readonly Part[] | null,
-    checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
+    checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<never> | null,
   ): Promise<{ results: Outputs[]; dry: Outputs[]; dryMs: number; ms: number; failed: string | null }> {
     const { executor } = this.#session,
       results: Outputs[] = [],
@@ -112,8 +109,10 @@ export class Watch {
     let dryMs = 0,
       ms = 0,
       failed: string | null = null;
+    this.moving = true;
     try {
-      for (const [i, part] of own.entries()) {
+      for (let i = 0; i < own.length; i++) {
+        const part = own[i];
         // The new plan is tried part by part, so that it sees the same sums of gradients; if it has another number of
         // parts, all of its parts are tried first.
         for (const other of others?.length === own.length ? others.slice(i, i + 1) : i === 0 ? (others ?? []) : []) {
@@ -141,7 +140,8 @@ export class Watch {
         this.engine?.during();
         const out = await running;
         ms += performance.now() - start;
-        await checked(out, program, part.inputs);
+        const failing = checked(out, program, part.inputs);
+        if (failing) await failing;
         results.push(out);
       }
     } catch (error) {
@@ -153,6 +153,8 @@ export class Watch {
           break;
         }
       throw error;
+    } finally {
+      this.moving = false;
     }
     return { results, dry, dryMs, ms, failed };
   }
@@ -176,18 +178,17 @@ export class Watch {
 /** Whether a state is an accumulated gradient. The session clears these after a failed step. */
 export const isSum = (state: string): boolean => state.startsWith(accumulatorName(''));
 
-/** Caches `make` by setting, until `renew`. */
-function once<T, K>(make: () => T, setting: () => K): { parts: () => T; renew: () => void } {
-  const made = new Map<K, T>();
+/** Keeps what was made while the setting is the same, until `renew`. */
+function once<T>(make: () => T, setting: () => string): { parts: () => T; renew: () => void } {
+  let last: { readonly key: string; readonly made: T } | null = null;
   return {
     renew() {
-      made.clear();
+      last = null;
     },
     parts() {
-      const key = setting(),
-        found = made.get(key) ?? make();
-      made.set(key, found);
-      return found;
+      const key = setting();
+      if (last?.key !== key) last = { key, made: make() };
+      return last.made;
     },
   };
 }

@@ -9,7 +9,17 @@ import type { Edits } from '../graph/retype.ts';
 import { classOf, knobRules, type KnobRules, type KnobValue, type Settings } from './knob.ts';
 import type { Named } from './module.ts';
 import type { Parameter } from './parameter.ts';
-import { copyOf, inTurn, someAreSet, textOf, userValue, whileSet, writesOf, type Knobbed } from './user-values.ts';
+import {
+  copyOf,
+  inTurn,
+  sameValue,
+  someAreSet,
+  textOf,
+  userValue,
+  whileSet,
+  writesOf,
+  type Knobbed,
+} from './user-values.ts';
 
 export { knobRules, type KnobRules, type KnobValue, type Settings };
 
@@ -90,7 +100,7 @@ export class Knobs {
   readonly #named: Named;
   /** Modules that exclude parts of their parameters from training. */
   readonly #keepers: readonly { readonly module: Knobbed; readonly keeps: Keeps }[];
-  /** The values of all knobs at the last call of `key`, lists as text. */
+  /** Copies of the values of all knobs at the last call of `key`. */
   readonly #last: { readonly values: KnobValue[]; text: string } = { values: [], text: '' };
   /** Values that rules have set, by path and knob. */
   readonly #own = new Map<string, Map<string, Own>>();
@@ -152,11 +162,11 @@ export class Knobs {
     let at = 0,
       same = true;
     for (const [path, module, knobs] of this.#lists) {
+      const own = this.#own.get(path);
       for (const knob of knobs) {
-        const value = this.#value(path, module, knob),
-          kept = typeof value === 'object' && value !== null ? textOf(value) : value;
-        if (!Object.is(values[at], kept)) {
-          values[at] = kept;
+        const value = own?.has(knob) ? this.#value(path, module, knob) : userValue(module, knob);
+        if (!sameValue(values[at], value)) {
+          values[at] = copyOf(value);
           same = false;
         }
         at++;

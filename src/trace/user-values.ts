@@ -28,6 +28,13 @@ let depth = 0;
 let placing = false;
 
 export const textOf = (value: KnobValue): string => JSON.stringify(value);
+/** Whether two values are the same, lists element by element. Builds no text: `Knobs.key` asks before every step. */
+export function sameValue(a: KnobValue | undefined, b: KnobValue): boolean {
+  if (!Array.isArray(a) || !Array.isArray(b)) return Object.is(a, b);
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (!Object.is(a[i], b[i])) return false;
+  return true;
+}
 export const copyOf = (value: KnobValue): KnobValue =>
   Array.isArray(value) ? ([...(value as KnobValue[])] as KnobValue) : value;
 

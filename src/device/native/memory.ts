@@ -8,11 +8,16 @@ import type { Driver } from './driver.ts';
 
 const VIEW_LIMIT = 16 << 20; // bytes of the largest block that gets a view
 
+type HostArray = TypedArray | BigInt64Array;
+type ArrayKind = new (buffer: ArrayBuffer, offset: number, length: number) => HostArray;
+
 class Block implements Memory {
   readonly bytes: number;
   /** 0 after it was freed. */
   address: number;
-  view: Uint8Array | null = null;
+  buffer: ArrayBuffer | null = null;
+  /** Views of the whole buffer, by the kind of their elements. */
+  readonly views = new Map<ArrayKind, HostArray>();
   readonly #of: NativeMemory;
   constructor(of: NativeMemory, address: number, bytes: number) {
     this.#of = of;
@@ -44,7 +49,8 @@ export class NativeMemory {
     const block = blockOf(memory),
       { address, bytes } = block;
     block.address = 0;
-    block.view = null;
+    block.buffer = null;
+    block.views.clear();
     this.#driver.free(address, bytes);
   }
 
@@ -53,30 +59,40 @@ export class NativeMemory {
     return blockOf(memory).address + offset;
   }
 
-  write(place: Place, data: TypedArray | BigInt64Array): void {
+  write(place: Place, data: HostArray): void {
     const bytes = data.byteLength;
     if (bytes === 0) return;
-    const seen = this.#view(place, bytes);
-    if (seen) seen.set(bytesOf(data));
+    const seen = this.#view(place, data);
+    if (seen) (seen as Uint8Array).set(data as Uint8Array);
     else this.#driver.copyIn(this.addressOf(place), data, bytes);
   }
 
-  read(place: Place, into: TypedArray | BigInt64Array): void {
+  read(place: Place, into: HostArray): void {
     const bytes = into.byteLength;
     if (bytes === 0) return;
-    const seen = this.#view(place, bytes);
-    if (seen) bytesOf(into).set(seen);
+    const seen = this.#view(place, into);
+    if (seen) (into as Uint8Array).set(seen as Uint8Array);
     else this.#driver.copyOut(into, this.addressOf(place), bytes);
   }
 
-  /** A view of the bytes; null in a large block. */
-  #view({ memory, offset }: Place, length: number): Uint8Array | null {
-    const block = blockOf(memory);
-    if (offset < 0 || offset + length > block.bytes)
-      throw new Error(`${length} bytes at ${offset} lie outside a block of ${block.bytes} bytes`);
-    if (block.bytes > VIEW_LIMIT) return null;
-    block.view ??= new Uint8Array(this.#driver.view(block.address, block.bytes));
-    return block.view.subarray(offset, offset + length);
+  /**
+   * A view of a place, with the length and the kind of `like`; null in a large block, or where an element does not lie
+   * at a multiple of its size. (`like.buffer` is not used: it would move a short array out of the engine's heap.)
+   */
+  #view({ memory, offset }: Place, like: HostArray): HostArray | null {
+    const block = blockOf(memory),
+      { byteLength, BYTES_PER_ELEMENT: size } = like,
+      kind = like.constructor as ArrayKind;
+    if (offset < 0 || offset + byteLength > block.bytes)
+      throw new Error(`${byteLength} bytes at ${offset} lie outside a block of ${block.bytes} bytes`);
+    if (block.bytes > VIEW_LIMIT || offset % size !== 0) return null;
+    let all = block.views.get(kind);
+    if (!all) {
+      block.buffer ??= this.#driver.view(block.address, block.bytes);
+      all = new kind(block.buffer, 0, Math.floor(block.bytes / size));
+      block.views.set(kind, all);
+    }
+    return all.subarray(offset / size, offset / size + like.length);
   }
 }
 
@@ -84,6 +100,3 @@ function blockOf(memory: Memory): Block {
   if (memory instanceof Block && memory.address !== 0) return memory;
   throw new Error('this memory was freed, or is not of the native device');
 }
-
-const bytesOf = (data: TypedArray | BigInt64Array): Uint8Array =>
-  new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

@@ -196,10 +196,11 @@ export class MoE {
   }
 
   #kept(): Kept[] {
-    const free = this.#families.map((family) => family === null),
-      list = this.#knobs.frozen.map((f, e) => f || free[e]),
+    const { frozen, gateFrozen } = this.#knobs,
       kept: Kept[] = [];
-    if (!this.#knobs.gateFrozen && !list.includes(true)) return kept; // asked at every step
+    if (!gateFrozen && !frozen.includes(true) && !this.#families.includes(null)) return kept; // asked at every step
+    const free = this.#families.map((family) => family === null),
+      list = frozen.map((f, e) => f || free[e]);
     const keep = (parameters: Iterable<Parameter>, parts: readonly boolean[], axis: number): void => {
       if (parts.includes(true))
         for (const parameter of parameters) kept.push({ parameter, axis, parts: parts.every((f) => f) || parts });
@@ -210,7 +211,7 @@ export class MoE {
       this.experts.forEach((expert, e) => {
         keep(of(expert), [list[e]], 0);
       });
-    if (this.#knobs.gateFrozen) keep(of(this.router), [true], 0);
+    if (gateFrozen) keep(of(this.router), [true], 0);
     for (const { parameter, axis } of routerParts(this.router)) keep([parameter], free, axis);
     return kept;
   }
