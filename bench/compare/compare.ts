@@ -10,7 +10,7 @@ import { capacity, capacityTable } from './capacity.ts';
 import { BusyError, contest } from './contest.ts';
 import { formatted, titleLines } from './markdown.ts';
 import { markdown } from './table.ts';
-import { CAPACITY, COMPARISONS, type Comparison } from './works.ts';
+import { CAPACITIES, COMPARISONS, type Comparison } from './works.ts';
 
 const HELP = `npm run compare -- [flags]: compares DynaMoE with PyTorch and others; prints tables in Markdown
 
@@ -33,7 +33,7 @@ All comparisons together take about 25 minutes, or less if a peer is missing.
 const say = (line: string): void => {
   process.stderr.write(`${line}\n`);
 };
-const IDS = [...COMPARISONS.map((c) => c.id), CAPACITY.id];
+const IDS = [...COMPARISONS, ...CAPACITIES].map((c) => c.id);
 process.exitCode = await main();
 
 interface Options {
@@ -75,7 +75,7 @@ async function main(): Promise<number> {
     unknown = wanted?.find((id) => !IDS.includes(id));
   if (values.list || unknown !== undefined) {
     if (unknown !== undefined) say(`compare: there is no comparison named ${unknown}`);
-    for (const { id, title, contestants } of [...COMPARISONS, CAPACITY])
+    for (const { id, title, contestants } of [...COMPARISONS, ...CAPACITIES])
       say(`${id}: ${title}\n    ${contestants.map((c) => c.name).join('; ')}`);
     return unknown === undefined ? 0 : 2;
   }
@@ -134,12 +134,10 @@ async function main(): Promise<number> {
   }
   if (values.before !== undefined) return refused > 0 ? 1 : 0;
   // Other work on the machine does not change the memory, so this does not wait for a quiet machine.
-  await each(
-    CAPACITY.id,
-    CAPACITY.title,
-    async () => capacityTable(CAPACITY, await capacity(CAPACITY, { threads, say })),
-    { ...options, evenIfBusy: true },
-  );
+  for (const one of CAPACITIES) {
+    const table = async (): Promise<string> => capacityTable(one, await capacity(one, { threads, say }));
+    await each(one.id, one.title, table, { ...options, evenIfBusy: true });
+  }
   return refused > 0 ? 1 : 0;
 }
 

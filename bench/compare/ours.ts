@@ -1,7 +1,8 @@
 // DynaMoE's contestants: a layer, the small classifier or the language model, in a process of its own. A style is
 // 'native' or 'wasm', followed by one of these: ' eager' (updates fused with gradients), ' dense' (a dense network with
 // the same active FLOPs), ' products' (only the layer's matrix products, with equal loads), ' bank' (for classifiers),
-// ' balanced' (without the skew of the work).
+// ' balanced' (without the skew of the work), ' bfloat16-weights' (a layer that stores activations and weights in
+// bfloat16).
 import { LayerBench, ProductsBench, type LayerWork } from '../../src/bench/layer-work.ts';
 import { resident, startPeak } from '../../src/bench/resident.ts';
 import { openNative } from '../../src/session/node.ts';
@@ -35,6 +36,7 @@ async function open(style: string, work: Work): Promise<Steps> {
       {
         ...layerWork(work),
         eager,
+        ...(options.includes('bfloat16-weights') && { precision: 'bfloat16-weights' }),
         ...(options.includes('balanced') && { skew: 0 }),
         ...(options.includes('dense') && { experts: 0 }),
       },

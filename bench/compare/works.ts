@@ -94,15 +94,27 @@ export interface Capacity {
   readonly contestants: readonly Contestant[];
 }
 
-export const CAPACITY: Capacity = {
-  id: 'capacity',
-  title:
-    'Experts that train within 1 GiB: 2048 tokens, width 256, hidden 1024, top-2, ReLU, SGD ' +
-    'and the gradient to the input',
+const capacity = (id: string, title: string, contestants: readonly Contestant[]): Capacity => ({
+  id,
+  title: `${title}: 2048 tokens, width 256, hidden 1024, top-2, ReLU, SGD and the gradient to the input`,
   budget: 2 ** 30,
   work: { kind: 'layer', pass: 'train', tokens: 2048, dModel: 256, dFf: 1024, experts: 8, topK: 2 },
-  contestants: [...NATIVE, ...LOOPS, ...FIXED],
-};
+  contestants,
+});
+
+const inBfloat16 = (contestants: readonly Contestant[]): Contestant[] =>
+  contestants.map(({ name, runner, style }) =>
+    contestant(`${name}, bfloat16`, runner, `${style} ${runner === 'torch' ? 'bfloat16' : 'bfloat16-weights'}`),
+  );
+
+export const CAPACITIES: readonly Capacity[] = [
+  capacity('capacity', 'Experts that train within 1 GiB', [...NATIVE, ...LOOPS, ...FIXED]),
+  capacity('capacity-bfloat16', 'Experts that train within 1 GiB, stored in bfloat16', [
+    ...inBfloat16(NATIVE),
+    EAGER,
+    ...inBfloat16([...LOOPS, ...FIXED]),
+  ]),
+];
 
 export const COMPARISONS: readonly Comparison[] = [
   layer('layer-e8', 'Layer', {}, [...NATIVE, PRODUCTS, DENSE, ...LOOPS, ...FIXED, TORCH_DENSE]),

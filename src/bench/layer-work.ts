@@ -27,7 +27,9 @@ import { sgd } from '../optim/sgd.ts';
 import { compileGraph, traceGraph, type Compiled } from '../pipeline.ts';
 import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
 import { node } from '../session/node.ts';
-import type { DeviceName } from '../session/platform.ts';
+import type { DeviceName, Precision } from '../session/platform.ts';
+import { withActivations, withSaved, withStates } from '../session/precision.ts';
+import { asStored } from '../session/states.ts';
 import type { Model } from '../session/step.ts';
 import { nameParameters } from '../trace/module.ts';
 import { initialParts, Parameter } from '../trace/parameter.ts';
@@ -57,6 +59,8 @@ export interface LayerWork {
   /** Whether updates are fused with gradients: see Optimizer.eager. */
   readonly eager: boolean;
   readonly pass: (typeof PASSES)[number];
+  /** What is stored in 16 bits; default: nothing. */
+  readonly precision?: Precision;
   /** The knobs of the layer with these names. */
   readonly recompute?: boolean;
   readonly chunks?: number;
@@ -135,10 +139,11 @@ const TARGET = 'target',
 /** The graph of a step. Input and target are states, because inside a model they would already be on the device. */
 export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer): Graph {
   const named = nameParameters(model),
+    { precision = 'float32' } = work,
     type = { dtype: 'float32' as const, shape: [work.tokens, work.dModel] },
     training = work.pass === 'train';
   // Traced for training in both passes, because a layer outputs its loads only then.
-  const forward = traceGraph(named, true, (t) => {
+  const traced = traceGraph(named, true, (t) => {
     const x = t.state(INPUT, type),
       y = call(model, x),
       loss = meanSquaredError(y, t.state(TARGET, type));
@@ -147,7 +152,8 @@ export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer):
     for (const s of t.stats) t.output(s.name.slice(s.name.lastIndexOf('/') + 1), s.value);
     if (training) t.state(INPUT_GRAD, type);
   });
-  if (!training) return forward;
+  const forward = withActivations(traced, named, precision);
+  if (!training) return withStates(forward, named, precision);
   const graph = differentiate(forward, ops, 'total', [INPUT, ...named.parameters.keys()]),
     isInput = ({ name }: { readonly name: string }): boolean => name === `grad/${INPUT}`;
   // The gradient to the input is stored on the device: in a model, the layer before needs it before the step commits.
@@ -155,7 +161,8 @@ export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer):
     .filter(isInput)
     .map(({ value }) => ({ state: graph.inputs.find((i) => i.name === INPUT_GRAD)?.value ?? -1, value, unless: null }));
   const step = addUpdates({ ...graph, outputs: graph.outputs.filter((o) => !isInput(o)) }, ops, optimizer);
-  return verifyGraph({ ...step, updates: [...step.updates, ...updates] }, ops, 'optim');
+  const whole = withSaved({ ...step, updates: [...step.updates, ...updates] }, precision);
+  return verifyGraph(withStates(whole, named, precision), ops, 'optim');
 }
 
 /** The matrix products of the layer's step alone, with equal loads: a lower bound for the time of the step. */
@@ -365,7 +372,7 @@ function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { g
     const p = given ? new Parameter(sizes(type.shape), { kind: 'normal', std: 1 }) : parameters.get(name);
     executor.setState(name, type, null);
     // All other states (moments, the gradient of the input) start at 0.
-    if (p) for (const { at, data } of initialParts(p, name, 0)) executor.setPart(name, at, data);
+    if (p) for (const { at, data } of initialParts(p, name, 0)) executor.setPart(name, at, asStored(data, type.dtype));
   }
   if (work.skew === 0 || !parameters.has(ROUTER)) return;
   // Column 0 of x is 1, so row 0 of the router's weight acts as its bias.

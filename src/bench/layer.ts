@@ -2,7 +2,7 @@
 // in the same process. Its JSON output is a LayerResult; docs/measurements.md explains the fields.
 import { availableParallelism } from 'node:os';
 import { openNative } from '../session/node.ts';
-import type { DeviceName } from '../session/platform.ts';
+import type { DeviceName, Precision } from '../session/platform.ts';
 import { median } from './gemm.ts';
 import { bytes, count } from '../base/format.ts';
 import { kernelTable, machineLimits, type KernelTime, type Limits } from './kernel-times.ts';
@@ -23,6 +23,7 @@ export interface LayerFlags {
   readonly optimizer: LayerWork['optimizer'];
   readonly eager?: boolean;
   readonly pass: LayerWork['pass'];
+  readonly precision?: Precision;
   readonly recompute?: boolean;
   readonly chunks?: number;
   readonly steps: number;
@@ -95,6 +96,7 @@ export function workOf({
   optimizer,
   eager = false,
   pass,
+  precision,
   recompute,
   chunks,
 }: LayerFlags): LayerWork {
@@ -112,6 +114,7 @@ export function workOf({
     optimizer,
     eager,
     pass,
+    ...(precision !== undefined && { precision }),
     ...(recompute !== undefined && { recompute }),
     ...(chunks !== undefined && { chunks }),
   };

@@ -93,6 +93,7 @@ async function layerInProcess(flags: LayerFlags): Promise<LayerResult['peak_byte
     '--activation': flags.activation,
     '--optimizer': forward ? undefined : flags.optimizer,
     '--pass': flags.pass,
+    '--precision': flags.precision,
     '--steps': flags.steps,
     '--chunks': flags.chunks,
     '--device': flags.device,

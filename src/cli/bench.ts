@@ -13,7 +13,19 @@ import { benchRecompile, type RecompileFlags } from '../bench/recompile.ts';
 import { benchRouting, type RoutingFlags } from '../bench/routing.ts';
 import { benchScaling, CURVES, type Curve, type ScalingFlags } from '../bench/scaling.ts';
 import { benchStep, type BenchStepFlags } from '../bench/step.ts';
-import { capacityOf, data, device, json, modelFlags, real, realList, threads, whole, wholeList } from './flags.ts';
+import {
+  capacityOf,
+  data,
+  device,
+  json,
+  modelFlags,
+  precision,
+  real,
+  realList,
+  threads,
+  whole,
+  wholeList,
+} from './flags.ts';
 import { refuseFlags } from './check-flags.ts';
 import { OPTIMIZERS, PASSES } from '../bench/layer-work.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
@@ -220,6 +232,7 @@ function layerFlags(command: Command): Command {
     .addOption(
       new Option('--pass <name>', 'a training step, or only the forward pass').choices(PASSES).default('train'),
     )
+    .addOption(precision())
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads())
     .addOption(json());

@@ -7,14 +7,22 @@
 // another such op reads them, also through elementwise ops; and elementwise results that such an op reads directly.
 // So the inputs of softmax, of sums and of losses stay float32, and so does what is computed inside a router.
 import type { DType } from '../base/dtype.ts';
-import { isHalf } from '../base/half.ts';
+import { isHalf, type HalfDType } from '../base/half.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { rebuild, type Rebuild } from './rebuild.ts';
 
-/** `exact`: whether the values that the module with this path computes stay float32. */
-export function roundActivations(graph: Graph, ops: OpTable, dtype: DType, exact: (scope: string) => boolean): Graph {
-  const rounded = roundedValues(graph, ops, exact);
+export interface Rounding {
+  readonly dtype: HalfDType;
+  /** Whether the values that the module with this path computes stay float32. */
+  readonly exact: (scope: string) => boolean;
+  /** Whether a state of this name is a parameter. What follows from parameters alone is not rounded. */
+  readonly isParameter: (state: string) => boolean;
+}
+
+export function roundActivations(graph: Graph, ops: OpTable, { dtype, exact, isParameter }: Rounding): Graph {
+  const given = graph.inputs.filter((i) => i.kind === 'input' || (i.kind === 'state' && !isParameter(i.name))),
+    rounded = roundedValues(graph, ops, new Set(given.map((i) => i.value)), exact);
   return rebuild(graph, (node, to) => {
     to.keep(node);
     for (const v of node.outputs) if (rounded.has(v)) round(node, v, to, dtype);
@@ -44,10 +52,15 @@ function round(node: Node, v: ValueId, to: Rebuild, dtype: DType): void {
   to.replace(v, to.make('cast', [bits], { dtype: type.dtype }, [type], node.scope, node));
 }
 
-/** The float32 values that are rounded where they are made. */
-function roundedValues(graph: Graph, ops: OpTable, exact: (scope: string) => boolean): Set<ValueId> {
-  /** Values that follow from the batch: others are weights. */
-  const data = new Set<ValueId>(graph.inputs.flatMap((i) => (i.kind === 'input' ? [i.value] : [])));
+/** The float32 values that are rounded where they are made. given: what is no parameter and no constant. */
+function roundedValues(
+  graph: Graph,
+  ops: OpTable,
+  given: ReadonlySet<ValueId>,
+  exact: (scope: string) => boolean,
+): Set<ValueId> {
+  /** Values that follow from what is given: others are weights. */
+  const data = new Set(given);
   for (const node of graph.nodes) if (node.inputs.some((v) => data.has(v))) node.outputs.forEach((v) => data.add(v));
   /** Values that an op reads as activations: at once (or only moved), or through elementwise ops. */
   const read = new Set<ValueId>(),

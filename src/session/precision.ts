@@ -45,5 +45,9 @@ export function withActivations(graph: Graph, { parameters }: Named, precision: 
       role === 'router' ? [name.slice(0, Math.max(0, name.lastIndexOf('.')))] : [],
     ),
   );
-  return roundActivations(graph, ops, 'bfloat16', (scope) => routers.has(scope));
+  return roundActivations(graph, ops, {
+    dtype: 'bfloat16',
+    exact: (scope) => routers.has(scope),
+    isParameter: (name) => parameters.has(name),
+  });
 }

@@ -175,5 +175,5 @@ export class States {
 }
 
 /** Initial values, which are float32, float64 or integers, in the dtype of their state. */
-const asStored = (data: TypedArray, dtype: DType | null): TypedArray =>
+export const asStored = (data: TypedArray, dtype: DType | null): TypedArray =>
   dtype !== null && isHalf(dtype) ? toHalf(dtype, data) : data;

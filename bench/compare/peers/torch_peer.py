@@ -200,7 +200,9 @@ def open_work(style, w):
     kind, train = w['kind'], w['pass'] == 'train'
     torch.manual_seed(0)
     if kind == 'layer':
-        model = layer(style, w)
+        # ' bfloat16': parameters, input and everything computed are bfloat16.
+        if style.endswith(' bfloat16'): torch.set_default_dtype(torch.bfloat16)
+        model = layer(style.removesuffix(' bfloat16'), w)
         x, y = torch.randn(w['tokens'], w['dModel'], requires_grad=train), torch.randn(w['tokens'], w['dModel'])
         loss_of = lambda: F.mse_loss(model(x), y)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, foreach=True)
