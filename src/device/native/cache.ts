@@ -4,7 +4,7 @@
 // Objects are executed, so bin/cache-folder.mjs decides which folders are safe.
 import { hash, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, opendir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { UserError } from '../../base/errors.ts';
@@ -192,12 +192,17 @@ async function writeRefusal(folder: string): Promise<string | null> {
   }
 }
 
-/** Removes temporary files that killed processes left. */
+/** Removes temporary files that killed processes left. Reads the folder entry by entry: it may have very many. */
 async function sweep(folder: string): Promise<void> {
-  for (const name of await readdir(folder).catch(() => [])) {
-    if (!name.startsWith(WORK)) continue;
-    const path = join(folder, name),
-      { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Infinity }));
-    if (Date.now() - mtimeMs > STALE_MS) await rm(path, { recursive: true, force: true }).catch(() => undefined);
+  const entries = await opendir(folder).catch(() => []);
+  try {
+    for await (const { name } of entries) {
+      if (!name.startsWith(WORK)) continue;
+      const path = join(folder, name),
+        { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Infinity }));
+      if (Date.now() - mtimeMs > STALE_MS) await rm(path, { recursive: true, force: true });
+    }
+  } catch {
+    // What could not be read or removed now is tried again by a later process.
   }
 }
