@@ -50,11 +50,14 @@ function fromFloat16(bits: number): number {
 }
 
 /** Numbers to the bits of 16-bit floats. */
-export function toHalf(dtype: HalfDType, values: ArrayLike<number>): Uint16Array {
-  const out = new Uint16Array(values.length),
-    convert = dtype === 'bfloat16' ? toBfloat16 : toFloat16;
-  for (let i = 0; i < out.length; i++) out[i] = convert(oddBits(values[i]));
-  return out;
+export function toHalf(
+  dtype: HalfDType,
+  values: ArrayLike<number>,
+  into = new Uint16Array(values.length),
+): Uint16Array {
+  const convert = dtype === 'bfloat16' ? toBfloat16 : toFloat16;
+  for (let i = 0; i < into.length; i++) into[i] = convert(oddBits(values[i]));
+  return into;
 }
 
 /** The bits of 16-bit floats to numbers: exact, in float32 as in float64. */

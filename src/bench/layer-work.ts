@@ -2,8 +2,12 @@
 // sizes; out: steps on a device. A training step is the forward pass, the backward pass with the gradient to the
 // layer's input (which a layer inside a model must compute), and the optimiser's update. The loss is the mean squared
 // error to a random target. Input, target and weights are random.
+import { convert } from '../base/convert.ts';
+import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import { hostTensor } from '../base/tensor.ts';
 import { differentiate } from '../grad/differentiate.ts';
+import { cast } from '../graph/ops/elementwise/cast.ts';
 import { gelu } from '../graph/ops/elementwise/gelu.ts';
 import { matmul } from '../graph/ops/matmul/matmul.ts';
 import { mul } from '../graph/ops/elementwise/mul.ts';
@@ -29,7 +33,6 @@ import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
 import { node } from '../session/node.ts';
 import type { DeviceName, Precision } from '../session/platform.ts';
 import { withActivations, withSaved, withStates } from '../session/precision.ts';
-import { asStored } from '../session/states.ts';
 import type { Model } from '../session/step.ts';
 import { nameParameters } from '../trace/module.ts';
 import { initialParts, Parameter } from '../trace/parameter.ts';
@@ -136,17 +139,20 @@ const TARGET = 'target',
   INPUT_GRAD = 'x.grad',
   ROUTER = 'router.weight';
 
-/** The graph of a step. Input and target are states, because inside a model they would already be on the device. */
+/**
+ * The graph of a step. Input and target are states, because inside a model they would already be on the device, in 16
+ * bits if activations are stored so.
+ */
 export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer): Graph {
   const named = nameParameters(model),
     { precision = 'float32' } = work,
-    type = { dtype: 'float32' as const, shape: [work.tokens, work.dModel] },
+    dtype: DType = precision === 'float32' ? precision : 'bfloat16',
+    type = { dtype, shape: [work.tokens, work.dModel] },
     training = work.pass === 'train';
   // Traced for training in both passes, because a layer outputs its loads only then.
   const traced = traceGraph(named, true, (t) => {
-    const x = t.state(INPUT, type),
-      y = call(model, x),
-      loss = meanSquaredError(y, t.state(TARGET, type));
+    const y = call(model, cast(t.state(INPUT, type), 'float32')),
+      loss = meanSquaredError(y, cast(t.state(TARGET, type), 'float32'));
     t.output('loss', loss);
     t.output('total', loss);
     for (const s of t.stats) t.output(s.name.slice(s.name.lastIndexOf('/') + 1), s.value);
@@ -372,11 +378,12 @@ function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { g
     const p = given ? new Parameter(sizes(type.shape), { kind: 'normal', std: 1 }) : parameters.get(name);
     executor.setState(name, type, null);
     // All other states (moments, the gradient of the input) start at 0.
-    if (p) for (const { at, data } of initialParts(p, name, 0)) executor.setPart(name, at, asStored(data, type.dtype));
+    if (p) for (const { at, data } of initialParts(p, name, 0, type.dtype)) executor.setPart(name, at, data);
   }
   if (work.skew === 0 || !parameters.has(ROUTER)) return;
   // Column 0 of x is 1, so row 0 of the router's weight acts as its bias.
-  for (let t = 0; t < work.tokens; t++) executor.setPart(INPUT, t * work.dModel, Float32Array.of(1));
+  const one = convert(hostTensor('float32', [1], [1]), executor.typeOf(INPUT).dtype).data;
+  for (let t = 0; t < work.tokens; t++) executor.setPart(INPUT, t * work.dModel, one);
   executor.setPart(
     ROUTER,
     0,

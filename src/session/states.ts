@@ -1,11 +1,10 @@
 // The states of a session. They are created all or none: parameters with the initial values that their modules
 // declare, all other states with zeros.
-import type { DType, TypedArray } from '../base/dtype.ts';
+import type { DType } from '../base/dtype.ts';
 import { ownerOf } from '../optim/updates.ts';
 import { byteSize, type TensorType } from '../base/shape.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import { isHalf, toHalf } from '../base/half.ts';
 import { roleOf, type StateSpec } from '../graph/state.ts';
 import { checkInput, checkState, inUse, isCache, type Executor } from '../run/executor.ts';
 import type { Named } from '../trace/module.ts';
@@ -107,8 +106,8 @@ export class States {
   start(fresh: NewParameters, all: readonly string[] = [...fresh.keys()]): void {
     try {
       for (const [name, p] of fresh)
-        for (const { at, data } of initialParts(p, name, this.#seed()))
-          this.#executor.setPart(name, at, asStored(data, this.dtypeOf(name)));
+        for (const { at, data } of initialParts(p, name, this.#seed(), this.dtypeOf(name) ?? p.dtype))
+          this.#executor.setPart(name, at, data);
     } catch (error) {
       this.#executor.removeStates(all);
       throw error;
@@ -173,7 +172,3 @@ export class States {
     for (const [i, { name, type }] of wanted.entries()) this.#executor.setState(name, type, values[i].value.data);
   }
 }
-
-/** Initial values, which are float32, float64 or integers, in the dtype of their state. */
-export const asStored = (data: TypedArray, dtype: DType | null): TypedArray =>
-  dtype !== null && isHalf(dtype) ? toHalf(dtype, data) : data;

@@ -1,7 +1,7 @@
 // A Parameter: a named tensor that training changes. Modules own them; their values live in an executor.
 import { DTYPES, hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { isHalf } from '../base/half.ts';
+import { isHalf, toHalf } from '../base/half.ts';
 import { checkOptions, shown, type KeysOf } from '../base/options.ts';
 import { aFlag, aText } from '../base/kinds.ts';
 import { Stream } from '../base/random.ts';
@@ -216,18 +216,24 @@ export const initialValue = (p: Parameter, name: string, seed: number): TypedArr
 const PART = 65536; // elements
 
 /**
- * The initial values in parts, in one array that is used again: a new array for each parameter would stay in memory
- * until garbage is collected.
+ * The initial values in parts, in arrays that are used again: a new array for each part would stay in memory until
+ * garbage is collected. stored: the dtype of the parameter in memory, if it is another.
  */
 export function* initialParts(
   p: Parameter,
   name: string,
   seed: number,
+  stored: DType = p.dtype,
 ): Generator<{ readonly at: number; readonly data: TypedArray }> {
   const stream = new Stream(seed, name),
-    part = hostArray(p.dtype, Math.min(PART, p.size));
-  for (let at = 0; at < p.size; at += PART)
-    yield { at, data: fillFrom(p, stream, part.subarray(0, Math.min(PART, p.size - at)), at) };
+    count = Math.min(PART, p.size),
+    part = hostArray(p.dtype, count),
+    short = isHalf(stored) ? new Uint16Array(count) : null;
+  for (let at = 0; at < p.size; at += PART) {
+    const n = Math.min(PART, p.size - at),
+      data = fillFrom(p, stream, part.subarray(0, n), at);
+    yield { at, data: short && isHalf(stored) ? toHalf(stored, data, short.subarray(0, n)) : data };
+  }
 }
 
 function fillFrom({ init }: Parameter, stream: Stream, out: TypedArray, from: number): TypedArray {

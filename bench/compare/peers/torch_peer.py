@@ -201,10 +201,12 @@ def open_work(style, w):
     torch.manual_seed(0)
     if kind == 'layer':
         # ' bfloat16': parameters, input and everything computed are bfloat16.
-        if style.endswith(' bfloat16'): torch.set_default_dtype(torch.bfloat16)
+        short = style.endswith(' bfloat16')
+        if short: torch.set_default_dtype(torch.bfloat16)
         model = layer(style.removesuffix(' bfloat16'), w)
         x, y = torch.randn(w['tokens'], w['dModel'], requires_grad=train), torch.randn(w['tokens'], w['dModel'])
-        loss_of = lambda: F.mse_loss(model(x), y)
+        # PyTorch 1.13 has no mse_loss for bfloat16 on CPUs.
+        loss_of = lambda: (model(x) - y).square().mean() if short else F.mse_loss(model(x), y)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, foreach=True)
     elif kind == 'classifier':
         model = classifier(style)
