@@ -16,6 +16,7 @@ import type { Lowered } from './lower/lowered.ts';
 import type { Optimizer } from './optim/optimizer.ts';
 import { addUpdates, type UpdateOptions } from './optim/updates.ts';
 import { optimise } from './passes/optimise.ts';
+import { sumInParts } from './passes/parts.ts';
 import { plan } from './plan/plan.ts';
 import type { Program } from './plan/program.ts';
 import { verifyProgram } from './plan/verify.ts';
@@ -41,6 +42,7 @@ export function trainingGraph(
   const used = trained.filter((name) => forward.inputs.some((i) => i.kind === 'state' && i.name === name));
   return verifyStages(forward, ops, [
     { name: 'differentiate', run: (g) => differentiate(g, ops, 'total', used) },
+    { name: 'sum in parts', run: (g) => sumInParts(g, ops, forward.nodes.length, options?.parts ?? 1) },
     { name: 'optim', run: (g) => addUpdates(g, ops, optimizer, options) },
   ]);
 }

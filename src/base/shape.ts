@@ -41,6 +41,13 @@ export interface TensorType {
  */
 export type Axis = 'batch' | 'expert';
 
+/** A type whose first dimension carries an axis. */
+export const divided = ({ dtype, shape }: TensorType, axis: Axis): TensorType => ({
+  dtype,
+  shape,
+  ...(shape.length > 0 && { axes: [axis, ...shape.slice(1).map(() => null)] }),
+});
+
 /** The size of a fixed dimension, or the bound. */
 export const boundOf = (dim: Dim): number => (typeof dim === 'number' ? dim : dim.bound);
 

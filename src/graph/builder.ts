@@ -64,7 +64,8 @@ export class GraphBuilder implements Builder {
         .join(', ');
       throw new ShapeError(`${error.message}\n  ${where}`, undefined, error);
     }
-    const outputs = types.map((type) => this.#value(type));
+    // A rule may give the type of an input, whose axes are not those of the result.
+    const outputs = types.map(({ dtype, shape }) => this.#value({ dtype, shape }));
     this.nodes.push({
       op,
       inputs: inputs.map((t) => t.id),
@@ -114,7 +115,8 @@ export class GraphBuilder implements Builder {
     if (this.inputs.some((i) => i.kind === kind && i.name === name))
       throw new Error(`two ${kind} values are named ${name}`);
     // The caller may pass a host tensor, with data, and change its shape later.
-    return this.#value(checkSize(`${kind} ${name}`, { dtype: type.dtype, shape: [...type.shape] }));
+    const { dtype, shape, axes } = type;
+    return this.#value(checkSize(`${kind} ${name}`, { dtype, shape: [...shape], ...(axes && { axes }) }));
   }
 
   /** The same id means another tensor in another graph. */

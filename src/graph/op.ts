@@ -2,6 +2,7 @@
 // To add an op, write one file in ops/ and one row in a table (ops/elementwise/index.ts; ops/index.ts for the others).
 // Devices and conformance tests use the record.
 import type { DType } from '../base/dtype.ts';
+import type { Parts } from '../base/parts.ts';
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
 import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
@@ -48,6 +49,11 @@ export interface Op<A extends Attrs = Attrs> {
    * kernel has one buffer for both, with access 'update'. A list: one input for each of the first results.
    */
   readonly inPlaceOf?: number | readonly number[];
+  /**
+   * Row r of its results belongs to the sample of row r of its inputs, where the outermost dimensions are the same
+   * (passes/samples.ts).
+   */
+  readonly keepsRows?: boolean;
   /**
    * By construction, its int32 results never exceed the bound of the dimension whose rows they count: kernels may trust
    * them.
@@ -171,6 +177,7 @@ export interface MatmulSpec {
   readonly m: Extent;
   readonly n: number;
   readonly depth: Extent;
+  readonly parts?: Parts | null;
   a(z: Expr, i: Expr, k: Expr): Expr;
   b(z: Expr, k: Expr, j: Expr): Expr;
   /** The multi-index of the output element (z, i, j). */

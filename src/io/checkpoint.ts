@@ -3,6 +3,7 @@
 // (`optim/m/blocks.0.w`), so every reader of safetensors finds the parameters. Everything else is JSON in the file's
 // metadata, under the key `dynamoe`.
 import { UserError } from '../base/errors.ts';
+import { MOST_PARTS } from '../base/parts.ts';
 import { jsonText, type Json } from './json.ts';
 import {
   bytesSource,
@@ -19,6 +20,8 @@ const VERSION = 1;
 export interface CheckpointMeta {
   readonly step: number; // steps committed
   readonly seed: number; // of the run's random streams, which are counter-based: seed and step are their whole state
+  /** In how many parts sums over samples are added; absent, as in files of older versions: one. */
+  readonly parts?: number;
   readonly config: Json; // the configuration that rebuilds the model
   readonly optimizer: Json; // its name, its hyper-parameters, its schedule
   readonly data: Json; // the position in the data: fingerprint, options, the next step's batch
@@ -119,6 +122,12 @@ function parseMeta(text: string, path: string): CheckpointMeta {
       'the file is damaged; use an older checkpoint',
     );
   }
+  const { parts = 1 } = meta;
+  if (!(parts >= 1 && parts <= MOST_PARTS && Number.isInteger(Math.log2(parts))))
+    throw new UserError(
+      `${path}: the checkpoint's metadata has no valid number of parts (${String(parts)})`,
+      'the file is damaged, or was written by a newer DynaMoE',
+    );
   const states: unknown = meta.states ?? [];
   if (!Array.isArray(states) || !states.every((name) => typeof name === 'string')) {
     throw new UserError(

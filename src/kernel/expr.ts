@@ -2,6 +2,7 @@
 // that a value that is used twice in a kernel is computed once. Index expressions (dtype 'index') are kept in a linear
 // normal form.
 import type { DType } from '../base/dtype.ts';
+import type { Parts } from '../base/parts.ts';
 
 /** Element types that kernels compute in; 'index' is an integer wide enough for any address (int64 in C). */
 export type Scalar = DType | 'index';
@@ -89,7 +90,7 @@ export type Expr =
   | OpExpr
   /**
    * Reduces `body` over `index` from 0 to `extent` - 1, in the order of docs/architecture/lowering.md: 'lanes' (16
-   * partial results) or 'serial' (one), in chunks of 4096.
+   * partial results) or 'serial' (one), in chunks of 4096. parts: a serial sum in parts (base/parts.ts).
    */
   | {
       readonly k: 'reduce';
@@ -100,6 +101,7 @@ export type Expr =
       readonly index: Var;
       readonly extent: Expr;
       readonly body: Expr;
+      readonly parts: Parts | null;
     }
   /** A local of the kernel: a scalar, or element `index` of an array. */
   | {
@@ -256,17 +258,24 @@ export class Exprs {
   }
 
   /** The variable of a reduction is named by its nesting depth, so that equal reductions are one expression. */
-  reduce(op: ReduceOp, order: ReduceOrder, extent: Expr | number, body: (index: Expr) => Expr): Expr {
+  reduce(
+    op: ReduceOp,
+    order: ReduceOrder,
+    extent: Expr | number,
+    body: (index: Expr) => Expr,
+    parts: Parts | null = null,
+  ): Expr {
     const ext = typeof extent === 'number' ? this.index(extent) : extent;
     const index = this.#var(`r${this.#depth}`, maxOf(ext) - 1);
     this.#depth++;
     const value = body(index);
     this.#depth--;
-    return this.reduceOver(op, order, ext, index, value);
+    return this.reduceOver(op, order, ext, index, value, parts);
   }
 
-  reduceOver(op: ReduceOp, order: ReduceOrder, extent: Expr, index: Var, body: Expr): Expr {
-    return this.#intern(`${op}${order}${index.id}<${extent.id}:${body.id}`, {
+  reduceOver(op: ReduceOp, order: ReduceOrder, extent: Expr, index: Var, body: Expr, parts: Parts | null): Expr {
+    const cut = parts ? `/${parts.parts}/${parts.sample}` : '';
+    return this.#intern(`${op}${order}${index.id}<${extent.id}${cut}:${body.id}`, {
       k: 'reduce',
       dtype: body.dtype,
       op,
@@ -274,6 +283,7 @@ export class Exprs {
       index,
       extent,
       body,
+      parts,
     });
   }
 

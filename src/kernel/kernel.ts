@@ -2,6 +2,7 @@
 // computed, in which order sums are added, and what is independent; how a machine divides and runs it is decided later
 // (schedule/). Plain data without addresses and bounds: two layers with the same shapes share one kernel.
 import type { DType } from '../base/dtype.ts';
+import type { Parts } from '../base/parts.ts';
 import type { Expr, ReduceOp, Scalar, Var } from './expr.ts';
 
 /** A tensor in device memory. `dtype` is that of memory: kernels compute in float32 (float64 for float64). */
@@ -154,7 +155,8 @@ export type Extent =
 
 /**
  * sum(z, i, j) = a(z, i, k) * b(z, k, j) over k ascending, one fused multiply-add at a time (integers: modulo
- * 2^32); then `epilogue`. i and k count within group z.
+ * 2^32); then `epilogue`. i and k count within group z. parts: the sum is one in parts over k (base/parts.ts); the depth
+ * is then no offsets.
  */
 export interface MatmulKernel extends KernelBase {
   readonly form: 'matmul';
@@ -166,6 +168,7 @@ export interface MatmulKernel extends KernelBase {
   readonly m: Extent;
   readonly n: number;
   readonly depth: Extent;
+  readonly parts: Parts | null;
   readonly a: Expr;
   readonly b: Expr;
   /** The dtype of the sums. */

@@ -44,7 +44,10 @@ export function printExpr(e: Expr, names: ReadonlyMap<Expr, string> = new Map())
       return `(${[...parts, ...(e.constant ? [`${e.constant}`] : [])].join(' + ')})`;
     }
     case 'reduce':
-      return `${e.op}.${e.order}(${e.index.name} < ${p(e.extent)}: ${p(e.body)})`;
+      return (
+        `${e.op}.${e.order}(${e.index.name} < ${p(e.extent)}` +
+        `${e.parts ? ` in ${e.parts.parts} parts of ${e.parts.sample}` : ''}: ${p(e.body)})`
+      );
     case 'op': {
       const args = e.args.map(p);
       if (e.op === 'cast') return `${e.dtype}(${args[0]})`;
@@ -160,5 +163,6 @@ export function printKernel(k: Kernel): string {
 /** The loops and operands of a matmul. */
 export const printProduct = (k: Omit<MatmulKernel, 'epilogue'>): string =>
   `  z=${k.z.name} < ${k.groups}, i=${k.i.name} < ${extent(k.m)}, j=${k.j.name} < ${k.n}, ` +
-  `k=${k.k.name} < ${extent(k.depth)}, sums ${k.dtype}\n` +
+  `k=${k.k.name} < ${extent(k.depth)}${k.parts ? ` in ${k.parts.parts} parts of ${k.parts.sample}` : ''}, ` +
+  `sums ${k.dtype}\n` +
   printShared([k.a, k.b], '  ', (p) => [`a = ${p(k.a)}`, `b = ${p(k.b)}`]);

@@ -42,7 +42,7 @@ function rebuild(x: Exprs, e: Expr, go: (e: Expr) => Expr): Expr {
       }
       return x.op(e.op, e.args.map(go), e.dtype);
     case 'reduce':
-      return x.reduceOver(e.op, e.order, go(e.extent), go(e.index) as Var, go(e.body));
+      return x.reduceOver(e.op, e.order, go(e.extent), go(e.index) as Var, go(e.body), e.parts);
     default:
       return e;
   }

@@ -128,6 +128,7 @@ export function verifyKernel(k: Kernel): Kernel {
     all(k.body, scopeOf(k.grid.index));
     return k;
   }
+  if (k.parts && typeof k.depth === 'object' && 'offsets' in k.depth) check.fail('a depth in groups has no parts');
   check.exprs([k.a], scopeOf(k.z, k.i, k.k));
   check.exprs([k.b], scopeOf(k.z, k.k, k.j));
   all(k.epilogue.row, scopeOf(k.z, k.i));

@@ -52,6 +52,7 @@ export function buildMatmul(
     m: spec.m,
     n: spec.n,
     depth: spec.depth,
+    parts: spec.parts ?? null,
     a,
     b,
     dtype: type.dtype,

@@ -7,6 +7,7 @@ import { VerifyError } from '../base/errors.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
 import { postorder, type Exprs, type Expr, type ScalarOp, type Var } from '../kernel/expr.ts';
 import { hoistInvariants, hoistValues, type Item } from '../kernel/hoist.ts';
+import { joinPart, levelsOf, partStart } from '../kernel/parts.ts';
 import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts';
 import { asSet, dependsOn, reductions, substitute } from '../kernel/rewrite.ts';
 import type { Scope } from './scope.ts';
@@ -218,7 +219,7 @@ function joined(e: Exprs, { op, dtype }: Reduce, total: Expr, x: Expr): Expr {
 
 /**
  * Sums over leading axes: each element goes through the rows one by one, in chunks of CHUNK rows whose sums are added
- * in order.
+ * in order; or so through the rows of each part.
  */
 function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): LoopKernel {
   // A scalar, and a list whose length is counted, have one column.
@@ -246,30 +247,46 @@ function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): Loo
     'serial',
   )) {
     const start = e.const(r.op === 'sum' ? 0 : leastOf(r.dtype), r.dtype),
-      [total, part] = [0, 1].map(() => locals.push({ dtype: r.dtype, length: 0 }) - 1),
-      [inTotal, inPart] = [total, part].map((local) => e.local(local, r.dtype));
+      local = (): number => locals.push({ dtype: r.dtype, length: 0 }) - 1,
+      get = (of: number): Expr => e.local(of, r.dtype),
+      [total, part] = [local(), local()];
     const extent = substitute(e, r.extent, by),
       chunk = e.loop(Math.ceil((r.index.max + 1) / CHUNK), 'h'),
       inChunk = e.loop(CHUNK, 'i');
-    const rowIndex = e.linear(0, [
-      [CHUNK, chunk],
-      [1, inChunk],
-    ]);
-    const value = substitute(e, substitute(e, r.body, by), new Map([[r.index, rowIndex]]));
-    const chunks = e.div(e.add(extent, e.index(CHUNK - 1)), CHUNK),
-      left = e.linear(0, [
-        [1, extent],
-        [-CHUNK, chunk],
-      ]);
-    body.push(
-      set(total, start),
-      loop(chunk, chunks, [
-        set(part, start),
-        loop(inChunk, e.op('min', [e.index(CHUNK), left], 'index'), [set(part, joined(e, r, inPart, value))]),
-        set(total, joined(e, r, inTotal, inPart)),
-      ]),
-    );
-    by.set(r, inTotal);
+    /** The sum of the rows `from` to `end`. */
+    const chain = (from: Expr, end: Expr): Stmt[] => {
+      const row = e.add(from, [CHUNK, chunk], inChunk),
+        value = substitute(e, substitute(e, r.body, by), new Map([[r.index, row]])),
+        size = e.add(end, [-1, from]),
+        chunks = e.div(e.add(size, CHUNK - 1), CHUNK),
+        left = e.add(size, [-CHUNK, chunk]);
+      return [
+        set(total, start),
+        loop(chunk, chunks, [
+          set(part, start),
+          loop(inChunk, e.op('min', [e.index(CHUNK), left], 'index'), [set(part, joined(e, r, get(part), value))]),
+          set(total, joined(e, r, get(total), get(part))),
+        ]),
+      ];
+    };
+    if (r.parts) {
+      const { parts } = r,
+        p = e.loop(parts.parts, 'p'),
+        waiting = Array.from({ length: levelsOf(parts) }, local);
+      body.push(
+        loop(p, e.index(parts.parts), [
+          ...chain(partStart(e, extent, p, parts), partStart(e, extent, e.add(p, 1), parts)),
+          ...joinPart<Stmt>(
+            e,
+            p,
+            parts,
+            (level) => [set(waiting[level], get(total))],
+            (level) => [set(total, joined(e, r, get(waiting[level]), get(total)))],
+          ),
+        ]),
+      );
+    } else body.push(...chain(e.index(0), extent));
+    by.set(r, get(total));
   }
   items = items.map((i) => ({ ...i, value: substitute(e, i.value, by) }));
   const grid = {

@@ -16,7 +16,13 @@ export interface InRow {
 export function reductionInRow(node: Node, graph: Graph, ops: OpTable, uses: Uses): InRow | null {
   const { types } = graph,
     axes = node.attrs['axes'] as readonly number[] | undefined;
-  if ((node.op !== 'sum' && node.op !== 'max') || axes?.length !== 1 || node.attrs['serial'] === true) return null;
+  if (
+    (node.op !== 'sum' && node.op !== 'max') ||
+    axes?.length !== 1 ||
+    node.attrs['serial'] === true ||
+    node.attrs['parts'] !== undefined
+  )
+    return null;
   const { shape } = types[node.inputs[0]],
     [axis] = axes,
     width = shape[axis];

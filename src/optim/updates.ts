@@ -5,7 +5,7 @@ import { boundOf } from '../base/shape.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
-import { scalar as literal, zeros, type Tensor } from '../graph/tensor.ts';
+import { emit1, scalar as literal, zeros, type Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/elementwise/add.ts';
 import { cast } from '../graph/ops/elementwise/cast.ts';
 import { div } from '../graph/ops/elementwise/div.ts';
@@ -23,6 +23,11 @@ import type { Optimizer } from './optimizer.ts';
 export const FLAG = { loss: 1, gradient: 2, dry: 4 } as const;
 
 export interface UpdateOptions {
+  /**
+   * In how many parts sums over samples are added (base/parts.ts); default 1. With several, the norm of a bank of experts
+   * is summed expert by expert.
+   */
+  readonly parts?: number;
   /**
    * With gradient accumulation over n batches: 'add' adds to the sum, 'apply' adds and then updates. n = 1: no sum is
    * kept.
@@ -151,14 +156,19 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   // The mask is applied where squares are summed, and not stored.
   const counted = ({
     parameterName,
+    parameter,
     gradient,
   }: {
     readonly parameterName: string;
+    readonly parameter: Tensor;
     readonly gradient: Tensor;
   }): Tensor => {
     const kept = frozen.get(parameterName),
-      squares = mul(gradient, gradient);
-    return sum(kept ? where(less(maskOf(builder, kept, gradient), 0.5), squares, literal(squares, 0)) : squares);
+      squares = mul(gradient, gradient),
+      all = kept ? where(less(maskOf(builder, kept, gradient), 0.5), squares, literal(squares, 0)) : squares;
+    if ((options.parts ?? 1) === 1 || parameter.type.axes?.[0] !== 'expert') return sum(all);
+    const axes = all.shape.map((_, d) => d).slice(1);
+    return emit1('sum', [axes.length > 0 ? sum(all, axes) : all], { axes: [0], serial: true });
   };
   const widest = work.some(({ gradient }) => gradient.dtype === 'float64') ? 'float64' : 'float32';
   const norm = optimizer.eager ? null : sqrt(work.map((w) => cast(counted(w), widest)).reduce((a, b) => add(a, b)));

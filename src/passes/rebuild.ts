@@ -44,10 +44,7 @@ export function rebuild(graph: Graph, visit: (node: Node, to: Rebuild) => void):
         ? { ...d, count: map(d.count) }
         : { ...d, offsets: map(d.offsets) };
   const fresh = (type: TensorType): ValueId => types.push(type) - 1;
-  const mapped = (old: ValueId): TensorType => ({
-    dtype: graph.types[old].dtype,
-    shape: graph.types[old].shape.map(dim),
-  });
+  const mapped = (old: ValueId): TensorType => ({ ...graph.types[old], shape: graph.types[old].shape.map(dim) });
   const to: Rebuild = {
     map,
     mapped,

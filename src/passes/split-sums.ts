@@ -8,7 +8,7 @@ import { rebuild } from './rebuild.ts';
 export function splitLongSums(graph: Graph): Graph {
   return rebuild(graph, (node, to) => {
     const [x] = node.inputs,
-      type = node.op === 'sum' ? graph.types[x] : undefined;
+      type = node.op === 'sum' && node.attrs['parts'] === undefined ? graph.types[x] : undefined;
     const whole = type !== undefined && (node.attrs['axes'] as readonly number[]).length === type.shape.length;
     if (!type || !whole || type.shape.some((d) => typeof d !== 'number') || elements(type.shape) <= 2 * SUM_CHUNK) {
       to.keep(node);

@@ -3,7 +3,9 @@
 // multiply-add at a time, in integers modulo 2^32.
 import { isFloat, type DType } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
+import type { Parts } from '../base/parts.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
+import { joinPart, levelsOf, partStart } from '../kernel/parts.ts';
 import type { Local, LoopKernel, MatmulKernel, Stmt, StoreStmt } from '../kernel/kernel.ts';
 import { hoistInvariants } from '../kernel/hoist.ts';
 import { asSet, substitute } from '../kernel/rewrite.ts';
@@ -78,16 +80,31 @@ export function productLoops(e: Exprs, product: MatmulKernel): LoopKernel {
     const index = e.loop(extent, 'q');
     return { s: 'for', index, extent, parallel: false, body: body(index) };
   };
-  const whole = e.div(depth, STEPS),
-    rest = e.linear(0, [
-      [1, depth],
-      [-STEPS, whole],
-    ]),
-    afterWhole = (q: Expr): Expr =>
-      e.linear(0, [
-        [STEPS, whole],
-        [1, q],
-      ]);
+  /** Sums the products of the depth from `from` to `end`. */
+  const chain = (from: Expr, end: Expr): Stmt[] => {
+    const size = minus(end, from),
+      whole = e.div(size, STEPS),
+      rest = e.add(size, [-STEPS, whole]);
+    return [
+      { s: 'fill', local: sums, value: 0 },
+      loop(whole, (q) => step(e.add(from, [STEPS, q]), STEPS)),
+      loop(rest, (q) => step(e.add(from, [STEPS, whole], q), 1)),
+    ];
+  };
+  const inParts = (parts: Parts): Stmt => {
+    const waiting = Array.from({ length: levelsOf(parts) }, () => locals.push({ dtype, length: COLUMNS }) - 1),
+      waits = (level: number): Expr => e.local(waiting[level], dtype, lane);
+    return loop(e.index(parts.parts), (p) => [
+      ...chain(partStart(e, depth, p, parts), partStart(e, depth, e.add(p, 1), parts)),
+      ...joinPart<Stmt>(
+        e,
+        p,
+        parts,
+        (level) => [lanes([{ s: 'set', local: waiting[level], index: lane, value: sum }])],
+        (level) => [lanes([{ s: 'set', local: sums, index: lane, value: e.op('add', [waits(level), sum], dtype) }])],
+      ),
+    ]);
+  };
   const items = epilogue.element.map((s) => ({
       buffer: store(s).buffer,
       at: placed(store(s).index),
@@ -101,9 +118,7 @@ export function productLoops(e: Exprs, product: MatmulKernel): LoopKernel {
       extent: ragged ? m : least(e.index(ROWS), minus(m, first)),
       parallel: false,
       body: [
-        { s: 'fill', local: sums, value: 0 },
-        loop(whole, (q) => step(e.scale(q, STEPS), STEPS)),
-        loop(rest, (q) => step(afterWhole(q), 1)),
+        ...(product.parts ? [inParts(product.parts)] : chain(e.index(0), depth)),
         ...epilogue.row.map((s): Stmt => (s.s === 'set' ? { ...s, value: placed(s.value) } : s)),
         ...hoisted.before,
         lanes(hoisted.items.map((h) => ({ s: 'store', buffer: h.buffer, index: h.at, value: h.value }))),

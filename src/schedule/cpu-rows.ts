@@ -45,6 +45,7 @@ export function elementRows(e: Exprs, k: LoopKernel, width: number): LoopKernel 
     return [
       ...body.flatMap((s): Stmt[] => {
         if (s.s === 'set') return set(s);
+        if (s.s === 'if') return [{ s: 'if', condition: placed(s.condition), body: all(s.body) }];
         if (s.s === 'for') return [{ ...s, extent: placed(s.extent), body: all(s.body) }];
         return [];
       }),

@@ -3,7 +3,9 @@
 // tiles in turns, group after group; how many rows a group has is read when the kernel runs.
 import { isFloat, type DType } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
+import type { Parts } from '../base/parts.ts';
 import type { Expr, Exprs, Var } from '../kernel/expr.ts';
+import { joinPart, levelsOf, partStart } from '../kernel/parts.ts';
 import type { MatmulKernel, Stmt } from '../kernel/kernel.ts';
 import { contiguous, substitute } from '../kernel/rewrite.ts';
 import { sizeOf } from './extent.ts';
@@ -56,9 +58,14 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
     tile = e.loop(Infinity, 'tile'),
     row = e.scale(e.div(tile, wide), rows),
     column = e.scale(e.mod(tile, wide), columns);
-  const count = ceilDiv(e, all, depth),
+  // The depth is one range, or one for each part.
+  const { parts } = product,
+    p = e.loop(parts?.parts ?? 1, 'p'),
+    from = parts ? partStart(e, all, p, parts) : e.index(0),
+    until = parts ? partStart(e, all, e.add(p, 1), parts) : all,
+    count = ceilDiv(e, e.add(until, [-1, from]), depth),
     chunk = e.loop(count, 'c'),
-    start = e.scale(chunk, depth);
+    start = e.add(from, [depth, chunk]);
 
   const set = (to: number, index: Expr | null, value: Expr): GpuStmt => ({ s: 'set', local: to, index, value });
   const both = (a: Expr, b: Expr): Expr => e.op('and', [a, b], 'bool'),
@@ -66,7 +73,7 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
 
   const rowsOfTile: Side = { variable: i, size: rows, start: row, end: m },
     columnsOfTile: Side = { variable: j, size: columns, start: column, end: e.index(n) },
-    part: Side = { variable: k, size: depth, start, end: all };
+    part: Side = { variable: k, size: depth, start, end: until };
   /** Threads copy a part of an operand to a shared array; 0 where the operand has no element. */
   const copy = (to: number, value: Expr, first: Side, second: Side): GpuStmt => {
     const index = e.loop(first.size * second.size),
@@ -133,19 +140,36 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
     [
       e.index(depth),
       e.linear(0, [
-        [1, all],
+        [1, until],
         [-1, start],
       ]),
     ],
     'index',
   );
-  const inTile: GpuStmt[] = [
+  const chain: GpuStmt[] = [
     each([set(sums, own, e.const(0, dtype))]),
     serial(e, chunk, count, [
       copy(left, product.a, rowsOfTile, part),
       copy(right, product.b, part, columnsOfTile),
       serial(e, q, end, [each([set(sums, own, next)])]),
     ]),
+  ];
+  const inParts = (of: Parts): GpuStmt => {
+    const waiting = Array.from({ length: levelsOf(of) }, () => local({ dtype, length: down * across, shared: false })),
+      waits = (level: number): Expr => e.local(waiting[level], dtype, own);
+    return serial(e, p, e.index(of.parts), [
+      ...chain,
+      ...joinPart<GpuStmt>(
+        e,
+        p,
+        of,
+        (level) => [each([set(waiting[level], own, sum)])],
+        (level) => [each([set(sums, own, e.op('add', [waits(level), sum], dtype))])],
+      ),
+    ]);
+  };
+  const inTile: GpuStmt[] = [
+    ...(parts ? [inParts(parts)] : chain),
     // Threads without an element have no sums to store, and read nothing: with one column, what a row reads may lie
     // where another thread stores.
     ...when(both(less(e.add(row, y), m), less(e.add(column, x), e.index(n))), [

@@ -53,6 +53,7 @@ export interface Resumed {
  */
 export function contentOf(session: Saved, own: { config: Json; data: Json; extra?: Json }): CheckpointContent {
   const { optimizer, precision } = session.options,
+    { parts, ...updating } = session.updating(),
     all = session.states();
   const states = all.map(({ name }) => name).filter((name) => isParameter(name) && !session.named.parameters.has(name));
   return {
@@ -65,7 +66,8 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
     meta: {
       step: session.steps,
       seed: session.seed,
-      optimizer: optimizer ? { name: optimizer.name, ...optimizer.settings, ...plain(session.updating()) } : {},
+      ...(parts !== undefined && { parts }),
+      optimizer: optimizer ? { name: optimizer.name, ...optimizer.settings, ...plain(updating) } : {},
       plan: plain(session.plan()),
       ...(precision !== undefined && precision !== 'float32' && { precision }),
       ...(states.length > 0 && { states }),

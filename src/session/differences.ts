@@ -17,14 +17,18 @@ const isRecord = (value: unknown): value is Settings =>
 const show = (value: unknown): string => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'none'));
 
 /**
- * The optimiser state in a checkpoint (groups and ages of moments). Throws UserError if ages do not fit the model: the
+ * The optimiser state in a checkpoint (parts of sums, groups and ages of moments). Throws UserError if ages do not fit the model: the
  * file may be damaged.
  */
-export function updatingIn({ optimizer }: CheckpointMeta, { parameters }: Named, where: string): UpdatingState {
-  if (!isRecord(optimizer)) return {};
+export function updatingIn(
+  { optimizer, parts = 1 }: CheckpointMeta,
+  { parameters }: Named,
+  where: string,
+): UpdatingState {
+  if (!isRecord(optimizer)) return { parts };
   const missed = optimizer['missed'] ?? {};
   const bad = isRecord(missed) ? Object.keys(missed).find((name) => !isMissed(missed[name], parameters.get(name))) : '';
-  if (bad === undefined) return optimizer;
+  if (bad === undefined) return { ...optimizer, parts };
   const of = bad === '' ? '' : ` of ${bad}`;
   throw new UserError(`${where}: the ages of moments${of} in it do not fit the model`, 'the file is damaged');
 }

@@ -1,7 +1,7 @@
 // Traces a session's graphs: output, loss, and the training step. In: a model and a batch; out: graphs.
 import { cast } from '../graph/ops/elementwise/cast.ts';
 import { UserError } from '../base/errors.ts';
-import { sizes } from '../base/shape.ts';
+import { divided, sizes } from '../base/shape.ts';
 import type { Batch } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import { add } from '../graph/ops/elementwise/add.ts';
@@ -106,8 +106,8 @@ export function outputOf(model: Model, x: Tensor): Tensor {
  * batch, each times the part's share. Otherwise: `loss`, the terms and counts of its means, and `output`.
  */
 export function lossGraph(t: Trace, batch: Batch, model: Model, lossOf: Loss): void {
-  const x = t.input('input', 'x', batch.x),
-    y = t.input('input', 'y', batch.y);
+  const x = t.input('input', 'x', divided(batch.x, 'batch')),
+    y = t.input('input', 'y', divided(batch.y, 'batch'));
   const output = outputOf(model, x),
     own = lossOf(output, y);
   if (own.shape.length !== 0) {

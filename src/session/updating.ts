@@ -3,6 +3,7 @@
 // a step.
 import type { TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import { PARTS } from '../base/parts.ts';
 import { Ages, partsOf, type Frozen, type Missed } from '../optim/ages.ts';
 import { hasSettings, settingsOf, type ParameterSettings } from '../optim/groups.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
@@ -13,10 +14,11 @@ import { freezesSoFar, type Parameter } from '../trace/parameter.ts';
 import { frozenIn } from './frozen.ts';
 
 /**
- * The part of it that a checkpoint stores, by parameter: settings from groups, and how many steps the moments have
- * missed.
+ * The part of it that a checkpoint stores: in how many parts sums over samples are added (absent: 1); by parameter,
+ * settings from groups and how many steps the moments have missed.
  */
 export interface UpdatingState {
+  readonly parts?: number;
   readonly groups?: Readonly<Record<string, Omit<ParameterSettings, 'role'>>>;
   readonly missed?: Readonly<Record<string, Missed>>;
 }
@@ -36,6 +38,7 @@ export class Updating {
   readonly #knobs: Pick<Knobs, 'kept'>;
   readonly #settled: ReadonlyMap<string, ParameterSettings>;
   readonly #ages = new Ages();
+  #parts = PARTS;
   /** Cache of `frozen()` for models without settings that freeze; valid until something writes `Parameter.frozen`. */
   #cachedFrozen: { readonly writes: number; readonly frozen: ReadonlyMap<string, Frozen> } | null = null;
 
@@ -63,16 +66,18 @@ export class Updating {
 
   /** A text that differs where the update of parameters needs another program. */
   key(): string {
-    const aged = this.#aged();
-    return aged.size === 0 ? '' : [...aged].map(([name, axis]) => `${name}@${axis ?? ''}`).join();
+    const aged = this.#aged(),
+      parts = this.#parts === PARTS ? '' : ` parts=${this.#parts}`;
+    return aged.size === 0 ? parts : `${[...aged].map(([name, axis]) => `${name}@${axis ?? ''}`).join()}${parts}`;
   }
 
   /** The parameters that are trained, and the options of their update. */
-  options(): { readonly trained: string[] } & Required<Pick<UpdateOptions, 'frozen' | 'settled' | 'aged'>> {
+  options(): { readonly trained: string[] } & Required<Pick<UpdateOptions, 'parts' | 'frozen' | 'settled' | 'aged'>> {
     const frozen = this.frozen(),
       trained = [...this.#trained.keys()].filter((name) => frozen.get(name)?.parts !== true);
     return {
       trained,
+      parts: this.#parts,
       settled: this.#settled,
       frozen,
       aged: new Map(
@@ -138,8 +143,12 @@ export class Updating {
     this.#ages.countFrozenStep(frozen);
   }
 
-  /** The session continues from another step. moments: where the value of each moment comes from. */
-  restore(from: number, to: number, moments: Moments, { missed }: UpdatingState = {}): void {
+  /**
+   * The session continues from another step. moments: where the value of each moment comes from. saved: of a whole
+   * checkpoint.
+   */
+  restore(from: number, to: number, moments: Moments, saved?: UpdatingState): void {
+    if (saved) this.#parts = saved.parts ?? 1;
     const kinds = this.#optimizer?.moments ?? [];
     if (!this.#optimizer?.corrected || kinds.length === 0) return;
     this.#ages.restore(
@@ -150,7 +159,7 @@ export class Updating {
         const found = kinds.map((kind) => moments(momentName(kind, name)));
         return found.includes('none') ? 'none' : found.includes('kept') ? 'kept' : 'given';
       },
-      missed,
+      saved?.missed,
     );
   }
 
@@ -166,6 +175,7 @@ export class Updating {
         .map(([name, { role: _, ...said }]) => [name, said] as const),
       missed = this.#ages.state();
     return {
+      parts: this.#parts,
       ...(groups.length > 0 && { groups: Object.fromEntries(groups) }),
       ...(Object.keys(missed).length > 0 && { missed }),
     };

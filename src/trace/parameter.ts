@@ -86,6 +86,14 @@ export const markTraced = (p: Parameter): void => {
   traced.add(p);
 };
 
+/** Parameters with one part for each expert of a layer, along the first dimension. */
+const ofExperts = new WeakSet<Parameter>();
+/** Marks a parameter as a bank of experts: each of its parts belongs to one rank. */
+export const markOfExperts = (p: Parameter): void => {
+  ofExperts.add(p);
+};
+export const isOfExperts = (p: Parameter): boolean => ofExperts.has(p);
+
 let freezes = 0;
 /** How often `frozen` or `frozenAxis` of any parameter was set: while this number is the same, so are the values. */
 export const freezesSoFar = (): number => freezes;

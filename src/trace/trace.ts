@@ -3,14 +3,14 @@
 // statistics.
 import { UserError } from '../base/errors.ts';
 import { hash32 } from '../base/hash.ts';
-import { elements, isDynamic, showType, type TensorType } from '../base/shape.ts';
+import { divided, elements, isDynamic, showType, type TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
 import { mul } from '../graph/ops/elementwise/mul.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Named } from './module.ts';
-import { markTraced, type Parameter } from './parameter.ts';
+import { isOfExperts, markTraced, type Parameter } from './parameter.ts';
 
 /** A further loss, added to the main one times `coefficient`, and reported under its name. */
 export interface AuxiliaryLoss {
@@ -71,7 +71,8 @@ export class Trace extends GraphBuilder {
           'store modules and parameters in properties, not in closures',
         );
       markTraced(p);
-      value = this.newState(name, { dtype: p.dtype, shape: p.shape }, p.role);
+      const type = { dtype: p.dtype, shape: p.shape };
+      value = this.newState(name, isOfExperts(p) ? divided(type, 'expert') : type, p.role);
       this.#values.set(p, value);
     }
     return value;
@@ -112,7 +113,9 @@ export class Trace extends GraphBuilder {
   sampleIds(): Tensor | null {
     if (this.samples === null) return null;
     const found = this.inputs.find((i) => i.kind === 'input' && i.name === 'ids');
-    return found ? this.tensor(found.value) : this.input('input', 'ids', { dtype: 'int32', shape: [this.samples] });
+    return found
+      ? this.tensor(found.value)
+      : this.input('input', 'ids', divided({ dtype: 'int32', shape: [this.samples] }, 'batch'));
   }
 
   /** Data of the graph. `data` is copied. */

@@ -137,6 +137,7 @@ function matmul(along: 'i' | 'k', other: 'j' | 'k', m: number, n: number, depth:
     value = e.op('add', [e.sum('float32'), e.local(0, 'float32')], 'float32');
   return {
     form: 'matmul',
+    parts: null,
     buffers: [read, read, read, written],
     locals: [{ dtype: 'float32', length: 0 }],
     ints: 0,

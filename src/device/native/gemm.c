@@ -3,9 +3,11 @@
 // it is packed panel by panel, each just before its first use. A is read in place unless it is computed. Sums stay in
 // registers within a block; between blocks they are in scratch, or at their destination if the epilogue only stores
 // them. While one panel is multiplied, the next operands and the next tile's results are prefetched: this hides memory
-// latency, not packing. Every element of C is one chain of fused multiply-adds, k ascending, for any tiling.
+// latency, not packing. Every element of C is one chain of fused multiply-adds, k ascending, for any tiling; or one
+// chain for each part, and the sum of these (parts.h).
 #include "gemm.h"
 #include "pack.h"
+#include "parts.h"
 #include "plan.h"
 
 #define KC 384                        // depth of a block
@@ -15,9 +17,10 @@
 #define STORE_COLS (8 * DM_NR) // columns of a finished tile that are stored at once, while in the first-level cache
 #define B_FLOATS (KC * DM_NC)
 #define A_FLOATS (MC * LD_ROWS > KC * LD_COLS ? MC * LD_ROWS : KC * LD_COLS)
-#define T_FLOATS (16 * LD_ROWS) // one tile of A
-#define S_FLOATS 64             // two dm_prefetch at the end of scratch: see `announced`
-#define C_FLOATS ((int64_t)(DM_SCRATCH_BYTES / 4) - B_FLOATS - A_FLOATS - T_FLOATS - S_FLOATS)
+#define T_FLOATS (16 * LD_ROWS)             // one tile of A
+#define S_FLOATS 64                         // two dm_prefetch at the end of scratch: see `announced`
+#define P_FLOATS (DM_JOINS * DM_MR * DM_NR) // sums of parts that are joined within a block
+#define C_FLOATS ((int64_t)(DM_SCRATCH_BYTES / 4) - B_FLOATS - A_FLOATS - T_FLOATS - P_FLOATS - S_FLOATS)
 
 typedef struct {
   const float *p;
@@ -31,15 +34,17 @@ typedef struct { // memory to prefetch: rows of so many cache lines, in runs of 
 typedef struct {
   const dm_ctx *c;
   const dm_gemm *g;
-  int64_t z, j0, nj, depth;
-  const float *a, *b;       // of group z, or NULL if computed
-  float *bp, *ap, *tp, *cp; // scratch
-  int direct;               // whole panels of B are read in place
-  int few;                  // the rows are one tile, and B lies in panels: each is read once, over the whole depth
-  const char *out, *also;   // where the epilogue writes and reads, or NULL
-  int plain;                // sums are stored directly to `out`
-  dm_prefetch next;         // the next block of B
-  int prefetched;           // this block was prefetched completely while the previous one was multiplied
+  int64_t z, j0, nj;
+  dm_parts parts;
+  const float *a, *b;            // of group z, or NULL if computed
+  float *bp, *ap, *tp, *pp, *cp; // scratch
+  int64_t level;                 // distance between the levels of sums that blocks leave in `cp`
+  int direct;                    // whole panels of B are read in place
+  int few;                // the rows are one tile, and B lies in panels: each is read once, over the whole depth
+  const char *out, *also; // where the epilogue writes and reads, or NULL
+  int plain;              // sums are stored directly to `out`
+  dm_prefetch next;       // the next block of B
+  int prefetched;         // this block was prefetched completely while the previous one was multiplied
 } dm_job;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -164,10 +169,11 @@ static dm_rows tile_of(const dm_job *t, dm_rows a, int64_t mr, int64_t nk) {
 }
 
 // Computes rows i0..i1 of C over one block of depth. `out` holds their sums; NULL: `t->cp` holds the sums of one tile,
-// and this block must be the last.
-static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk, float *out, int first) {
+// and this block must be the only one.
+static void rows_block(dm_job *t, int64_t i0, int64_t i1, const dm_block *block, float *out, int first) {
   const dm_gemm *g = t->g;
-  int64_t ld = (t->nj + DM_NR - 1) / DM_NR * DM_NR;
+  int64_t ld = (t->nj + DM_NR - 1) / DM_NR * DM_NR, k0 = block->k0, nk = block->nk;
+  int last = dm_block_last(&t->parts, block);
   if (!out && ld > STORE_COLS)
     ld = STORE_COLS;
   dm_rows a = {t->a ? t->a + i0 * g->a_si + k0 * g->a_sk : t->ap, g->a_si, g->a_sk};
@@ -176,7 +182,11 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
     if (nk)
       g->a_pack(t->c, t->z, i0, i1 - i0, k0, nk, t->ap, g->a_pack_cols ? LD_COLS : LD_ROWS);
   }
-  int64_t tiles = (i1 - i0 + DM_MR - 1) / DM_MR;
+  dm_run run[DM_PARTS];
+  int64_t runs = dm_runs_of(&t->parts, block, t->level, run), tiles = (i1 - i0 + DM_MR - 1) / DM_MR;
+#ifdef DM_HALF
+  int pairs = runs > 1 && runs % 2 == 0 && block->p0 % 2 == 0 && block->ended && nk <= runs * DM_SHORT;
+#endif
   for (int64_t q = 0; q < tiles; q++) { // tiles of nearly equal heights
     int64_t r = (i1 - i0) * q / tiles, mr = (i1 - i0) * (q + 1) / tiles - r;
     float *acc = out ? out + r * ld : t->cp, *c = t->plain ? (float *)(t->out + (i0 + r) * g->out_si) + t->j0 : 0;
@@ -188,16 +198,17 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
       const float *b = in_place ? at_b(g, t->b, k0, t->j0 + j) : t->bp + j * nk;
       if (first && q == 0 && !in_place && nk)
         pack_b(t, k0, nk, j, min64(DM_NR, left));
-      const char *nothing = (const char *)acc;
+      const char *nothing = (const char *)t->cp;
       dm_step s = {nk,
                    x.p,
                    b,
                    x.si,
                    x.sk,
                    in_place ? g->b_sk : w,
-                   c ? c + j : acc + (out ? j : j - js),
-                   c ? g->out_si / 4 : ld,
-                   k0 > 0,
+                   runs,
+                   run,
+                   {t->pp, acc + j, c ? c + j : acc + (out ? j : j - js)},
+                   {DM_NR, ld, c ? g->out_si / 4 : ld},
                    {nothing, nothing},
                    {0, 0}};
       if (t->few)
@@ -208,10 +219,15 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
         prefetch_b(&t->next, &s, 0), prefetch_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
       if (tiles == 1 && !t->few)
         prefetch_b(&t->next, &s, 1);
-      if (t->out && nk && k0 + nk == t->depth)
+      if (t->out && nk && last)
         prefetch_out(t, i0 + r, mr, q + 1 < tiles ? (i1 - i0) * (q + 2) / tiles - r - mr : 0, j, q == 0, &s);
-      dm_kernels[mr - 1][w / DM_VL - 1](&s);
-      if (!c && k0 + nk == t->depth && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
+#ifdef DM_HALF
+      if (pairs)
+        dm_two_halves(&s, mr, w / DM_VL);
+      else
+#endif
+        dm_kernels[mr - 1][w / DM_VL - 1](&s);
+      if (!c && last && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
         g->store(t->c, t->z, i0 + r, mr, t->j0 + js, min64(t->nj, j + DM_NR) - js, out ? acc + js : acc, ld);
         js = j + DM_NR;
       }
@@ -223,29 +239,36 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
 // exist; next_z = -1: what was announced.
 static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, int64_t i1, int64_t j0, int64_t nj,
                     int64_t next_z, int64_t next_j, dm_prefetch *prefetch) {
-  dm_job t = {.c = c, .g = g, .z = z, .j0 = j0, .nj = nj, .depth = dm_depth_of(g, z), .next = *prefetch};
+  dm_job t = {
+      .c = c, .g = g, .z = z, .j0 = j0, .nj = nj, .parts = dm_parts_of(g, dm_depth_of(g, z)), .next = *prefetch};
   t.a = g->a_base ? g->a_base(c, z) : 0, t.b = g->b_base ? g->b_base(c, z) : 0;
-  t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.cp = t.tp + T_FLOATS;
+  t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.pp = t.tp + T_FLOATS, t.cp = t.pp + P_FLOATS;
   t.direct = t.b && g->b_sj == 1, t.out = g->out ? g->out(c, z) : 0, t.also = g->also ? g->also(c, z) : 0;
   t.plain = g->plain && nj % DM_VL == 0;
   t.few = t.a && g->b_panel && g->b_sk == DM_NR && i1 - i0 <= (dm_copied(g) ? 4 : DM_MR);
-  int64_t blocks = t.few || t.depth <= KC ? 1 : (t.depth + KC - 1) / KC,
-          each = ((t.depth + blocks - 1) / blocks + 15) / 16 * 16;
-  int64_t chunk = blocks == 1 ? i1 - i0 : C_FLOATS / (DM_NC + DM_NR), step = t.a ? chunk : MC;
+  int64_t most = t.few ? INT64_MAX : KC, ld = (nj + DM_NR - 1) / DM_NR * DM_NR,
+          levels = t.parts.count > 1 ? DM_JOINS + 1 : 1;
+  dm_block block = dm_block_from(&t.parts, 0, 0, most);
+  int one = dm_block_last(&t.parts, &block);
+  int64_t chunk = one ? i1 - i0 : C_FLOATS / (DM_NC + DM_NR) / levels, step = t.a ? chunk : MC;
+  t.level = chunk * ld;
   for (int64_t ic = i0; ic < i1; ic += chunk) {
     int64_t end = min64(i1, ic + chunk);
-    for (int64_t q = 0; q < blocks; q++) {
-      int64_t k0 = q * each, nk = min64(each, t.depth - k0);
+    for (block = dm_block_from(&t.parts, 0, 0, most);;) {
+      int last = dm_block_last(&t.parts, &block);
+      dm_block after = last ? block : dm_block_from(&t.parts, block.k0 + block.nk, block.p1 - !block.ended, most);
       t.prefetched = t.next.rows > 0 && t.next.row >= t.next.rows, t.next = (dm_prefetch){0};
-      if (q + 1 < blocks)
-        t.next = block_of_b(c, g, z, k0 + nk, min64(each, t.depth - k0 - nk), j0, nj);
+      if (!last)
+        t.next = block_of_b(c, g, z, after.k0, after.nk, j0, nj);
       else if (next_z < 0)
         t.next = announced(c)[0];
       else if (next_z < g->groups && next_j < g->n && end == i1)
         t.next = block_of_b(c, g, next_z, 0, min64(KC, dm_depth_of(g, next_z)), next_j, min64(nj, g->n - next_j));
       for (int64_t i = ic; i < end; i += step)
-        rows_block(&t, i, min64(end, i + step), k0, nk,
-                   blocks == 1 ? 0 : t.cp + (i - ic) * ((nj + DM_NR - 1) / DM_NR * DM_NR), i == ic);
+        rows_block(&t, i, min64(end, i + step), &block, one ? 0 : t.cp + (i - ic) * ld, i == ic);
+      if (last)
+        break;
+      block = after;
     }
   }
   *prefetch = t.next;
@@ -301,11 +324,14 @@ static void product(int64_t rows, int64_t width, int64_t depth, float *c, int64_
   if (rows <= 0 || depth <= 0)
     return;
   int64_t tiles = (rows + DM_MR - 1) / DM_MR, each = (rows + tiles - 1) / tiles;
+  dm_run run = {.k = depth, .from = {DM_RESULT, 0}, .to = {DM_RESULT, 0}};
   for (int64_t j = 0; j < width; j += DM_NR) {
     int nv = width - j < DM_NR ? (int)((width - j) / DM_VL) : DM_NV;
     for (int64_t i = 0; i < rows; i += each) {
       float *to = c + i * ldc + j;
-      dm_step s = {depth, a + i * si, b + j, si, sk, bs, to, ldc, 1, {(const char *)to, (const char *)to}, {0, 0}};
+      dm_step s = {
+          depth, a + i * si, b + j, si, sk, bs, 1, &run, {0, 0, to}, {0, 0, ldc}, {(const char *)to, (const char *)to},
+          {0, 0}};
       dm_kernels[min64(each, rows - i) - 1][nv - 1](&s);
     }
   }

@@ -27,11 +27,15 @@ typedef struct dm_ctx {
 #define DM_PREFETCH_TASK(z) (DM_GROUP_TASK(z) - ((int64_t)1 << 40))
 
 // C(z,i,j) = sum over k ascending, one fused multiply-add at a time, from +0, of A(z,i,k) * B(z,k,j); float32.
-// i counts rows within group z, k counts depth within group z.
+// i counts rows within group z, k counts depth within group z. In parts, C(z,i,j) is the tree
+// ((p0 + p1) + (p2 + p3)) + ... of such sums over ranges of k (parts.h).
 typedef struct dm_gemm {
   int64_t groups, n;            // number of groups z; columns, the same for every group
   int64_t m, k;                 // rows and depth of every group, unless ragged:
   const int32_t *m_off, *k_off; // NULL, or int32[groups+1]: group z has off[z+1]-off[z] rows (or depth), possibly 0
+  // parts: a power of two up to 16, for products whose depth is not ragged; 0 or 1: a single sum. sample: steps of
+  // depth that belong together.
+  int64_t parts, sample;
   // A, direct (a_base != NULL): element (i,k) of group z is a_base(c,z)[i*a_si + k*a_sk]; one of the strides is 1.
   const float *(*a_base)(const dm_ctx *, int64_t z);
   int64_t a_si, a_sk;

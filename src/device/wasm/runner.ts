@@ -1,6 +1,7 @@
 // One thread of the WebAssembly device: goes through a table of steps and runs the tasks that it takes. Workers are
 // started from the text of `makeRunner`, so that bundlers need not know them; therefore it must not refer to anything
 // outside itself. `makeMath64` is passed in; it is the one in base/math64.ts.
+import type { Parts } from '../../base/parts.ts';
 import type { Math64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Extent } from '../../kernel/kernel.ts';
@@ -74,6 +75,9 @@ export function makeRunner(
 
   const env = { memory, ...makeMath64() }; // float64 functions that WebAssembly does not have
 
+  /** How many sums of each element may be kept at a time. */
+  const levels = (parts: Parts | null): number => 1 + (parts ? Math.log2(parts.parts) : 0);
+
   /** The value of an extent for group z. */
   const size = (e: Extent, args: number, z: number): number => {
     if (typeof e === 'number') return e;
@@ -107,9 +111,12 @@ export function makeRunner(
     while (columns < want && rows / Math.ceil(want / columns) < 24 && Math.ceil(n / (columns + 1)) >= 32) columns++;
     split.nc = Math.ceil(Math.ceil(n / columns) / 8) * 8;
     split.columns = Math.ceil(n / split.nc);
-    // With several blocks of depth, the sums of a slice must fit into scratch. With one block, only the sums of a few
-    // rows are kept.
-    const most = deepest > layout.depth ? Math.floor(layout.sumBytes / (24 * split.nc)) * 6 : Infinity;
+    // With several blocks of depth, the sums of a slice must fit into scratch, in parts those of each level. With one
+    // block, only the sums of a few rows are kept.
+    const most =
+      deepest > layout.depth || shape.parts
+        ? Math.floor(layout.sumBytes / (24 * split.nc * levels(shape.parts))) * 6
+        : Infinity;
     const slice = Math.max(24, rows / Math.max(1, Math.ceil(want / split.columns)));
     split.total = 0;
     for (let z = 0, before = 0; z < groups; z++) {
@@ -144,17 +151,27 @@ export function makeRunner(
     const ni = Math.min(slice, size(shape.m, args, z) - i0),
       depth = Math.max(0, size(shape.depth, args, z));
     const panels = Math.ceil(nj / layout.panel),
-      stride = panels * layout.panel * 4;
-    for (let k0 = 0; k0 < depth || k0 === 0; k0 += layout.depth) {
-      const nk = Math.min(layout.depth, depth - k0),
-        last = k0 + layout.depth >= depth;
-      if (nk > 0) k.packB(args, scratch, bAt, z, k0, nk, j0, nj);
-      for (let i = 0; i < ni; i += layout.rows) {
-        const height = Math.min(layout.rows, ni - i),
-          sums = sumAt + (depth > layout.depth ? i * stride : 0);
-        if (nk > 0) k.packA(args, scratch, aAt, z, i0 + i, height, k0, nk);
-        block(aAt, bAt, sums, height, panels, nk, stride, k0 > 0 ? 1 : 0);
-        if (last) k.store(args, scratch, z, i0 + i, height, j0, nj, sums, stride);
+      stride = panels * layout.panel * 4,
+      { parts: count, sample } = shape.parts ?? { parts: 1, sample: 1 },
+      apart = ni * stride,
+      kept = count > 1 || depth > layout.depth;
+    for (let p = 0, end = 0; p < count; p++) {
+      const start = end,
+        last = p + 1 === count,
+        joins = 31 - Math.clz32((p + 1) & -(p + 1)); // how often 2 divides p + 1
+      end = last ? depth : Math.floor((Math.floor(depth / sample) * (p + 1)) / count) * sample;
+      for (let k0 = start; k0 < end || k0 === start; k0 += layout.depth) {
+        const nk = Math.min(layout.depth, end - k0),
+          ends = k0 + layout.depth >= end;
+        if (nk > 0) k.packB(args, scratch, bAt, z, k0, nk, j0, nj);
+        for (let i = 0; i < ni; i += layout.rows) {
+          const height = Math.min(layout.rows, ni - i),
+            sums = sumAt + (kept ? i * stride : 0),
+            to = ends && !last ? (joins + 1) * apart : 0;
+          if (nk > 0) k.packA(args, scratch, aAt, z, i0 + i, height, k0, nk);
+          block(aAt, bAt, sums, height, panels, nk, stride, k0 > start ? 1 : 0, ends ? joins : 0, apart, to);
+          if (ends && last) k.store(args, scratch, z, i0 + i, height, j0, nj, sums, stride);
+        }
       }
     }
   };

@@ -11,6 +11,7 @@ import { C } from './dialect.ts';
 export function emitMatmul(name: string, k: CpuMatmul, params: readonly string[]): string[] {
   const lines: string[] = [],
     fields = [`.groups = ${k.groups}`, `.n = ${k.n}`, size('m', k.m), size('k', k.depth)];
+  if (k.parts) fields.push(`.parts = ${k.parts.parts}`, `.sample = ${k.parts.sample}`);
   /** Writes a function of the group z; gives its name. */
   const part = (result: string, letter: string, more: string, body: readonly string[]): string => {
     const head = `static ${result}${name}_${letter}(const dm_ctx *c, int64_t ${k.z.name}${more}) `;

@@ -1,6 +1,6 @@
 // The matrix core for WebAssembly: sums of products of packed blocks. Every sum is one chain of multiply-adds, k
 // ascending: in registers within a block of the depth, in memory between blocks. The bits are therefore those of any
-// other tiling. Tiles have 6 rows of 8 floats, which fill the 16 vector registers of x86-64: 12 sums, two vectors of B
+// other tiling. In parts (base/parts.ts), finished sums wait beside the sums that are computed, and are joined there. Tiles have 6 rows of 8 floats, which fill the 16 vector registers of x86-64: 12 sums, two vectors of B
 // and one of A.
 import { F32, Func, I32, ModuleWriter, V128 } from './binary.ts';
 import { emitNormals } from './normals.ts';
@@ -16,10 +16,10 @@ const TILE = 6,
   UNROLL = 4;
 
 /**
- * A module with three functions. `block(a, b, c, rows, panels, nk, stride, add)`: writes to the rows of c, which are
- * `stride` bytes apart, the sums over nk steps of the depth of a [rows][A_STRIDE] times b [panels][nk][8]; if `add` is
- * not 0, they are added to c. `madd(a, b, c)`: one multiply-add, to test whether it is rounded once. `normals`: see
- * normals.ts.
+ * A module with three functions. `block(a, b, c, rows, panels, nk, stride, add, joins, apart, to)`: sums over nk steps
+ * of the depth of a [rows][A_STRIDE] times b [panels][nk][8], for rows that are `stride` bytes apart. If `add` is not 0,
+ * sums start from those in c. Those at c + apart, c + 2 apart, .., `joins` in number, are added at the end. The result
+ * goes to c + to. `madd(a, b, c)`: one multiply-add, to test whether it is rounded once. `normals`: see normals.ts.
  */
 export function emitCore(
   fused: boolean,
@@ -27,11 +27,12 @@ export function emitCore(
 ): Uint8Array<ArrayBuffer> {
   const module = new ModuleWriter();
   const tiles = Array.from({ length: TILE }, (_, r) => module.add(tile(r + 1, fused), null));
-  const block = new Func(Array.from({ length: 8 }, () => I32 as typeof I32)),
-    [a, b, c, rows, panels, nk, stride, add] = [0, 1, 2, 3, 4, 5, 6, 7];
+  const [a, b, c, rows, ...more] = Array.from({ length: 11 }, (_, i) => i),
+    block = new Func([a, b, c, rows, ...more].map(() => I32 as typeof I32)),
+    stride = more[2];
   const at = block.local(I32);
   const call = (height: number): void => {
-    block.get(a, b, c, panels, nk, stride, add).call(tiles[height - 1]);
+    block.get(a, b, c, ...more).call(tiles[height - 1]);
   };
   block.loop(at, rows, TILE, () => {
     call(TILE);
@@ -65,12 +66,12 @@ export function emitCore(
   return module.bytes(memory);
 }
 
-/** A function (a, b, c, panels, nk, stride, add) for `height` rows of c. */
+/** A function (a, b, c, panels, nk, stride, add, joins, apart, to) for `height` rows of c. */
 function tile(height: number, fused: boolean): Func {
-  const f = new Func(Array.from({ length: 7 }, () => I32 as typeof I32)),
-    [a, b, c, panels, nk, stride, add] = [0, 1, 2, 3, 4, 5, 6];
+  const f = new Func(Array.from({ length: 10 }, () => I32 as typeof I32)),
+    [a, b, c, panels, nk, stride, add, joins, apart, to] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
   const sums = Array.from({ length: height }, () => [f.local(V128), f.local(V128)]);
-  const [panel, p, k, row] = [I32, I32, I32, I32].map(() => f.local(I32)),
+  const [panel, p, k, row, join, from] = [I32, I32, I32, I32, I32, I32].map(() => f.local(I32)),
     [b0, b1, x] = [V128, V128, V128].map(() => f.local(V128));
   const step = (u: number): void => {
     f.get(b)
@@ -126,7 +127,16 @@ function tile(height: number, fused: boolean): Func {
       step(0);
       onward(1);
     });
-    f.get(c).set(row);
+    f.get(c).set(from).i32(0).set(join);
+    f.loop(join, joins, 1, () => {
+      f.get(from, apart).op('i32.add').tee(from).set(row);
+      for (const [s0, s1] of sums) {
+        f.get(s0, row).memory('v128.load').simd('f32x4.add').set(s0);
+        f.get(s1, row).memory('v128.load', 16).simd('f32x4.add').set(s1);
+        f.get(row, stride).op('i32.add').set(row);
+      }
+    });
+    f.get(c, to).op('i32.add').set(row);
     for (const [s0, s1] of sums)
       f.get(row, s0).memory('v128.store').get(row, s1).memory('v128.store', 16).get(row, stride).op('i32.add').set(row);
     f.get(c)

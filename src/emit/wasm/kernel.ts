@@ -3,6 +3,7 @@
 // and how its sums are stored; the matrix core (gemm.ts) runs in between. `args` is the address of a list of int32:
 // addresses of buffers, then run-time integers.
 import { bytesPer } from '../../base/dtype.ts';
+import type { Parts } from '../../base/parts.ts';
 import { VerifyError } from '../../base/errors.ts';
 import { postorder, type Expr } from '../../kernel/expr.ts';
 import { ELEMENTARY } from '../../kernel/functions.ts';
@@ -26,6 +27,7 @@ export type KernelShape =
       readonly n: number;
       readonly m: Extent;
       readonly depth: Extent;
+      readonly parts: Parts | null;
       readonly buffers: number;
     };
 
@@ -54,7 +56,15 @@ export function emitModule(
   const shapes = kernels.map((k, i): KernelShape => {
     if (k.form === 'matmul') {
       emitMatmul(module, k, i, options);
-      return { form: 'matmul', groups: k.groups, n: k.n, m: k.m, depth: k.depth, buffers: k.buffers.length };
+      return {
+        form: 'matmul',
+        groups: k.groups,
+        n: k.n,
+        m: k.m,
+        depth: k.depth,
+        parts: k.parts,
+        buffers: k.buffers.length,
+      };
     }
     emitLoops(module, k, i, options);
     return { form: 'loops', grain: k.grid.grain };

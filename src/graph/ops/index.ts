@@ -79,6 +79,7 @@ import { padOp } from './shape/pad.ts';
 import { readRowsOp } from './shape/readRows.ts';
 import { reshapeOp } from './shape/reshape.ts';
 import { scatterAddOp } from './shape/scatterAdd.ts';
+import { scatterAddPartsOp } from './shape/scatterAddParts.ts';
 import { sliceOp } from './shape/slice.ts';
 import { putAlongOp, takeAlongOp } from './shape/takeAlong.ts';
 import { transposeOp } from './shape/transpose.ts';
@@ -151,6 +152,7 @@ const all: readonly Op<any>[] = [
   ropeOp,
   rowCountOp,
   scatterAddOp,
+  scatterAddPartsOp,
   segmentCountOp,
   segmentExpandOp,
   segmentRankOp,

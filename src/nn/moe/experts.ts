@@ -15,7 +15,7 @@ import { slice } from '../../graph/ops/shape/slice.ts';
 import { expand } from '../../graph/ops/shape/expand.ts';
 import { matmul } from '../../graph/ops/matmul/matmul.ts';
 import { boundOf } from '../../base/shape.ts';
-import { Parameter } from '../../trace/parameter.ts';
+import { markOfExperts, Parameter } from '../../trace/parameter.ts';
 import { use } from '../../trace/trace.ts';
 
 export const ACTIVATIONS = ['relu', 'gelu', 'swiglu'] as const;
@@ -68,6 +68,7 @@ export class ExpertBank {
     this.w2 = new Parameter([experts, hidden, dModel], { kind: 'normal', std: outStd });
     this.b1 = zeros(wide);
     this.b2 = zeros(dModel);
+    for (const p of [this.w1, this.w2, this.b1, this.b2]) if (p) markOfExperts(p);
     this.#activation = activation;
   }
 

@@ -8,6 +8,7 @@ import { families as experts } from './experts.ts';
 import { families as images } from './images.ts';
 import { families as matmul } from './matmul.ts';
 import { families as memory } from './memory.ts';
+import { families as parts } from './parts.ts';
 import { families as rows } from './rows.ts';
 import { families as scans } from './scans.ts';
 import { families as shaping } from './shaping.ts';
@@ -21,6 +22,7 @@ export const all: readonly Family[] = [
   ...images,
   ...matmul,
   ...memory,
+  ...parts,
   ...rows,
   ...scans,
   ...shaping,

@@ -140,13 +140,18 @@ static void run(problem *p, int threads, int whole) {
 
 // form: bit 0: A is computed by a_pack; bit 1: A is stored by columns; bit 2: B is computed by b_pack; bit 3: B is
 // transposed; bit 4: the address of C is given (`out` and `also`); bit 5: sums are stored in C without an epilogue
-// (`plain`). ragged: bit 0: rows; bit 1: depth.
+// (`plain`). ragged: bit 0: rows; bit 1: depth. Where the depth is not ragged, it is summed in random numbers of parts.
 static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int ragged, int64_t pad, int threads) {
   problem *p = calloc(1, sizeof *p);
   if (form & 32 && below(2))
     n = (n + 15) / 16 * 16; // widths of whole vectors are stored in C directly
   dm_gemm *g = &p->g;
   *g = (dm_gemm){.groups = groups, .n = n, .m = m, .k = k, .store = store};
+  if (!(ragged & 2) && below(2)) {
+    g->parts = INT64_C(1) << below(5);
+    for (g->sample = 1 + below(5); k % g->sample; g->sample--)
+      ;
+  }
   for (int64_t z = 0; z < groups; z++) {
     int64_t r = below(4)   ? below(2 * m + 1)
                 : below(3) ? 0
@@ -193,27 +198,34 @@ static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int 
   run(p, threads, ragged && below(3) == 0);
   int bad = !intact(p->A) || !intact(p->B) || !intact(p->C);
   float fa = form & 1 ? 2 : 1, fb = form & 4 ? 2 : 1;
-  float *row = malloc((size_t)(n + 1) * 4), *dense = malloc((bn + 1 + (size_t)(ka * n)) * 4);
+  int64_t parts = g->parts > 1 ? g->parts : 1;
+  float *rows = malloc((size_t)(parts * n + 1) * 4), *dense = malloc((bn + 1 + (size_t)(ka * n)) * 4);
   for (int64_t z = 0; z < groups && !bad; z++) { // the naive loop, a row of C at a time
     const float *a = a_at(p, z), *b = b_at(p, z);
     for (int64_t q = 0; q < depth_of(p, z); q++)
       for (int64_t j = 0; j < n; j++)
         dense[q * n + j] = fb * b[q * p->b_sk + j * p->b_sj];
     for (int64_t i = 0; i < rows_of(p, z) && !bad; i++) {
-      for (int64_t j = 0; j < n; j++)
-        row[j] = 0;
+      memset(rows, 0, (size_t)(parts * n) * 4); // the sums of each part
       for (int64_t q = 0; q < depth_of(p, z); q++) {
-        float x = fa * a[i * p->a_si + q * p->a_sk];
+        float x = fa * a[i * p->a_si + q * p->a_sk], *row = rows;
+        for (int64_t e = 1; e < parts; e++)
+          if (q >= k / g->sample * e / parts * g->sample)
+            row = rows + e * n;
         for (int64_t j = 0; j < n; j++)
           row[j] = __builtin_fmaf(x, dense[q * n + j], row[j]);
       }
-      bad = memcmp(row, &p->C.p[(p->c_off[z] + i) * n], (size_t)n * 4) != 0;
+      for (int64_t w = 1; w < parts; w *= 2)
+        for (int64_t e = 0; e < parts; e += 2 * w)
+          for (int64_t j = 0; j < n; j++)
+            rows[e * n + j] += rows[(e + w) * n + j];
+      bad = memcmp(rows, &p->C.p[(p->c_off[z] + i) * n], (size_t)n * 4) != 0;
     }
   }
-  free(row), free(dense);
+  free(rows), free(dense);
   if (bad)
-    printf("FAIL groups %ld m %ld n %ld k %ld form %d ragged %d pad %ld threads %d\n", (long)groups, (long)m, (long)n,
-           (long)k, form, ragged, (long)pad, threads);
+    printf("FAIL groups %ld m %ld n %ld k %ld form %d ragged %d pad %ld threads %d parts %ld of %ld\n", (long)groups,
+           (long)m, (long)n, (long)k, form, ragged, (long)pad, threads, (long)parts, (long)g->sample);
   free(p->A.raw), free(p->B.raw), free(p->C.raw), free(p);
   return bad;
 }
@@ -266,7 +278,8 @@ int main(int argc, char **argv) {
       bad += check(1 + (r & 1), 300 + below(200), 64 + below(600), 256 + below(600), f + 16 * (int)below(3), r, 0,
                    1 + (int)below(3));
   for (int f = 0; f < 16 && scale; f++, cases++)
-    bad += check(1, 1 + below(40), 512, 1024, f + 16 * (int)below(3), 0, 0, 2);
+    bad += check(1, 1 + below(40), 512, 1024, f + 16 * (int)below(3), 0, 0, 2) +
+           check(1, 1 + below(40), 1 + below(70), 384 + 8 * below(500), f + 16 * (int)below(3), 0, 0, 2);
   for (int r = 0; r < 4 && scale; r++, cases++)
     bad += check(512, 3, 40, 20, (int)below(64), r, 0, 1 + (int)below(3));
   if (scale)

@@ -28,6 +28,7 @@ export const attentionOp: Op<AttentionAttrs> = {
   // softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; masks; and log(sum(exp(scores))).
   name: 'attention',
   activations: { inputs: [0, 1, 2], outputs: [0] },
+  keepsRows: true,
   takes: ['floats', 'floats', 'floats'],
   infer(inputs, attrs) {
     const sizes = attentionSizes('attention', inputs),

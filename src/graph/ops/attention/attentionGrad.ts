@@ -16,6 +16,7 @@ declare module '../../op-attrs.ts' {
 export const attentionGradOp: Op<AttentionAttrs> = {
   // Gradients to q, k and v from q, k, v, start, lse, delta = do . o, do.
   name: 'attentionGrad',
+  keepsRows: true,
   takes: ['floats'],
   infer(inputs, attrs) {
     checkGradientInputs('attentionGrad', inputs, attrs);

@@ -14,6 +14,7 @@ declare module '../../op-attrs.ts' {
 export const attentionGradKVOp: Op<AttentionAttrs> = {
   // Gradients to k and v from q, k, v, start, lse, delta = do . o, do.
   name: 'attentionGradKV',
+  keepsRows: true,
   takes: ['floats'],
   infer(inputs, attrs) {
     checkGradientInputs('attentionGradKV', inputs, attrs);

@@ -16,6 +16,7 @@ declare module '../../op-attrs.ts' {
 export const attentionGradQOp: Op<AttentionAttrs> = {
   // Gradient to q from q, k, v, start, lse, delta = do . o, do.
   name: 'attentionGradQ',
+  keepsRows: true,
   takes: ['floats'],
   infer(inputs, attrs) {
     checkGradientInputs('attentionGradQ', inputs, attrs);

@@ -19,6 +19,7 @@ export const ropeOp: Op<RopeAttrs> = {
   // (a cos - b sin, b cos + a sin) for the halves a, b of the last axis of x [..., T, H, Dh].
   name: 'rope',
   activations: { inputs: [0], outputs: [0] },
+  keepsRows: true,
   takes: ['floats'],
   infer([x, cos, sin]) {
     const [time, , width] = x.shape.slice(-3),

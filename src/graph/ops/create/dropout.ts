@@ -49,6 +49,7 @@ function element(call: MapCall<DropoutAttrs>, x: Expr, linear: Expr): Expr {
 export const dropoutOp: Op<DropoutAttrs> = {
   // x / (1 - rate) or 0, by a random word for (seed, key, step, index); the index of the first element is 0, or given.
   name: 'dropout',
+  keepsRows: true,
   infer([x, ...words], { rate, key }) {
     checkKey('dropout', key);
     if (!isFloat(x.dtype) || !words.every(isWord)) {

@@ -15,6 +15,7 @@ export type IotaAttrs = { readonly axis: number };
 export const iotaOp: Op<IotaAttrs> = {
   // Index along an axis of each element of x, whose values are not read.
   name: 'iota',
+  keepsRows: true,
   takes: ['stored'],
   unread: [0],
   infer([x], { axis }) {

@@ -15,6 +15,7 @@ export type OneHotAttrs = { readonly classes: number };
 export const oneHotOp: Op<OneHotAttrs> = {
   // 1 where the last index equals x, else 0.
   name: 'oneHot',
+  keepsRows: true,
   infer([x], { classes }): TensorType[] {
     if (!Number.isInteger(classes) || classes < 1)
       throw new ShapeError(`oneHot: needs at least one class, got ${String(classes)}`);

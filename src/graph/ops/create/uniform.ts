@@ -29,6 +29,7 @@ function element({ e, inputs, attrs: { key }, int }: MapCall<UniformAttrs>, line
 export const uniformOp: Op<UniformAttrs> = {
   // a random number in [0, 1) for each element of like, whose values are not read; the first's index is 0, or given.
   name: 'uniform',
+  keepsRows: true,
   takes: ['stored'],
   unread: [0],
   infer([like, ...words], { key }): TensorType[] {

@@ -22,6 +22,7 @@ export const avgPool2dOp: Op<AvgPoolAttrs> = {
   // Mean of each window.
   name: 'avgPool2d',
   activations: { inputs: [0], outputs: [0] },
+  keepsRows: true,
   takes: ['floats'],
   infer: ([x], attrs) => [{ dtype: x.dtype, shape: pooled(x, poolAxes('avgPool2d', x, attrs)) }],
   grad: ({ inputs: [x], douts: [dy], attrs }) => [

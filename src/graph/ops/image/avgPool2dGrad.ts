@@ -16,6 +16,7 @@ declare module '../../op-attrs.ts' {
 export const avgPool2dGradOp: Op<AvgPoolAttrs & PoolGradAttrs> = {
   // For each place, the sum over the windows that cover it of dy divided by what the window is divided by.
   name: 'avgPool2dGrad',
+  keepsRows: true,
   takes: ['floats'],
   infer([dy], attrs) {
     const x = unpooled(dy, attrs.size);

@@ -21,6 +21,7 @@ export const conv2dOp: Op<ConvAttrs> = {
   // Images x convolved with weights w.
   name: 'conv2d',
   activations: { inputs: [0, 1], outputs: [0] },
+  keepsRows: true,
   takes: ['floats'],
   infer([x, w], attrs) {
     const {

@@ -40,6 +40,7 @@ function shapes(dy: TensorType, w: TensorType, attrs: ConvGradInputAttrs): { g: 
 export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
   // Gradient of conv2d for its images, from that of its result and the weights.
   name: 'conv2dGradInput',
+  keepsRows: true,
   takes: ['floats'],
   infer([dy, w], attrs) {
     const { g, images } = shapes(dy, w, attrs);

@@ -1,6 +1,7 @@
 // The gradient of a convolution for its weights: a product per group whose rows are (tap row, tap column, channel) and
 // whose depth is all outputs of all images, in ascending order.
 import { ShapeError } from '../../../base/errors.ts';
+import { checkParts, partsOver, type PartsAttrs } from '../../../base/parts.ts';
 import { boundOf, sameDim, showType, sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -22,8 +23,8 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** taps: [rows, columns] of the weights. */
-export type ConvGradWeightAttrs = ConvAttrs & { readonly taps: readonly number[] };
+/** taps: [rows, columns] of the weights. In parts: of the images. */
+export type ConvGradWeightAttrs = ConvAttrs & { readonly taps: readonly number[] } & PartsAttrs;
 
 function shapes(x: TensorType, dy: TensorType, attrs: ConvGradWeightAttrs): { g: Geometry; weight: number[] } {
   if (x.shape.length !== 4 || dy.shape.length !== 4 || !sameDim(x.shape[0], dy.shape[0])) {
@@ -44,9 +45,10 @@ export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
     checkFloats('conv2dGradWeight', x, dy);
     checkCount('conv2dGradWeight', x, dy);
     checkOutput('conv2dGradWeight', g, dy);
+    checkParts('conv2dGradWeight', attrs, x.shape[0]);
     return [{ dtype: x.dtype, shape: weight }];
   },
-  grad({ inputs: [x, dy], douts: [u], attrs: { taps: _, ...attrs }, needs }) {
+  grad({ inputs: [x, dy], douts: [u], attrs: { taps: _, parts: __, sample: ___, ...attrs }, needs }) {
     if (!u) return [null, null];
     return [
       needs[0] ? emit1('conv2dGradInput', [dy, u], { ...attrs, size: sizes(x.shape).slice(1, 3) }) : null,
@@ -74,6 +76,7 @@ export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
         m: rows.taps * columns.taps * I,
         n: O,
         depth: call.all(x.type.shape[0], rows.outputs * columns.outputs),
+        parts: partsOver(attrs, rows.outputs * columns.outputs),
         a(z, i, k) {
           const [s, t, c] = unravel3(e, i, columns.taps, I),
             [n, r, q] = unravel3(e, k, rows.outputs, columns.outputs);

@@ -21,6 +21,7 @@ export const depthwise2dOp: Op<WindowAttrs> = {
   // Images x convolved channel by channel with weights w.
   name: 'depthwise2d',
   activations: { inputs: [0, 1], outputs: [0] },
+  keepsRows: true,
   takes: ['floats'],
   infer([x, w], attrs) {
     const {

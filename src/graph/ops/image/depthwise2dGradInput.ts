@@ -23,6 +23,7 @@ const geometryOf = (dy: TensorType, w: TensorType, attrs: DepthwiseGradInputAttr
 export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
   // Gradient of depthwise2d for its images, from that of its result and the weights.
   name: 'depthwise2dGradInput',
+  keepsRows: true,
   takes: ['floats'],
   infer([dy, w], attrs) {
     checkFloats('depthwise2dGradInput', dy, w);

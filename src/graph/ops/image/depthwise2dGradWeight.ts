@@ -1,6 +1,8 @@
 // The gradient of depthwise2d for its weights: for each tap and channel the sum over all outputs of all images, one by
 // one.
+import { checkParts, partsOver, type PartsAttrs } from '../../../base/parts.ts';
 import { sizes, type TensorType } from '../../../base/shape.ts';
+import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
 import { checkCount, checkFloats, checkOutput, sumTerms, unravel3, type Geometry } from './convolution.ts';
@@ -13,8 +15,8 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** taps: [rows, columns] of the weights. */
-export type DepthwiseGradWeightAttrs = WindowAttrs & { readonly taps: readonly number[] };
+/** taps: [rows, columns] of the weights. In parts: of the images. */
+export type DepthwiseGradWeightAttrs = WindowAttrs & { readonly taps: readonly number[] } & PartsAttrs;
 
 const weightOf = (dy: TensorType, attrs: DepthwiseGradWeightAttrs): number[] => [...attrs.taps, 1, sizes(dy.shape)[3]];
 const geometryOf = (x: TensorType, dy: TensorType, attrs: DepthwiseGradWeightAttrs): Geometry =>
@@ -28,9 +30,10 @@ export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
     checkFloats('depthwise2dGradWeight', x, dy);
     checkCount('depthwise2dGradWeight', x, dy);
     checkOutput('depthwise2dGradWeight', geometryOf(x, dy, attrs), dy);
+    checkParts('depthwise2dGradWeight', attrs, x.shape[0]);
     return [{ dtype: x.dtype, shape: weightOf(dy, attrs) }];
   },
-  grad({ inputs: [x, dy], douts: [u], attrs: { taps: _, ...attrs }, needs }) {
+  grad({ inputs: [x, dy], douts: [u], attrs: { taps: _, parts: __, sample: ___, ...attrs }, needs }) {
     if (!u) return [null, null];
     return [
       needs[0] ? emit1('depthwise2dGradInput', [dy, u], { ...attrs, size: sizes(x.shape).slice(1, 3) }) : null,
@@ -51,13 +54,15 @@ export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
         {
           axes: [rows, columns],
         } = geometryOf(x.type, dy.type, attrs);
-      return e.reduce('sum', 'serial', e.scale(call.extent(x.type, 0), rows.outputs * columns.outputs), (i) => {
+      const each = rows.outputs * columns.outputs;
+      const term = (i: Expr): Expr => {
         const [n, r, q] = unravel3(e, i, rows.outputs, columns.outputs),
           h = placeOf(e, rows, r, s),
           v = placeOf(e, columns, q, t);
         const seen = e.select(e.and(h.inside, v.inside), x.at([n, h.at, v.at, c]), e.const(0, dtype));
         return e.op('mul', [seen, dy.at([n, r, q, c])]);
-      });
+      };
+      return e.reduce('sum', 'serial', e.scale(call.extent(x.type, 0), each), term, partsOver(attrs, each));
     },
   },
   reference: (call) => sumTerms(call, geometryOf(call.inTypes[0], call.inTypes[1], call.attrs), [1, 0, 2]),

@@ -18,6 +18,7 @@ export const maxPool2dOp: Op<PoolAttrs> = {
   // Largest element of each window; its row-major number in the window.
   name: 'maxPool2d',
   activations: { inputs: [0], outputs: [0] },
+  keepsRows: true,
   takes: ['floats'],
   infer([x], attrs) {
     const shape = pooled(x, poolAxes('maxPool2d', x, attrs));

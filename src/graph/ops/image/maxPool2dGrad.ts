@@ -16,6 +16,7 @@ declare module '../../op-attrs.ts' {
 export const maxPool2dGradOp: Op<PoolGradAttrs> = {
   // For each place, the sum of dy over the windows whose largest element it is (`which`).
   name: 'maxPool2dGrad',
+  keepsRows: true,
   takes: ['floats'],
   infer([dy, which], attrs) {
     const x = unpooled(dy, attrs.size),

@@ -15,6 +15,7 @@ declare module '../../op-attrs.ts' {
 export const maxPool2dTakeOp: Op<PoolAttrs> = {
   // The element of each window with the number `which`.
   name: 'maxPool2dTake',
+  keepsRows: true,
   takes: ['floats'],
   infer([x, which], attrs) {
     const axes = poolAxes('maxPool2dTake', x, attrs);

@@ -1,10 +1,12 @@
 // Matrix product over the last two dimensions, batched over equal leading dimensions; each operand may be transposed. K
-// is summed in ascending order, one fused multiply-add at a time; integers modulo 2^32.
+// is summed in ascending order, one fused multiply-add at a time; integers modulo 2^32. With parts, K is summed in parts
+// (base/parts.ts).
 import { isFloat } from '../../../base/dtype.ts';
 import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
 import { aFlag } from '../../../base/kinds.ts';
+import { checkParts, partsOf, type PartsAttrs } from '../../../base/parts.ts';
 import { boundOf, elements, sameShape, showShape, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
@@ -19,7 +21,7 @@ declare module '../../op-attrs.ts' {
 }
 
 /** transA: a is [..., K, M]; transB: b is [..., N, K]. */
-export type MatmulAttrs = { readonly transA: boolean; readonly transB: boolean };
+export type MatmulAttrs = { readonly transA: boolean; readonly transB: boolean } & PartsAttrs;
 
 interface Sizes {
   readonly batch: readonly Dim[];
@@ -55,6 +57,7 @@ export const matmulOp: Op<MatmulAttrs> = {
     }
     if (!sameShape(batch, b.shape.slice(0, -2)))
       throw new ShapeError(`matmul: batch dimensions differ: ${showShape(a.shape)} and ${showShape(b.shape)}`);
+    checkParts('matmul', attrs, ka);
     if (typeof n !== 'number') throw new ShapeError('matmul: the columns of the result cannot vary at run time');
     if (a.dtype !== b.dtype) throw unlike('matmul', a.dtype, b.dtype);
     return [{ dtype: a.dtype, shape: [...batch, m, n] }];
@@ -89,6 +92,7 @@ export const matmulOp: Op<MatmulAttrs> = {
         m: call.all(m, 1),
         n: boundOf(n),
         depth: call.all(ka, 1),
+        parts: partsOf(attrs),
         a: (z, i, k) => a.at([...lead(z), ...(attrs.transA ? [k, i] : [i, k])]),
         b: (z, k, j) => b.at([...lead(z), ...(attrs.transB ? [j, k] : [k, j])]),
         index: (z, i, j) => [...lead(z), i, j],

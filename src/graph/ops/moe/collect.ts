@@ -19,6 +19,7 @@ export type CollectAttrs = { readonly k: number; readonly gaps?: boolean };
 export const collectOp: Op<CollectAttrs> = {
   // Row t = sum over j < k of rows[inverse[t k + j]], j ascending; order serves the gradient, like gives the shape.
   name: 'collect',
+  keepsRows: true,
   takes: ['numbers'],
   unread: [2, 3],
   infer([x, inverse, order, like], { k, gaps }) {

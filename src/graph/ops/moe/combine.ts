@@ -21,6 +21,7 @@ export const combineOp: Op<CombineAttrs> = {
   // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]], j ascending; order serves the gradient.
   name: 'combine',
   activations: { inputs: [0], outputs: [0] },
+  keepsRows: true,
   takes: ['floats'],
   unread: [2],
   infer([x, inverse, order, w], { gaps }) {

@@ -16,6 +16,7 @@ declare module '../../op-attrs.ts' {
 export const combineGradWeightsOp: Op<CombineAttrs> = {
   // [t, j] = sum of dout[t] * rows[inverse[t k + j]]; like gives the shape, order serves the gradient.
   name: 'combineGradWeights',
+  keepsRows: true,
   takes: ['floats'],
   unread: [3, 4],
   infer([d, x, , like]) {

@@ -16,6 +16,7 @@ export const combineManyOp: Op = {
   // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]] where there is such a row; order serves the gradient.
   name: 'combineMany',
   activations: { inputs: [0], outputs: [0] },
+  keepsRows: true,
   takes: ['floats'],
   unread: [2],
   infer([x, inverse, order, w]) {

@@ -20,6 +20,7 @@ export const topKUnlessOp: Op = {
   // Given where the row's sample is known, else the indices of the k largest of the row, descending, ties to the lower
   // index.
   name: 'topKUnless',
+  keepsRows: true,
   takes: ['floats'],
   infer([x, given, known]) {
     const [rows, width] = x.shape.map(boundOf),

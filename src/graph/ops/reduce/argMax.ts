@@ -15,6 +15,7 @@ declare module '../../op-attrs.ts' {
 export const argMaxOp: Op = {
   // Index of the largest element over the last axis, the first of several; NaN is largest.
   name: 'argMax',
+  keepsRows: true,
   takes: ['numbers'],
   infer([x]) {
     const n = x.shape.at(-1);

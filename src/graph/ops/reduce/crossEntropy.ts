@@ -14,6 +14,7 @@ declare module '../../op-attrs.ts' {
 export const crossEntropyOp: Op = {
   // -log softmax(logits)[target] per row; and log(sum(exp(logits))).
   name: 'crossEntropy',
+  keepsRows: true,
   takes: ['floats'],
   infer([x, target]) {
     if (typeof x.shape.at(-1) !== 'number')

@@ -16,6 +16,7 @@ declare module '../../op-attrs.ts' {
 export const cumulativeMaxOp: Op = {
   // Largest element up to each one of the last axis; its index, the first of several.
   name: 'cumulativeMax',
+  keepsRows: true,
   infer([x]) {
     if (typeof x.shape.at(-1) !== 'number' || !(isFloat(x.dtype) || x.dtype === 'int32')) {
       throw new ShapeError(

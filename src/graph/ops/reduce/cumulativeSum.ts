@@ -24,6 +24,7 @@ const COLUMNS = 64; // that run in lanes
 export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
   // Sum of the elements up to each one along an axis.
   name: 'cumulativeSum',
+  keepsRows: true,
   takes: ['numbers'],
   infer([x], { axis }) {
     checkAxis('cumulativeSum', x, axis);

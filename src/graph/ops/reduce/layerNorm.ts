@@ -15,6 +15,7 @@ export const layerNormOp: Op<NormAttrs> = {
   // (x - mean) * rstd * gain + bias; mean; rstd = 1 / sqrt(variance + eps) of each row.
   name: 'layerNorm',
   activations: { inputs: [0], outputs: [0] },
+  keepsRows: true,
   takes: ['floats'],
   infer([x, gain, bias], attrs) {
     checkColumns('layerNorm', x, attrs, gain, bias);

@@ -14,6 +14,7 @@ declare module '../../op-attrs.ts' {
 export const logSumExpOp: Op = {
   // log(sum(exp(x))) over the last axis.
   name: 'logSumExp',
+  keepsRows: true,
   takes: ['floats'],
   infer([x]) {
     if (x.shape.length === 0) throw new ShapeError('logSumExp: a scalar has no axis');

@@ -1,6 +1,7 @@
 // What reductions over axes share: the order of summation that follows from the axes, expressions of elements, a
 // reference.
 import { ShapeError } from '../../../base/errors.ts';
+import { partsOver, type PartsAttrs } from '../../../base/parts.ts';
 import { boundOf, elements, sizes, stridesOf, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr, ReduceOp } from '../../../kernel/expr.ts';
 import type { MapCall, RefCall } from '../../op.ts';
@@ -27,24 +28,28 @@ export function checkReduced(op: string, x: TensorType, axes: readonly number[])
 const isTrailing = (shape: readonly Dim[], axes: readonly number[]): boolean =>
   axes.length > 0 && axes.every((a, i) => a === shape.length - axes.length + i);
 
-/** The reduction of input 0 over `axes` at the multi-index `index` of the kept axes. */
+/**
+ * The reduction of input 0 over `axes` at the multi-index `index` of the kept axes; serial, or in parts of the first
+ * reduced axis, if `how` says so.
+ */
 export function reduceAt(
   call: MapCall,
   op: ReduceOp,
   axes: readonly number[],
   index: readonly Expr[],
-  serial = false,
+  how: { readonly serial?: boolean } & PartsAttrs = {},
 ): Expr {
   const {
       e,
       inputs: [x],
     } = call,
     shape = x.type.shape;
-  const order = isTrailing(shape, axes) && !serial ? 'lanes' : 'serial';
   // Reduced axes are one range in row-major order; only the first may vary at run time.
   const inner = axes.slice(1).reduce((n, a) => n * boundOf(shape[a]), 1);
-  const extent = e.scale(call.extent(x.type, axes[0]), inner);
-  return e.reduce(op, order, extent, (r) => {
+  const extent = e.scale(call.extent(x.type, axes[0]), inner),
+    parts = partsOver(how, inner),
+    order = isTrailing(shape, axes) && how.serial !== true && !parts ? 'lanes' : 'serial';
+  const element = (r: Expr): Expr => {
     const at = new Array<Expr>(shape.length);
     let kept = 0,
       step = inner;
@@ -54,7 +59,8 @@ export function reduceAt(
     });
     for (let d = 0; d < shape.length; d++) if (!axes.includes(d)) at[d] = index[kept++];
     return x.at(at);
-  });
+  };
+  return e.reduce(op, order, extent, element, parts);
 }
 
 export function reduceReference(

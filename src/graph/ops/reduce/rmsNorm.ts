@@ -34,6 +34,7 @@ export const rmsNormOp: Op<NormAttrs> = {
   // x * rstd * gain, and rstd = 1 / sqrt(mean(x^2) + eps) of each row.
   name: 'rmsNorm',
   activations: { inputs: [0], outputs: [0] },
+  keepsRows: true,
   takes: ['floats'],
   infer([x, gain], attrs) {
     checkColumns('rmsNorm', x, attrs, gain);

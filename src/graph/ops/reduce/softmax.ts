@@ -14,6 +14,7 @@ declare module '../../op-attrs.ts' {
 export const softmaxOp: Op = {
   // e^x / sum(e^x) over the last axis.
   name: 'softmax',
+  keepsRows: true,
   takes: ['floats'],
   infer([x]) {
     if (typeof x.shape[x.shape.length - 1] !== 'number')

@@ -3,6 +3,7 @@
 import { rowCount } from '../moe/rowCount.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
+import { checkParts, type PartsAttrs } from '../../../base/parts.ts';
 import { boundOf, showType, type Dim } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
@@ -15,8 +16,8 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** `serial`: trailing axes are summed one by one too. */
-export type SumAttrs = { readonly axes: readonly number[]; readonly serial?: boolean };
+/** `serial`: trailing axes are summed one by one too. In parts: those of the first axis, always one by one. */
+export type SumAttrs = { readonly axes: readonly number[]; readonly serial?: boolean } & PartsAttrs;
 
 const kept = (shape: readonly Dim[], axes: readonly number[]): Dim[] => shape.filter((_, i) => !axes.includes(i));
 
@@ -24,8 +25,9 @@ export const sumOp: Op<SumAttrs> = {
   // Sum over axes.
   name: 'sum',
   takes: ['numbers'],
-  infer([x], { axes }) {
+  infer([x], { axes, ...how }) {
     checkReduced('sum', x, axes);
+    checkParts('sum', how, x.shape[axes[0]]);
     return [{ dtype: x.dtype, shape: kept(x.shape, axes) }];
   },
   grad({ inputs: [x], douts: [dout], attrs: { axes } }) {
@@ -35,7 +37,7 @@ export const sumOp: Op<SumAttrs> = {
   lower: {
     kind: 'map',
     passes: 1,
-    at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index, call.attrs.serial),
+    at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index, call.attrs),
   },
   reference: (call) => [reduceReference(call, call.attrs.axes, 0, (a, b) => wrapped(a + b, call.outTypes[0].dtype))],
 };

@@ -28,6 +28,7 @@ const SMALL = 4,
 export const topKOp: Op<TopKAttrs> = {
   // The k largest of each row, descending, ties to the lower index; and their indices.
   name: 'topK',
+  keepsRows: true,
   takes: ['floats'],
   infer([x], { k }) {
     if (x.shape.length !== 2 || !isFloat(x.dtype))

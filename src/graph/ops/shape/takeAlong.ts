@@ -37,6 +37,7 @@ export type TakeAlongAttrs = { readonly zeros: boolean };
 export const takeAlongOp: Op<TakeAlongAttrs> = {
   // x[..., index[..., k]]
   name: 'takeAlong',
+  keepsRows: true,
   takes: ['stored'],
   infer([x, index]) {
     checkRows('takeAlong', index, x);
@@ -69,6 +70,7 @@ export const takeAlong = (x: Tensor, index: Tensor): Tensor => emit1('takeAlong'
 export const putAlongOp: Op = {
   // Element c of the last axis is the sum of the values whose index is c, in their order.
   name: 'putAlong',
+  keepsRows: true,
   takes: ['any', 'numbers', 'stored'],
   unread: [2],
   infer([index, values, like]) {
