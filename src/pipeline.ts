@@ -55,10 +55,7 @@ export interface Compiled {
   readonly program: Program;
 }
 
-/**
- * What earlier graphs gave: kernels, and their schedules by key, which need not be built again; and the layouts of
- * states by name, which are decided once. Without `layouts` all states lie in rows.
- */
+/** What earlier graphs gave: kernels, schedules by key, layouts of states by name (null: all lie in rows). */
 export interface Memo {
   readonly kernels: KernelMemo;
   readonly scheduled: ScheduleMemo;

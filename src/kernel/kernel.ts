@@ -155,8 +155,8 @@ export type Extent =
 
 /**
  * sum(z, i, j) = a(z, i, k) * b(z, k, j) over k ascending, one fused multiply-add at a time (integers: modulo
- * 2^32); then `epilogue`. i and k count within group z. parts: the sum is one in parts over k (base/parts.ts); the depth
- * is then no offsets.
+ * 2^32); then `epilogue`. i and k count within group z. parts: the sum over k is one in parts (base/parts.ts);
+ * the depth is then no offsets.
  */
 export interface MatmulKernel extends KernelBase {
   readonly form: 'matmul';

@@ -24,8 +24,8 @@ export const FLAG = { loss: 1, gradient: 2, dry: 4 } as const;
 
 export interface UpdateOptions {
   /**
-   * In how many parts sums over samples are added (base/parts.ts); default 1. With several, the norm of a bank of experts
-   * is summed expert by expert.
+   * In how many parts sums over samples are added (base/parts.ts); default 1. With several, the norm of a bank of
+   * experts is summed expert by expert.
    */
   readonly parts?: number;
   /**

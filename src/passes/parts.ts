@@ -1,7 +1,7 @@
 // Sums over the samples of a batch into gradients of shared parameters become sums in parts (base/parts.ts): their bits
 // then do not depend on how many ranks compute them. In: a graph with gradients. The pass goes from each gradient back
-// to the ops that sum over samples, and no further. Parameters whose first dimension carries the axis `expert` belong to
-// one rank each, and keep their sums. docs/architecture/parts.md says what stays as it is.
+// to the ops that sum over samples, and no further. Of parameters whose first dimension carries the axis `expert`, each
+// part belongs to one rank: their sums stay as they are. docs/architecture/parts.md says what stays as it is.
 import { boundOf, elements, type TensorType } from '../base/shape.ts';
 import type { Parts } from '../base/parts.ts';
 import { producers, type Attrs, type Graph, type Node, type ValueId } from '../graph/graph.ts';

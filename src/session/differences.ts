@@ -17,8 +17,8 @@ const isRecord = (value: unknown): value is Settings =>
 const show = (value: unknown): string => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'none'));
 
 /**
- * The optimiser state in a checkpoint (parts of sums, groups and ages of moments). Throws UserError if ages do not fit the model: the
- * file may be damaged.
+ * The optimiser state in a checkpoint (parts of sums, groups and ages of moments). Throws UserError if ages do not fit
+ * the model: the file may be damaged.
  */
 export function updatingIn(
   { optimizer, parts = 1 }: CheckpointMeta,

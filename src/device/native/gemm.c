@@ -40,11 +40,11 @@ typedef struct {
   float *bp, *ap, *tp, *pp, *cp; // scratch
   int64_t level;                 // distance between the levels of sums that blocks leave in `cp`
   int direct;                    // whole panels of B are read in place
-  int few;                // the rows are one tile, and B lies in panels: each is read once, over the whole depth
-  const char *out, *also; // where the epilogue writes and reads, or NULL
-  int plain;              // sums are stored directly to `out`
-  dm_prefetch next;       // the next block of B
-  int prefetched;         // this block was prefetched completely while the previous one was multiplied
+  int few;                       // the rows are one tile, and B lies in panels: each is read once, over the whole depth
+  const char *out, *also;        // where the epilogue writes and reads, or NULL
+  int plain;                     // sums are stored directly to `out`
+  dm_prefetch next;              // the next block of B
+  int prefetched;                // this block was prefetched completely while the previous one was multiplied
 } dm_job;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }

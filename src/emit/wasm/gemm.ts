@@ -1,7 +1,7 @@
 // The matrix core for WebAssembly: sums of products of packed blocks. Every sum is one chain of multiply-adds, k
 // ascending: in registers within a block of the depth, in memory between blocks. The bits are therefore those of any
-// other tiling. In parts (base/parts.ts), finished sums wait beside the sums that are computed, and are joined there. Tiles have 6 rows of 8 floats, which fill the 16 vector registers of x86-64: 12 sums, two vectors of B
-// and one of A.
+// other tiling. In parts (base/parts.ts), finished sums wait beside the sums that are computed, and are joined there.
+// Tiles have 6 rows of 8 floats, which fill the 16 vector registers of x86-64: 12 sums, two vectors of B and one of A.
 import { F32, Func, I32, ModuleWriter, V128 } from './binary.ts';
 import { emitNormals } from './normals.ts';
 
@@ -17,9 +17,10 @@ const TILE = 6,
 
 /**
  * A module with three functions. `block(a, b, c, rows, panels, nk, stride, add, joins, apart, to)`: sums over nk steps
- * of the depth of a [rows][A_STRIDE] times b [panels][nk][8], for rows that are `stride` bytes apart. If `add` is not 0,
- * sums start from those in c. Those at c + apart, c + 2 apart, .., `joins` in number, are added at the end. The result
- * goes to c + to. `madd(a, b, c)`: one multiply-add, to test whether it is rounded once. `normals`: see normals.ts.
+ * of the depth of a [rows][A_STRIDE] times b [panels][nk][8], for rows that are `stride` bytes apart. If `add` is not
+ * 0, sums start from those in c. Those at c + apart, c + 2 apart, .., `joins` in number, are added at the end. The
+ * result goes to c + to. `madd(a, b, c)`: one multiply-add, to test whether it is rounded once. `normals`: see
+ * normals.ts.
  */
 export function emitCore(
   fused: boolean,

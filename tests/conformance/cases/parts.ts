@@ -1,5 +1,5 @@
-// Cases of sums in parts: products, sums over rows, gradients of convolutions, sums into the rows of a table. Numbers of
-// samples are below, at and above the number of parts.
+// Cases of sums in parts: products, sums over rows, gradients of convolutions, sums into the rows of a table. There are
+// fewer samples than parts, as many, and more.
 import fc from 'fast-check';
 import type { Parts } from '../../../src/base/parts.ts';
 import { gelu } from '../../../src/graph/ops/elementwise/gelu.ts';

@@ -1,6 +1,6 @@
 // Matrix product over the last two dimensions, batched over equal leading dimensions; each operand may be transposed. K
-// is summed in ascending order, one fused multiply-add at a time; integers modulo 2^32. With parts, K is summed in parts
-// (base/parts.ts).
+// is summed in ascending order, one fused multiply-add at a time; integers modulo 2^32. With the attribute parts, K is
+// summed in parts (base/parts.ts).
 import { isFloat } from '../../../base/dtype.ts';
 import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
