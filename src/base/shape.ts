@@ -98,8 +98,10 @@ export const showDim = (d: Dim): string =>
 
 export const showShape = (shape: readonly Dim[]): string => `[${shape.map(showDim).join(', ')}]`;
 
-/** A dimension that carries an axis ends in "@" and its name: float32[8@batch, 16]. */
-export const showType = ({ dtype, shape, axes = [] }: TensorType): string =>
+export const showType = ({ dtype, shape }: TensorType): string => `${dtype}${showShape(shape)}`;
+
+/** The type with axes: a dimension that carries one ends in "@" and its name: float32[8@batch, 16]. */
+export const showDivided = ({ dtype, shape, axes = [] }: TensorType): string =>
   `${dtype}[${shape.map((d, i) => `${showDim(d)}${axes[i] ? `@${axes[i]}` : ''}`).join(', ')}]`;
 
 /** The largest number of elements of a tensor: kernels count rows, indices and elements in 32 bits. */

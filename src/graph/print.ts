@@ -1,9 +1,9 @@
 // A Graph as text, one node a line: `dynamoe inspect --stage graph`.
-import { showType } from '../base/shape.ts';
+import { showDivided } from '../base/shape.ts';
 import type { Graph } from './graph.ts';
 
 export function printGraph(graph: Graph): string {
-  const typed = (v: number): string => `%${v}: ${showType(graph.types[v])}`;
+  const typed = (v: number): string => `%${v}: ${showDivided(graph.types[v])}`;
   const lines = graph.inputs.map(
     (i) => `${typed(i.value)} = ${i.kind} "${i.name}"${i.kind === 'state' ? `   # ${i.role}, in ${i.layout}` : ''}`,
   );

@@ -1,5 +1,5 @@
 // A Program as text: slabs, bytes by tensor and step. `dynamoe inspect --stage program`.
-import { showType } from '../base/shape.ts';
+import { showDivided } from '../base/shape.ts';
 import type { Program, Step } from './program.ts';
 
 export const showBytes = (n: number): string => {
@@ -33,14 +33,14 @@ export function printProgram(program: Program): string {
     'tensors',
     ...tensors.map(
       (t) =>
-        `  %${t.id} ${t.name.startsWith('%') ? '' : `"${t.name}" `}${showType(t.type)} ` +
+        `  %${t.id} ${t.name.startsWith('%') ? '' : `"${t.name}" `}${showDivided(t.type)} ` +
         `${showBytes(t.bytes)} ${place(t)} steps ${t.first}..${t.last}`,
     ),
     '',
     'states',
     ...program.states.map(
       ({ name, type, role, layout, tensor }) =>
-        `  "${name}" ${showType(type)} ${role}, in ${layout} ${showBytes(tensors[tensor].bytes)}`,
+        `  "${name}" ${showDivided(type)} ${role}, in ${layout} ${showBytes(tensors[tensor].bytes)}`,
     ),
     '',
     'steps',

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { VerifyError } from '../../src/base/errors.ts';
-import { showType } from '../../src/base/shape.ts';
+import { showDivided } from '../../src/base/shape.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import { mul } from '../../src/graph/ops/elementwise/mul.ts';
@@ -120,7 +120,7 @@ test('a device refuses the kinds of steps that it does not run', async () => {
 
 test('axes are printed, and must be as many as dimensions', () => {
   const type = { dtype: 'float32', shape: [8, 4], axes: ['expert', null] } as const;
-  assert.equal(showType(type), 'float32[8@expert, 4]');
+  assert.equal(showDivided(type), 'float32[8@expert, 4]');
   const graph = graphWithCopy();
   assert.throws(
     () =>
