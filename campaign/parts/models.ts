@@ -123,6 +123,7 @@ function same(want: Steps, got: Steps, where: string): void {
 
 const CONTINUES = 'a checkpoint continues with the same bits';
 const NEAR = 2e-3; // allowed relative difference of the losses in float32 and float64
+const NEAR_SHORT = 0.1; // where values are stored in bfloat16, which has 8 bits
 
 /**
  * If two scores are equal in float32, the choices of experts may differ from the reference. They would also differ with
@@ -143,8 +144,9 @@ async function compareWithReference(
     context.count('models with scores too near to compare');
     return;
   }
+  const near = (model.precision ?? 'float32') === 'float32' ? NEAR : NEAR_SHORT;
   const close = (a: number, b: number): boolean =>
-    Math.abs(a - b) <= NEAR * Math.max(1, Math.abs(b)) || (Number.isNaN(a) && Number.isNaN(b));
+    Math.abs(a - b) <= near * Math.max(1, Math.abs(b)) || (Number.isNaN(a) && Number.isNaN(b));
   const pairs: [string, number, number][] = [
     ['loss', got.loss, want.loss],
     ['the norm of the gradient', got.gradNorm, want.gradNorm],
@@ -219,7 +221,7 @@ async function lossAt(
   model: RandomModel,
   move: (name: string, data: Float64Array) => Float64Array,
 ): Promise<At | null> {
-  const plain = { ...model, optimizer: 'sgd', accumulate: 1, split: 1 } as const;
+  const plain = { ...model, optimizer: 'sgd', accumulate: 1, split: 1, precision: 'float32' } as const;
   const found = await opened(
     plain,
     'reference',

@@ -10,6 +10,7 @@ import { adamW } from '../../src/optim/adam.ts';
 import { policies } from '../../src/recompile/policies/select.ts';
 import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
+import type { Precision } from '../../src/session/platform.ts';
 import type { Session } from '../../src/session/session.ts';
 import type { HostTensor } from '../../src/base/tensor.ts';
 import { fingerprint, toyBatch } from '../../tests/support/toy.ts';
@@ -41,6 +42,8 @@ interface Case {
   readonly overflow: 'drop' | 'spill';
   readonly dispatch: 'ragged' | 'padded';
   readonly dropout: number;
+  /** Absent in cases from before there was a choice. */
+  readonly precision?: Precision;
   readonly seed: number;
   readonly rules: readonly Drawn[];
   readonly policies: string;
@@ -76,6 +79,7 @@ const common = {
   overflow: fc.constantFrom<('drop' | 'spill')[]>('drop', 'spill'),
   dispatch: fc.constantFrom<('ragged' | 'padded')[]>('ragged', 'padded'),
   dropout: fc.constantFrom(0, 0.1),
+  precision: fc.constantFrom<Precision[]>('float32', 'float32', 'bfloat16', 'bfloat16-weights'),
   seed: fc.nat(1000),
   place: places(),
   other: places(),
@@ -161,6 +165,12 @@ async function attack(given: Case, context: AttackContext): Promise<void> {
   );
   for (const e of ran.events) {
     const rule = given.rules[Number(e.rule.slice(5))] as Drawn | undefined;
+    if (given.rules.every(({ fails }) => fails !== 'verify'))
+      assertPromise(
+        'a plan that is said to leave results unchanged does so',
+        e.error?.includes('does not agree') !== true,
+        () => `the verification refused it: ${JSON.stringify(e)}`,
+      );
     if (rule?.fails === 'alter')
       assertPromise(
         'a recompilation that fails changes nothing',
@@ -234,6 +244,7 @@ async function run(
     device,
     threads,
     seed,
+    precision: given.precision ?? 'float32',
     memory: 256e6,
     observe: true,
     say: () => undefined,

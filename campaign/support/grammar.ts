@@ -161,6 +161,7 @@ const config = fc
       'evalBatch',
       'saveEvery',
       'accumulate',
+      'precision',
       'recompile',
       'device',
       'threads',

@@ -18,6 +18,7 @@ import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adam, adamW } from '../../src/optim/adam.ts';
 import type { Optimizer } from '../../src/optim/optimizer.ts';
 import { sgd } from '../../src/optim/sgd.ts';
+import type { Precision } from '../../src/session/platform.ts';
 import type { CompileOptions, Model } from '../../src/session/step.ts';
 import { call } from '../../src/trace/trace.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
@@ -57,6 +58,8 @@ export interface RandomModel {
   readonly optimizer: 'sgd' | 'momentum' | 'nesterov' | 'adam' | 'adamW' | 'eager' | 'clipped';
   readonly accumulate: number;
   readonly split: number;
+  /** Absent in cases from before there was a choice. */
+  readonly precision?: Precision;
 }
 
 const layer: fc.Arbitrary<Layer> = fc.record({
@@ -113,6 +116,7 @@ export const randomModel: fc.Arbitrary<RandomModel> = fc.record({
   optimizer: fc.constantFrom('sgd', 'momentum', 'nesterov', 'adam', 'adamW', 'eager', 'clipped'),
   accumulate: fc.constantFrom(1, 1, 2),
   split: fc.constantFrom(1, 1, 2, 3),
+  precision: fc.constantFrom<Precision[]>('float32', 'float32', 'bfloat16', 'bfloat16-weights'),
 });
 
 const VOCAB = 11,
@@ -282,6 +286,7 @@ export function optionsFor(r: RandomModel): CompileOptions {
     seed: r.seed,
     accumulate: parts,
     split: eager ? 1 : r.split,
+    precision: r.precision ?? 'float32',
     memory: 512e6,
     say: () => undefined,
   };

@@ -6,6 +6,7 @@ import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { noCompiler } from '../../tests/support/toy.ts';
+import type { Precision } from '../../src/session/platform.ts';
 import { assertPromise } from '../part.ts';
 import { beyond } from './random-model.ts';
 import { command } from './dynamoe.ts';
@@ -34,6 +35,8 @@ export interface Settings {
   readonly saveEvery: number;
   readonly evalEvery: number;
   readonly recompile: string;
+  /** Absent in cases from before there was a choice. */
+  readonly precision?: Precision;
   readonly model: {
     readonly layers: number;
     readonly dModel: number;
@@ -75,6 +78,7 @@ export const settings = (steps: number): fc.Arbitrary<Settings> =>
       'chooseDispatch,specialise',
       'expertLifecycle',
     ),
+    precision: fc.constantFrom<Precision[]>('float32', 'float32', 'bfloat16', 'bfloat16-weights'),
     model: fc.record({
       layers: fc.constantFrom(1, 2),
       dModel: fc.constantFrom(8, 16),
