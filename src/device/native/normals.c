@@ -1,9 +1,9 @@
 // The kernel of initial values (device/normals.ts): counter-based normal numbers, with the bits of base/random.ts.
 // Buffers: float or bfloat16 [count], the generator's tables; integers: count, seed, name, the low and the high word of
 // the standard deviation (double), and the bytes of a number (4: float, 2: bfloat16).
-#include "runtime.h"
-#include "math.h"
 #include "kernel.h"
+#include "math.h"
+#include "runtime.h"
 #include <string.h>
 
 #define PART 32768 // numbers per task
