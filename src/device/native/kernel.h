@@ -1,6 +1,8 @@
-// Helpers for generated kernels, included after runtime.h and math.h.
+// Helpers for generated kernels.
 #ifndef DM_KERNEL_H
 #define DM_KERNEL_H
+#include "math.h"
+#include "runtime.h"
 // The iterations of the following loop are independent, even if it writes an array that it reads.
 #if defined(__clang__)
 #define DM_VECTOR _Pragma("clang loop vectorize(assume_safety)")
