@@ -1,7 +1,6 @@
 // The configuration of a run as plain data: which keys a config may have, their types and their defaults. In: unknown
 // data; out: a Config with every value filled in, or a ConfigError that names the key.
 import { z } from 'zod';
-import { UserError } from '../base/errors.ts';
 import { closest } from '../base/options.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
 import { LOSSES } from '../nn/moe/losses.ts';
