@@ -3,11 +3,12 @@
 import { ShapeError } from '../../../base/errors.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { threefry } from '../../../base/random.ts';
-import { showType, stridesOf, type TensorType } from '../../../base/shape.ts';
+import { showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkKey } from '../checked.ts';
+import { lowerByIndex } from './by-index.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -63,22 +64,7 @@ export const dropoutOp: Op<DropoutAttrs> = {
     dout && emit1('dropout', [dout, ...words], attrs),
     ...words.map(() => null),
   ],
-  lower: {
-    kind: 'map',
-    weight: 90,
-    at(call, index) {
-      const strides = stridesOf(call.outTypes[0].shape);
-      return element(
-        call,
-        call.inputs[0].at(index),
-        call.e.linear(
-          0,
-          index.map((i, d) => [strides[d], i]),
-        ),
-      );
-    },
-    linear: (call, l) => element(call, call.inputs[0].linear(l), l),
-  },
+  lower: lowerByIndex(90, element),
   reference({ inputs: [x, [seed], [step], [first] = [0]], attrs: { rate, key } }) {
     const least = threshold(rate);
     return [x.map((v, i) => (threefry(seed, key, step, first + i)[0] >>> 8 >= least ? v / (1 - rate) : 0))];

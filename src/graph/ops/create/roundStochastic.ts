@@ -4,11 +4,12 @@
 // row-major index), by Threefry, and never on the order of execution.
 import { ShapeError } from '../../../base/errors.ts';
 import { threefry } from '../../../base/random.ts';
-import { showType, stridesOf } from '../../../base/shape.ts';
+import { showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkKey } from '../checked.ts';
+import { lowerByIndex } from './by-index.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -53,22 +54,7 @@ export const roundStochasticOp: Op<RoundAttrs> = {
     return [x];
   },
   noGrad: 'it rounds new values of parameters, which have no gradients',
-  lower: {
-    kind: 'map',
-    weight: 90,
-    at(call, index) {
-      const strides = stridesOf(call.outTypes[0].shape);
-      return element(
-        call,
-        call.inputs[0].at(index),
-        call.e.linear(
-          0,
-          index.map((i, d) => [strides[d], i]),
-        ),
-      );
-    },
-    linear: (call, l) => element(call, call.inputs[0].linear(l), l),
-  },
+  lower: lowerByIndex(90, element),
   reference({ inputs: [x, [seed], [step]], attrs: { key, half } }) {
     const value = new Float32Array(1),
       bits = new Int32Array(value.buffer);
