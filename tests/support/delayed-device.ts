@@ -57,7 +57,7 @@ export class DelayedDevice extends WrappedDevice {
 
   override get target(): Device['target'] {
     const { target } = this.device;
-    return { ...target, limits: { ...target.limits, inPlace: false } };
+    return { ...target, limits: { ...target.limits, inPlace: false, panels: null } };
   }
 
   override alloc(bytes: number): Memory {
