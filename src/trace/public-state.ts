@@ -31,8 +31,8 @@ interface Seen {
   readonly values: readonly unknown[];
   /** For each of the own keys: whether a change of it counts. */
   readonly watched: readonly boolean[];
-  /** Copies of the elements of typed arrays in `values`, by index. */
-  readonly copies: ReadonlyMap<number, ArrayBufferView>;
+  /** Copies of the elements of typed arrays in `values`, by index; null if there are none. */
+  readonly copies: ReadonlyMap<number, ArrayBufferView> | null;
 }
 
 type Indexed = Readonly<Record<string, unknown>>;
@@ -117,7 +117,7 @@ export class PublicState {
     const at = listed(object) ? entriesOf(object) : null,
       read = (key: string): unknown => (at ? at[Number(key)] : valueOf(object, key));
     const differs = (i: number, value: unknown): boolean =>
-      !Object.is(value, values[i]) || !sameCopy(value, copies.get(i));
+      !Object.is(value, values[i]) || !sameCopy(value, copies?.get(i));
     if (keys && now) {
       if (now.length === keys.length && now.every((key, i) => key === keys[i])) {
         for (let i = 0; i < keys.length; i++) {
@@ -154,7 +154,8 @@ export class PublicState {
       );
     const seen: Seen[] = [],
       text: string[] = [],
-      paths = new Map<object, string>();
+      paths = new Map<object, string>(),
+      lists = new Map<string, readonly unknown[]>();
     const visit = (object: object, path: string): void => {
       paths.set(object, path);
       const keys = object instanceof Parameter ? null : keysOf(object),
@@ -163,13 +164,32 @@ export class PublicState {
       const values = [...own, ...accessors.map((key) => valueOf(object, key))];
       const copies = new Map<number, ArrayBufferView>();
       const watched = (keys ?? []).map((key) => this.#watches(object, key));
-      seen.push({ object, path, keys, accessors, values, watched, copies });
+      [...(keys ?? []), ...accessors].forEach((key, i) => {
+        const value = values[i];
+        if (this.#watches(object, key) && ArrayBuffer.isView(value) && value.byteLength <= COMPARED_BYTES)
+          copies.set(i, bytesOf(value).slice());
+      });
+      // Objects of one class share their lists of keys: a check then reads less memory.
+      const shared = <T extends readonly unknown[]>(list: T): T => {
+        const name = JSON.stringify(list),
+          found = (lists.get(name) as T | undefined) ?? list;
+        lists.set(name, found);
+        return found;
+      };
+      seen.push({
+        object,
+        path,
+        keys: keys && shared(keys),
+        accessors: shared(accessors),
+        values,
+        watched: shared(watched),
+        copies: copies.size > 0 ? copies : null,
+      });
       [...(keys ?? []), ...accessors].forEach((key, i) => {
         if (!this.#watches(object, key)) return;
         const value = values[i],
           at = `${path}.${key}`;
         if (isPart(value) && !paths.has(value)) visit(value, at);
-        if (ArrayBuffer.isView(value) && value.byteLength <= COMPARED_BYTES) copies.set(i, bytesOf(value).slice());
         text.push(`${at}=${isPart(value) ? `@${paths.get(value) ?? ''}` : this.#token(value)}`);
       });
     };
@@ -229,7 +249,7 @@ function difference(a: Named, b: Named): string | null {
  * everything that needs a closer look.
  */
 function untouched({ object, keys, accessors, values, copies, watched }: Seen): boolean {
-  if (keys === null || copies.size > 0 || listed(object)) return false;
+  if (keys === null || copies !== null || listed(object)) return false;
   try {
     return (
       (Array.isArray(object)
