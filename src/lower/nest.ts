@@ -253,11 +253,16 @@ function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): Loo
     const extent = substitute(e, r.extent, by),
       chunk = e.loop(Math.ceil((r.index.max + 1) / CHUNK), 'h'),
       inChunk = e.loop(CHUNK, 'i');
-    /** The sum of the rows `from` to `end`. */
-    const chain = (from: Expr, end: Expr): Stmt[] => {
-      const row = e.add(from, [CHUNK, chunk], inChunk),
-        value = substitute(e, substitute(e, r.body, by), new Map([[r.index, row]])),
-        size = e.add(end, [-1, from]),
+    /** The sum of the rows `from` to `end`, at most `most`. */
+    const chain = (from: Expr, end: Expr, most: number): Stmt[] => {
+      const size = e.add(end, [-1, from]),
+        valueOf = (row: Expr): Expr => substitute(e, substitute(e, r.body, by), new Map([[r.index, row]]));
+      if (most <= CHUNK) {
+        const i = e.loop(most, 'i'),
+          value = valueOf(e.add(from, i));
+        return [set(total, start), loop(i, size, [set(total, joined(e, r, get(total), value))])];
+      }
+      const value = valueOf(e.add(from, [CHUNK, chunk], inChunk)),
         chunks = e.div(e.add(size, CHUNK - 1), CHUNK),
         left = e.add(size, [-CHUNK, chunk]);
       return [
@@ -272,10 +277,11 @@ function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): Loo
     if (r.parts) {
       const { parts } = r,
         p = e.loop(parts.parts, 'p'),
+        most = Math.ceil((r.index.max + 1) / parts.sample / parts.parts) * parts.sample,
         waiting = Array.from({ length: levelsOf(parts) }, local);
       body.push(
         loop(p, e.index(parts.parts), [
-          ...chain(partStart(e, extent, p, parts), partStart(e, extent, e.add(p, 1), parts)),
+          ...chain(partStart(e, extent, p, parts), partStart(e, extent, e.add(p, 1), parts), most),
           ...joinPart<Stmt>(
             e,
             p,
@@ -285,7 +291,7 @@ function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): Loo
           ),
         ]),
       );
-    } else body.push(...chain(e.index(0), extent));
+    } else body.push(...chain(e.index(0), extent, Infinity));
     by.set(r, get(total));
   }
   items = items.map((i) => ({ ...i, value: substitute(e, i.value, by) }));
