@@ -37,10 +37,16 @@ export const scatterAddPartsOp: Op<ScatterPartsAttrs> = {
   takes: ['any', 'numbers', 'stored', 'any', 'any'],
   unread: [2],
   infer([index, rows, like, order, offsets], attrs) {
+    const { height } = attrs,
+      groups = Math.max(1, Math.ceil(boundOf(like.shape[0]) / height));
     checkVector('scatterAddParts', 'order', order, elements(index.shape));
     checkVector('scatterAddParts', 'offsets', offsets);
-    if (index.shape.length === 0 || boundOf(like.shape[0]) > attrs.height * (boundOf(offsets.shape[0]) - 1))
-      throw new ShapeError('scatterAddParts: needs a list of indices, and groups for all rows of the table');
+    if (index.shape.length === 0) throw new ShapeError('scatterAddParts: needs a list of indices');
+    if (!Number.isInteger(height) || height < 1 || boundOf(offsets.shape[0]) !== groups + 1)
+      throw new ShapeError(
+        `scatterAddParts: ${boundOf(like.shape[0])} rows in groups of ${height} do not have ` +
+          `${boundOf(offsets.shape[0])} offsets`,
+      );
     checkParts('scatterAddParts', attrs, index.shape[0]);
     return scatterAddOp.infer([index, rows, like], {}, []);
   },
