@@ -1,7 +1,7 @@
 // Reverse-mode differentiation of a Graph: appends the nodes that compute the gradients of one scalar output. The
 // gradient of a value that is used several times is the sum over its uses, in the order of the reversed graph.
 import { isFloat } from '../base/dtype.ts';
-import { isHalf } from '../base/half.ts';
+import { rounds, widens } from '../graph/rounding.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Recompute, Graph, Node, ValueId } from '../graph/graph.ts';
@@ -104,16 +104,17 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
  * gradients too read it and not the result.
  */
 function roundedForms(forward: readonly Node[], builder: GraphBuilder): Map<ValueId, ValueId> {
-  const readers = new Map<ValueId, Node[]>();
-  for (const node of forward) for (const v of node.inputs) readers.set(v, [...(readers.get(v) ?? []), node]);
-  return new Map(
-    [...readers].flatMap(([v, [first, ...others]]): [ValueId, ValueId][] => {
-      const [bits] = first.outputs,
-        [wide] = readers.get(bits) ?? [];
-      const isRounded = others.length === 0 && first.op === 'cast' && isHalf(builder.tensor(bits).dtype);
-      return isRounded && wide?.op === 'cast' ? [[v, wide.outputs[0]]] : [];
-    }),
-  );
+  const { types } = builder,
+    reads = new Map<ValueId, number>(),
+    found = new Map<ValueId, ValueId>();
+  const roundings = new Map(forward.filter((n) => rounds(n, types)).map((n) => [n.outputs[0], n.inputs[0]]));
+  if (roundings.size === 0) return found;
+  for (const v of forward.flatMap((n) => n.inputs)) reads.set(v, (reads.get(v) ?? 0) + 1);
+  for (const node of forward) {
+    const of = widens(node, types) ? roundings.get(node.inputs[0]) : undefined;
+    if (of !== undefined && reads.get(of) === 1 && types[of].dtype === 'float32') found.set(of, node.outputs[0]);
+  }
+  return found;
 }
 
 /**

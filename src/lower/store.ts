@@ -1,10 +1,10 @@
 // Decides which values are stored in memory. Inputs, outputs, updates, and the operands and results of kernels with
 // loops of their own are stored. Any other value is stored only if recomputing it at every reader would cost more:
 // recomputing costs `weight` operations for each read.
-import { isHalf } from '../base/half.ts';
 import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
+import { rounds, widens } from '../graph/rounding.ts';
 import type { Limits } from '../graph/limits.ts';
 import { inPlaceInputs } from '../passes/own-before.ts';
 import { reductionInRow } from './rows.ts';
@@ -96,7 +96,7 @@ export function decideStorage(
         weights[v] = weight;
         continue;
       }
-      if (stored.has(node.inputs[0]) && (node.op === 'reshape' || widens(node))) {
+      if (stored.has(node.inputs[0]) && (node.op === 'reshape' || widensForReaders(node))) {
         alias.set(v, home(node.inputs[0]));
         stored.add(v);
         continue;
@@ -126,7 +126,7 @@ export function decideStorage(
       ) {
         // Stores the operand of the reshape instead, with its own rows: rows and columns then need not be computed by
         // division. Of a value that is widened from 16 bits, stores those.
-        if ((node.op === 'reshape' && !uses.pinned.has(v)) || widens(node)) {
+        if ((node.op === 'reshape' && !uses.pinned.has(v)) || widensForReaders(node)) {
           stored.add(node.inputs[0]);
           alias.set(v, home(node.inputs[0]));
         }
@@ -137,14 +137,14 @@ export function decideStorage(
   return { graph, ops, limits, producers: made, stored, home, memory, uses };
 
   /** Whether the result is all that is read of a float32 value, rounded to 16 bits: it is stored, not the other. */
-  function narrows({ op, inputs: [from], outputs: [to] }: Node): boolean {
-    return op === 'cast' && isHalf(graph.types[to].dtype) && uses.nodes[from].length === 1 && !uses.pinned.has(from);
+  function narrows(node: Node): boolean {
+    const [from] = node.inputs;
+    return rounds(node, graph.types) && uses.nodes[from].length === 1 && !uses.pinned.has(from);
   }
 
-  /** Whether the result is a value of 16-bit floats as float32: its readers convert elements as they load them. */
-  function widens({ op, inputs: [from], outputs: [to] }: Node): boolean {
-    const { types } = graph;
-    return op === 'cast' && isHalf(types[from].dtype) && types[to].dtype === 'float32' && !uses.pinned.has(to);
+  /** Whether the readers of the result load 16-bit floats and widen them: the result itself is not stored. */
+  function widensForReaders(node: Node): boolean {
+    return widens(node, graph.types) && !uses.pinned.has(node.outputs[0]);
   }
 
   /**

@@ -4,11 +4,11 @@
 // - What is widened to float32 and then moved (reshaped, cut, sent to experts) is moved as 16 bits and widened after
 //   that.
 // - What is reshaped and then rounded is rounded first: kernels compute it by the rows that it had before.
-import type { DType } from '../base/dtype.ts';
 import { isHalf } from '../base/half.ts';
 import { producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import { rebuild, type Rebuild } from './rebuild.ts';
+import { rounds, widens } from '../graph/rounding.ts';
+import { castLike, rebuild, type Rebuild } from './rebuild.ts';
 
 export function narrowMoves(graph: Graph, ops: OpTable): Graph {
   if (!graph.types.some(({ dtype }) => isHalf(dtype))) return graph;
@@ -25,8 +25,6 @@ export function narrowMoves(graph: Graph, ops: OpTable): Graph {
       rest = node.inputs.slice(1).map((v) => to.map(v));
     return to.make(node.op, [from, ...rest], node.attrs, [{ ...to.mapped(out), dtype }], node.scope, node);
   };
-  const cast = (node: Node, from: ValueId, dtype: DType, to: Rebuild): ValueId =>
-    to.make('cast', [from], { dtype }, [{ ...to.typeOf(from), dtype }], node.scope, node);
 
   return rebuild(graph, (node, to) => {
     const [from] = node.inputs,
@@ -35,15 +33,14 @@ export function narrowMoves(graph: Graph, ops: OpTable): Graph {
       before = makers[from];
     if (ops.get(node.op)?.moves === 'first' && node.outputs.length === 1 && narrow !== undefined) {
       const bits = moved(node, narrow, to),
-        wide = cast(node, bits, graph.types[out].dtype, to);
+        wide = castLike(to, node, bits, graph.types[out].dtype);
       widened.set(wide, bits);
       to.replace(out, wide);
-    } else if (node.op === 'cast' && isHalf(graph.types[out].dtype) && before?.op === 'reshape' && reads[from] === 1) {
-      to.replace(out, moved(before, cast(node, to.map(before.inputs[0]), graph.types[out].dtype, to), to));
+    } else if (rounds(node, graph.types) && before?.op === 'reshape' && reads[from] === 1) {
+      to.replace(out, moved(before, castLike(to, node, to.map(before.inputs[0]), graph.types[out].dtype), to));
     } else {
       to.keep(node);
-      if (node.op === 'cast' && graph.types[out].dtype === 'float32' && isHalf(graph.types[from].dtype))
-        widened.set(to.map(out), to.map(from));
+      if (widens(node, graph.types)) widened.set(to.map(out), to.map(from));
     }
   });
 }

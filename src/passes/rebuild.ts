@@ -1,5 +1,6 @@
 // What passes share: goes through the nodes of a graph once and builds the next graph, with a table from old values to
 // new ones.
+import type { DType } from '../base/dtype.ts';
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 
@@ -26,6 +27,10 @@ export interface Rebuild {
   /** The type of an old value, with counts that are new values. */
   mapped(old: ValueId): TensorType;
 }
+
+/** A cast of a new value, in the place of an old node. */
+export const castLike = (to: Rebuild, node: Node, from: ValueId, dtype: DType): ValueId =>
+  to.make('cast', [from], { dtype }, [{ ...to.typeOf(from), dtype }], node.scope, node);
 
 /** Builds a new graph: `visit` keeps, replaces or drops each node. */
 export function rebuild(graph: Graph, visit: (node: Node, to: Rebuild) => void): Graph {

@@ -7,10 +7,11 @@
 // another such op reads them, also through elementwise ops; and elementwise results that such an op reads directly.
 // So the inputs of softmax, of sums and of losses stay float32, and so does what is computed inside a router.
 import type { DType } from '../base/dtype.ts';
-import { isHalf, type HalfDType } from '../base/half.ts';
+import type { HalfDType } from '../base/half.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import { rebuild, type Rebuild } from './rebuild.ts';
+import { widens } from '../graph/rounding.ts';
+import { castLike, rebuild, type Rebuild } from './rebuild.ts';
 
 export interface Rounding {
   readonly dtype: HalfDType;
@@ -40,16 +41,15 @@ export function roundSaved(graph: Graph, ops: OpTable): Graph {
     to.keep(node);
     const [from] = node.inputs,
       [v] = node.outputs;
-    if (node.op === 'cast' && isHalf(graph.types[from].dtype)) dtypes.set(v, graph.types[from].dtype);
+    if (widens(node, graph.types)) dtypes.set(v, graph.types[from].dtype);
     const dtype = dtypes.get(from);
     if (dtype && ops.get(node.op)?.savedForGradients) round(node, v, to, dtype);
   });
 }
 
 function round(node: Node, v: ValueId, to: Rebuild, dtype: DType): void {
-  const type = to.mapped(v);
-  const bits = to.make('cast', [to.map(v)], { dtype }, [{ ...type, dtype }], node.scope, node);
-  to.replace(v, to.make('cast', [bits], { dtype: type.dtype }, [type], node.scope, node));
+  const wide = to.map(v);
+  to.replace(v, castLike(to, node, castLike(to, node, wide, dtype), to.typeOf(wide).dtype));
 }
 
 /** The float32 values that are rounded where they are made. given: what is no parameter and no constant. */

@@ -136,7 +136,7 @@ export async function restoreFrom(
         throw misfit(file.where, `it has a parameter ${name}, which the model does not have`);
       const value = await file.read(name),
         dtype = storedDtype(session.named, precision, name),
-        converts = dtype !== null && dtype !== value.dtype && isShort(dtype) && isShort(value.dtype);
+        converts = dtype !== null && dtype !== value.dtype && isStoredFloat(dtype) && isStoredFloat(value.dtype);
       if (converts && isHalf(dtype)) rounded++;
       values.push({ name, value: converts ? convert(value, dtype) : value });
     }
@@ -155,7 +155,7 @@ export async function restoreFrom(
 }
 
 /** Whether sessions store floats of this dtype: a checkpoint's are converted from one to another of these. */
-const isShort = (dtype: DType): boolean => dtype === 'float32' || isHalf(dtype);
+const isStoredFloat = (dtype: DType): boolean => dtype === 'float32' || isHalf(dtype);
 
 /** Seed and optimiser state in a checkpoint. Throws UserError if they are not valid: the file may be damaged. */
 const wholeOf = ({ named }: Saved, meta: CheckpointMeta, where: string): Resumed => ({

@@ -8,6 +8,7 @@ import type { Graph } from '../../src/graph/graph.ts';
 import { ops } from '../../src/graph/ops/index.ts';
 import { add } from '../../src/graph/ops/elementwise/add.ts';
 import { cast } from '../../src/graph/ops/elementwise/cast.ts';
+import { exp } from '../../src/graph/ops/elementwise/exp.ts';
 import { matmul } from '../../src/graph/ops/matmul/matmul.ts';
 import { mul } from '../../src/graph/ops/elementwise/mul.ts';
 import { sum } from '../../src/graph/ops/reduce/sum.ts';
@@ -106,4 +107,12 @@ test('a loss must be one float number', () => {
     x = b.newState('x', { dtype: 'float32', shape: [2] });
   assert.throws(() => gradients(b, x, [x]), UserError);
   assert.throws(() => gradients(b, cast(sum(x), 'int32'), [x]), UserError);
+});
+
+test('a gradient reads no float64 that its value was widened to after it was rounded', () => {
+  const builder = new GraphBuilder(ops),
+    x = builder.newState('x', { dtype: 'float32', shape: [3] }),
+    wide = cast(cast(exp(x), 'bfloat16'), 'float64');
+  builder.output('loss', sum(wide));
+  verifyGraph(differentiate(builder.build(), ops, 'loss', ['x']), ops, 'differentiate');
 });
