@@ -1,4 +1,4 @@
-// The folder for this user's caches: compiled kernels (src/device/native/cache.ts), and Node's compiled form of the
+// The folder for this user's caches: compiled kernels (src/device/cache.ts), and Node's compiled form of the
 // command's sources (dynamoe.mjs uses it before any source is loaded). Files in it are executed, so a folder is used
 // only if no other user can write to it. This is plain JavaScript that any Node can parse.
 import { chmodSync, lstatSync, mkdirSync, statSync } from 'node:fs';

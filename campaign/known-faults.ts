@@ -2,6 +2,7 @@
 // this process, with the fault.
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
+import { CudaDevice } from '../src/device/cuda/cuda.ts';
 import { NativeDevice } from '../src/device/native/native.ts';
 import { WasmDevice } from '../src/device/wasm/wasm.ts';
 import { Session } from '../src/session/session.ts';
@@ -15,6 +16,10 @@ const FAULTS: Readonly<Record<string, () => void>> = {
   /** The same on the wasm device. */
   'flipped-bit-wasm': () => {
     flip(WasmDevice.prototype);
+  },
+  /** The same on the cuda device, which has no threads. */
+  'flipped-bit-cuda': () => {
+    flip(CudaDevice.prototype, 1);
   },
   /** `session.forward` waits 30 ms before it joins the queue of calls, so calls run in another order. */
   unordered: () => {
@@ -37,14 +42,14 @@ const FAULTS: Readonly<Record<string, () => void>> = {
   },
 };
 
-function flip(device: Pick<Device, 'info' | 'bind' | 'read'>): void {
+function flip(device: Pick<Device, 'info' | 'bind' | 'read'>, threads = 2): void {
   const { bind, read } = device;
   let due = false;
   device.bind = function (this: Device, steps) {
     const bound = bind.call(this, steps),
       { run } = bound;
     bound.run = (...args): Promise<void> => {
-      due = this.info.threads === 2;
+      due = this.info.threads === threads;
       return run.apply(bound, args);
     };
     return bound;

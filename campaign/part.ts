@@ -39,6 +39,8 @@ export interface Part<C = unknown> {
   readonly share: number;
   /** Time limit of one attack in seconds. An attack that takes longer is a finding, because it may hang. */
   readonly limit: number;
+  /** Why this part cannot run on this machine; false: it can. */
+  missing?(): string | false;
   /** Draws random cases. A part has either this or `list`. */
   readonly cases?: Arbitrary<C>;
   /** Lists all cases. They are run in random order; each is run once before any is repeated. */

@@ -30,7 +30,7 @@ interface Flags {
 
 const program = new Command('campaign')
   .description(
-    "Tests DynaMoE's promises by attacks: kills, faults, damaged files, recompilations, models, calls, long runs.",
+    "Attacks DynaMoE's promises: kills, ranks, faults, damaged files, recompilations, models, GPU, calls, long runs.",
   )
   .option('--minutes <n>', 'duration in minutes', real(0, true), 10)
   .option('--seed <n>', 'seed of all attacks', whole(0, MAX_SEED), 0)
@@ -54,12 +54,15 @@ function parsed(text: string): Json {
 }
 
 const flags = program.parse().opts<Flags>();
-const parts = await Promise.all((flags.only ?? PART_NAMES).map(partNamed));
-if ((flags.case !== undefined || flags.trial !== undefined) && parts.length !== 1)
+const named = await Promise.all((flags.only ?? PART_NAMES).map(partNamed)),
+  skipped = named.map((part) => part.missing?.() ?? false),
+  parts = named.filter((_, i) => skipped[i] === false);
+if ((flags.case !== undefined || flags.trial !== undefined) && named.length !== 1)
   program.error('error: --case and --trial need --only PART');
 
 const folder = await mkdtemp(join(tmpdir(), 'dynamoe-campaign-')),
   report = openReport(flags.json === true);
+for (const [i, why] of skipped.entries()) if (why !== false) report.say(`${named[i].name} is skipped: ${why}`);
 const summaries: PartSummary[] = [],
   findings: Finding[] = [],
   began = performance.now();

@@ -20,7 +20,13 @@ export { call, traceOf, use, type Trace } from './trace/trace.ts';
 export { Session } from './session/session.ts';
 export { NonFiniteError, type CompileOptions, type Model, type StepResult } from './session/step.ts';
 export type { DeviceName } from './session/platform.ts';
-export { generate, type GenerateOptions } from './session/generate.ts';
+export {
+  generate,
+  generateLogprobs,
+  type GenerateOptions,
+  type LogprobOptions,
+  type TokenLogprob,
+} from './session/generate.ts';
 export type { TrainConfig } from './train/config-file.ts';
 export * as loss from './nn/loss.ts';
 export * as metrics from './train/metrics.ts';

@@ -21,7 +21,7 @@ import { plan } from './plan/plan.ts';
 import type { Program } from './plan/program.ts';
 import { verifyProgram } from './plan/verify.ts';
 import { scheduleProgram, type ScheduleMemo } from './schedule/program.ts';
-import { NATIVE, type Target } from './schedule/target.ts';
+import { NATIVE, ranksOf, type Target } from './schedule/target.ts';
 import type { KernelSource } from './device/device.ts';
 import type { ProgramExecutor, LoadedProgram } from './run/program.ts';
 import type { Named } from './trace/module.ts';
@@ -68,19 +68,21 @@ export const newMemo = (reads = false): Memo => ({
   layouts: reads ? new Map() : null,
 });
 
-/** The graph that is lowered: after all passes, with the layouts of states that `target` reads. */
-export function optimisedGraph(graph: Graph, { limits }: Target, { layouts }: Memo): Graph {
-  const best = optimise(graph, ops);
-  return (layouts && limits.panels?.place(best, layouts)) ?? best;
+/** The graph that is lowered: this rank's, after all passes, with the layouts of states that `target` reads. */
+export function optimisedGraph(graph: Graph, target: Target, { layouts }: Memo): Graph {
+  const best = optimise(ranksOf(target)?.graph(graph, ops) ?? graph, ops);
+  return (layouts && target.limits.panels?.place(best, layouts)) ?? best;
 }
 
 /** Compiles a graph to a program and its kernels, as `target` runs them. */
 export function compileGraph(graph: Graph, target: Target = NATIVE, memo = newMemo()): Compiled {
-  return finish(lower(optimisedGraph(graph, target, memo), ops, target.limits, memo.kernels), target, memo);
+  const best = optimisedGraph(graph, target, memo);
+  return finish(lower(best, ops, target.limits, memo.kernels, ranksOf(target)?.exchanges), target, memo);
 }
 
 function finish(lowered: Lowered, target: Target, { scheduled }: Memo): Compiled {
-  const { program, kernels } = scheduleProgram(lowered.calls, plan(lowered), target, scheduled);
+  const planned = plan(lowered, ranksOf(target)?.divide(lowered)),
+    { program, kernels } = scheduleProgram(lowered.calls, planned, target, scheduled);
   return { graph: lowered.graph, lowered, kernels, program: verifyProgram(program) };
 }
 

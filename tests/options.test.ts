@@ -46,6 +46,17 @@ const moeTensors = new Map([
   ['mlp.up.weight', core.hostTensor('float32', [2, 3], new Float32Array(6))],
   ['mlp.down.weight', core.hostTensor('float32', [3, 2], new Float32Array(6))],
 ]);
+/** Options of generate. */
+const SAMPLED = {
+  tokens: 1,
+  temperature: 0.5,
+  topK: 2,
+  topP: 0.9,
+  minP: 0.1,
+  repetitionPenalty: 1.1,
+  stop: [6],
+  seed: 1,
+};
 const model = new nn.TransformerLM({ vocab: 7, dModel: 4, layers: 1, heads: 1, context: 4 });
 const linear = (): nn.Linear => new nn.Linear(2, 2);
 const step = { step: 1, loss: 1, aux: {}, stats: {}, gradNorm: 1 };
@@ -72,10 +83,20 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
     ),
   ],
   generate: [
-    takes({ tokens: 1, temperature: 0.5, topK: 2, seed: 1 }, async (o) => {
+    takes(SAMPLED, async (o) => {
       const session = await core.compile(model, { loss: loss.crossEntropy, device: 'reference' });
       try {
         for await (const token of core.generate(session, [1], o)) assert.ok(token >= 0);
+      } finally {
+        await session.close();
+      }
+    }),
+  ],
+  generateLogprobs: [
+    takes({ ...SAMPLED, logprobs: 2 }, async (o) => {
+      const session = await core.compile(model, { loss: loss.crossEntropy, device: 'reference' });
+      try {
+        for await (const { logprob } of core.generateLogprobs(session, [1], o)) assert.ok(logprob <= 0);
       } finally {
         await session.close();
       }
@@ -369,7 +390,7 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
 };
 
 const NONE: Readonly<Record<string, string>> = {
-  '': 'NonFiniteError Session ShapeError UserError call convert grad hostTensor traceOf use',
+  '': 'RanksError openRanks NonFiniteError Session ShapeError UserError call convert grad hostTensor traceOf use',
   nn:
     'Dropout Flatten GlobalAvgPool2d Sequential activeSlots aggregate aggregateSpec balanceLoss eligible ' +
     'gshardLoss setDtype squaredVariation topK zLoss',

@@ -12,6 +12,7 @@ cpSync('src/device/native', 'dist/device/native', {
   recursive: true,
   filter: (path) => /^[^.]+(\.[ch])?$/.test(path),
 });
+cpSync('src/device/cuda', 'dist/device/cuda', { recursive: true, filter: (path) => /^[^.]+(\.cuh)?$/.test(path) });
 cpSync('src/dash/page', 'dist/dash/page', {
   recursive: true,
   filter: (path) => /^[^.]+(\.(html|css|svg))?$/.test(path),

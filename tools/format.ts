@@ -13,7 +13,15 @@ const prettier = [join(root, 'node_modules/prettier/bin/prettier.cjs'), '--log-l
 let failed = spawnSync(process.execPath, prettier, { cwd: root, stdio: 'inherit' }).status !== 0;
 
 const style = readFileSync(join(root, '.clang-format'), 'utf8');
-for (const path of ['src/device/native', 'bench/native', 'tests/device/native'].flatMap(cFiles)) {
+const folders = [
+  'src/device/native',
+  'src/device/native/mpi',
+  'src/device/cuda',
+  'bench/native',
+  'tests/device/native',
+  'tests/support/cuda',
+];
+for (const path of folders.flatMap(cFiles)) {
   const text = readFileSync(join(root, path), 'utf8');
   const formatted = settled(text, path);
   if (formatted === text) continue;
@@ -30,7 +38,7 @@ if (failed) {
 
 function cFiles(folder: string): string[] {
   const names = readdirSync(join(root, folder));
-  return names.filter((name) => /\.[ch]$/.test(name)).map((name) => join(folder, name));
+  return names.filter((name) => /\.(?:[ch]|cuh)$/.test(name)).map((name) => join(folder, name));
 }
 
 /** The text after clang-format has been applied until it no longer changes: one run is not always enough. */

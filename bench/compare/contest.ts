@@ -3,7 +3,7 @@
 import { othersBetween, refusal, snapshot, type Others } from './busy.ts';
 import { Peer, type Answer } from './protocol.ts';
 import { runnerOf } from './runners.ts';
-import { median } from '../../src/bench/gemm.ts';
+import { median } from '../../src/observe/quantile.ts';
 import type { Entry } from './table.ts';
 import type { Comparison, Contestant } from './works.ts';
 

@@ -27,14 +27,14 @@ import type { Session } from '../../src/session/session.ts';
 import type { Model } from '../../src/session/step.ts';
 import { Parameter } from '../../src/trace/parameter.ts';
 import { call, use } from '../../src/trace/trace.ts';
-import type { Work } from './protocol.ts';
+import type { LanguageSizes, Work } from './protocol.ts';
 
 const INPUTS = 784,
   HIDDEN = 64,
   CLASSES = 10,
   EXPERTS = 8,
   K = 2,
-  CONTEXT = 64;
+  LANGUAGE: LanguageSizes = { dModel: 128, layers: 4, heads: 4, context: 64, experts: EXPERTS, hidden: 256 };
 
 /** A router: top-k of the softmax of a small network. */
 class Gate implements Router {
@@ -79,51 +79,36 @@ class Bank {
 
 export interface ModelOptions {
   readonly device: DeviceName;
-  readonly threads: number;
+  /** Absent on a GPU. */
+  readonly threads?: number;
   readonly eager: boolean;
   readonly bank: boolean;
   readonly say: (line: string) => void;
 }
 
 export async function openModel(
-  { kind, batch: size = 1 }: Work,
-  { device, threads, eager, bank, say }: ModelOptions,
+  { kind, batch: size = 1, lm = LANGUAGE }: Work,
+  { eager, bank, ...on }: ModelOptions,
 ): Promise<{ session: Session; batch: Batch }> {
   const whole = (name: string, n: number, below: number): Int32Array => {
     const s = new Stream(0, name);
     return Int32Array.from({ length: n }, (_, i) => Math.floor(s.uniform(0, i) * below));
   };
   if (kind === 'lm') {
-    const model = new TransformerLM({
-      vocab: 256,
-      dModel: 128,
-      layers: 4,
-      heads: 4,
-      context: CONTEXT,
-      moe: { experts: EXPERTS, topK: K, hidden: 256 },
-    });
-    const session = await compile(model, {
-        loss: crossEntropy,
-        optimizer: adamW({ lr: 3e-3, eager }),
-        device,
-        threads,
-        say,
-      }),
-      n = size * CONTEXT;
+    const { experts, hidden, ...sizes } = lm,
+      model = new TransformerLM({ vocab: 256, ...sizes, moe: { experts, topK: K, hidden } }),
+      session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 3e-3, eager }), ...on }),
+      shape = [size, lm.context],
+      n = size * lm.context;
     return {
       session,
-      batch: {
-        x: hostTensor('int32', [size, CONTEXT], whole('x', n, 256)),
-        y: hostTensor('int32', [size, CONTEXT], whole('y', n, 256)),
-      },
+      batch: { x: hostTensor('int32', shape, whole('x', n, 256)), y: hostTensor('int32', shape, whole('y', n, 256)) },
     };
   }
   const session = await compile(bank ? new Bank() : mixture(), {
     loss: crossEntropy,
     optimizer: sgd({ lr: 1e-3, eager }),
-    device,
-    threads,
-    say,
+    ...on,
   });
   const x = new Stream(0, 'x').normals(0, 1, new Float32Array(size * INPUTS));
   return {

@@ -1,5 +1,6 @@
 // DynaMoE's contestants: a layer, the small classifier or the language model, in a process of its own. A style is
-// 'native' or 'wasm', followed by one of these: ' eager' (updates fused with gradients), ' dense' (a dense network with
+// 'native', 'wasm' or 'cuda', followed by one of these: ' eager' (updates fused with gradients), ' dense' (a dense
+// network with
 // the same active FLOPs), ' products' (only the layer's matrix products, with equal loads), ' bank' (for classifiers),
 // ' balanced' (without the skew of the work), ' bfloat16-weights' (a layer that stores activations and weights in
 // bfloat16).
@@ -24,11 +25,12 @@ let steps: Steps | null = null,
 
 async function open(style: string, work: Work): Promise<Steps> {
   const [device, ...options] = style.split(' ') as [DeviceName, ...string[]],
-    eager = options.includes('eager');
+    eager = options.includes('eager'),
+    on = { device, threads, say };
   let loss = NaN;
   start = startPeak();
   if (work.kind === 'layer' && options.includes('products')) {
-    const products = await ProductsBench.open(layerWork(work), { device, threads, say });
+    const products = await ProductsBench.open(layerWork(work), on);
     return { loss: () => 0, step: () => products.step() };
   }
   if (work.kind === 'layer') {
@@ -40,7 +42,7 @@ async function open(style: string, work: Work): Promise<Steps> {
         ...(options.includes('balanced') && { skew: 0 }),
         ...(options.includes('dense') && { experts: 0 }),
       },
-      { device, threads, say },
+      on,
       () => {
         start = startPeak();
       },
@@ -54,7 +56,13 @@ async function open(style: string, work: Work): Promise<Steps> {
       },
     };
   }
-  const { session, batch } = await openModel(work, { device, threads, say, eager, bank: options.includes('bank') });
+  const { session, batch } = await openModel(work, {
+    device,
+    say,
+    eager,
+    bank: options.includes('bank'),
+    ...(device !== 'cuda' && { threads }),
+  });
   return {
     loss: () => loss,
     async step() {

@@ -17,6 +17,18 @@ export interface Work {
   readonly skew?: number;
   /** For a classifier and a language model: the number of samples. */
   readonly batch?: number;
+  /** Sizes of the language model, where it is not the default one. */
+  readonly lm?: LanguageSizes;
+}
+
+export interface LanguageSizes {
+  readonly dModel: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly context: number;
+  readonly experts: number;
+  /** Width inside an expert. */
+  readonly hidden: number;
 }
 
 export type Request =

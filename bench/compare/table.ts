@@ -1,6 +1,6 @@
 // Makes a Markdown table from times. In: each contestant's times by round. Out: medians, ranges, and ratios to the
 // first contestant. A ratio above 1 says how many times as fast the first contestant is.
-import { median } from '../../src/bench/gemm.ts';
+import { median } from '../../src/observe/quantile.ts';
 import { titleLines } from './markdown.ts';
 import type { Comparison } from './works.ts';
 

@@ -17,7 +17,16 @@ import { assertPromise, type Part, type AttackContext } from '../part.ts';
 import { places, type Place } from '../support/small-run.ts';
 
 const PROMISE = 'memory, open files, threads and handles do not grow, however long the process runs';
-const KINDS = ['sessions', 'steps', 'shapes', 'generation', 'recompilations', 'checkpoints', 'viewers'] as const;
+const KINDS = [
+  'sessions',
+  'steps',
+  'shapes',
+  'lengths',
+  'generation',
+  'recompilations',
+  'checkpoints',
+  'viewers',
+] as const;
 interface Case {
   readonly kind: (typeof KINDS)[number];
   readonly place: Place;
@@ -41,6 +50,7 @@ const ROUNDS: Readonly<Record<Case['kind'], number>> = {
   sessions: 6,
   steps: 400,
   shapes: 24,
+  lengths: 60,
   generation: 10,
   recompilations: 40,
   checkpoints: 30,
@@ -196,6 +206,17 @@ async function begin(kind: Case['kind'], place: Place, seed: number, folder: str
         end,
         round: async (n) => {
           await session.forward(toyBatch(n, 1 + (n % 7), 1 + (n % 12)));
+        },
+      };
+    case 'lengths':
+      return {
+        end,
+        round: async (n) => {
+          const samples = 1 + (n % 7),
+            time = 1 + ((5 * n) % 12),
+            batch = toyBatch(n, samples, time);
+          const lengths = Int32Array.from({ length: samples }, (_, s) => (s === 0 ? time : (n * s) % (time + 1)));
+          await session.step(n % 2 === 0 ? batch : { ...batch, lengths });
         },
       };
     case 'generation':

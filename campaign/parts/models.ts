@@ -3,6 +3,7 @@
 import fc from 'fast-check';
 import { UserError } from '../../src/base/errors.ts';
 import { Stream } from '../../src/base/random.ts';
+import { hostTensor, type Batch, type HostTensor } from '../../src/base/tensor.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { compile } from '../../src/session/node.ts';
 import type { DeviceName } from '../../src/session/platform.ts';
@@ -12,10 +13,29 @@ import { fingerprint, noCompiler } from '../../tests/support/toy.ts';
 import { BrokenPromise, assertPromise, type Part, type AttackContext } from '../part.ts';
 import { batchFor, buildModel, optionsFor, randomModel, type RandomModel } from '../support/random-model.ts';
 
+/** A batch of another shape than the model's usual one; padded: its sequences have several lengths. */
+interface Sizes {
+  readonly samples: number;
+  readonly time: number;
+  readonly padded: boolean;
+}
+
 interface Case {
   readonly model: RandomModel;
   readonly steps: number;
+  /** Batches of a run of a language model. Absent in cases from before there was a choice. */
+  readonly shapes?: { readonly device: DeviceName; readonly batches: readonly Sizes[] };
 }
+
+const sizes: fc.Arbitrary<Sizes> = fc.record({
+  samples: fc.constantFrom(1, 2, 3, 5, 9),
+  time: fc.constantFrom(1, 2, 3, 6, 10, 17),
+  padded: fc.boolean(),
+});
+const shapes = fc.record({
+  device: fc.constantFrom<DeviceName[]>('wasm', 'wasm', 'native'),
+  batches: fc.array(sizes, { minLength: 2, maxLength: 4 }),
+});
 
 export const models: Part<Case> = {
   name: 'models',
@@ -25,7 +45,7 @@ export const models: Part<Case> = {
   share: 4,
   limit: 120,
   knownFaults: ['flipped-bit', 'flipped-bit-wasm'],
-  cases: fc.record({ model: randomModel, steps: fc.constantFrom(1, 2) }),
+  cases: fc.record({ model: randomModel, steps: fc.constantFrom(1, 2), shapes }),
   attack,
 };
 
@@ -33,7 +53,7 @@ type Steps =
   | { readonly results: readonly StepResult[]; readonly states: Readonly<Record<string, string>> }
   | { readonly refused: string };
 
-async function attack({ model, steps }: Case, context: AttackContext): Promise<void> {
+async function attack({ model, steps, shapes: several }: Case, context: AttackContext): Promise<void> {
   const first = await trained(model, steps, 'wasm', 1);
   context.count(`models ${model.kind}`);
   if ('refused' in first) context.count('models that are refused');
@@ -54,6 +74,7 @@ async function attack({ model, steps }: Case, context: AttackContext): Promise<v
   }
   await compareWithReference(model, first.results[0], reference.results[0], context);
   await continues(model, steps);
+  if (several && model.kind === 'lm') await severalShapes(model, several, context);
   if (await gradients(model)) context.count('gradients checked');
 }
 
@@ -203,6 +224,75 @@ async function continues(model: RandomModel, steps: number): Promise<void> {
     wrong.length === 0 && resumed.loss === whole.results[steps].loss,
     () => `loss ${resumed.loss}, not ${whole.results[steps].loss}; ${wrong.join(', ')}`,
   );
+}
+
+/** What a step and then an inference of a batch give, as text; or that they are refused. */
+async function outcome(session: Session, batch: Batch): Promise<Readonly<Record<string, string>>> {
+  try {
+    const { loss, gradNorm, aux, stats } = await session.step(batch),
+      { output } = await session.forward(batch),
+      loads = Object.entries(stats).map(([name, { data }]): [string, string] => [name, data.join()]);
+    return {
+      numbers: JSON.stringify([loss, gradNorm, aux]),
+      output: `${output.shape.join()}: ${output.data.join()}`,
+      ...Object.fromEntries(loads),
+      ...fingerprint(session),
+    };
+  } catch (error) {
+    if (error instanceof NonFiniteError || error instanceof UserError) return { refused: 'yes' };
+    throw error;
+  }
+}
+
+/** Checks that batches of other shapes, which share a program, have the bits of a session that sees each one first. */
+async function severalShapes(
+  model: RandomModel,
+  { device, batches }: NonNullable<Case['shapes']>,
+  context: AttackContext,
+): Promise<void> {
+  await opened(model, noCompiler ? 'wasm' : device, 2, async (run) => {
+    for (const [i, { samples, time, padded }] of batches.entries()) {
+      const long = Math.min(time, model.time),
+        batch = batchFor({ ...model, time: long }, i, samples * model.accumulate),
+        lengths = padded ? lengthsFor(model, i, batch) : null,
+        before = await run.serialize(),
+        got = await outcome(run, lengths ? { ...batch, lengths } : batch);
+      const want = await opened(model, 'wasm', 1, async (alone) => {
+        await alone.deserialize(before);
+        return outcome(alone, lengths ? { ...withoutPadding(batch, lengths), lengths } : batch);
+      });
+      const wrong = Object.keys({ ...want, ...got }).filter(
+        (key) => got[key] !== (want as Readonly<Record<string, string>>)[key],
+      );
+      assertPromise(
+        'a batch of any shape has the bits of a session that sees this shape first',
+        wrong.length === 0,
+        () => `batch ${i} of [${batch.x.shape.join()}], lengths ${lengths?.join() ?? 'all'}: ${wrong.join(', ')}`,
+      );
+      if ('refused' in got) return;
+      context.count(`batches of another shape${padded ? ', padded' : ''}`);
+    }
+  });
+}
+
+function lengthsFor({ seed }: RandomModel, step: number, { x: { shape } }: Batch): Int32Array {
+  const stream = new Stream(seed, 'lengths'),
+    [samples, time] = shape;
+  const lengths = Int32Array.from({ length: samples }, (_, i) => Math.floor(stream.uniform(step, i) * (time + 1)));
+  if (lengths.every((length) => length === 0)) lengths[samples - 1] = time;
+  return lengths;
+}
+
+/** The batch with tokens and targets 0 where there is padding. */
+function withoutPadding({ x, y }: Batch, lengths: Int32Array): Batch {
+  const [, time] = x.shape,
+    of = ({ dtype, shape, data }: HostTensor): HostTensor =>
+      hostTensor(
+        dtype,
+        shape,
+        Int32Array.from(data, (value, i) => (i % time < lengths[Math.floor(i / time)] ? value : 0)),
+      );
+  return { x: of(x), y: of(y) };
 }
 
 interface At {

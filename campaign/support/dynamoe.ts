@@ -1,5 +1,5 @@
-// Runs the command `dynamoe` in a process of its own. In: arguments. Out: the process, its output, its exit code or
-// signal.
+// Runs the command `dynamoe` in a process of its own, or by a launcher. In: arguments. Out: the process, its output,
+// its exit code or signal.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -21,13 +21,20 @@ export interface StartOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Modules that are loaded before the command. */
   readonly preload?: readonly string[];
+  /** A command that starts the command, with its arguments. */
+  readonly launcher?: readonly string[];
   /** Called for each line of stdout. */
   readonly line?: (line: string) => void;
 }
 
-export function start(args: readonly string[], { env = {}, preload = [], line }: StartOptions = {}): Started {
+export function start(
+  args: readonly string[],
+  { env = {}, preload = [], launcher = [], line }: StartOptions = {},
+): Started {
   const imports = preload.flatMap((path) => ['--import', path]);
-  const child = spawn(process.execPath, ['--conditions=dynamoe-source', '--no-warnings', ...imports, MAIN, ...args], {
+  const node = [process.execPath, '--conditions=dynamoe-source', '--no-warnings', ...imports, MAIN],
+    [program, ...words] = [...launcher, ...node, ...args];
+  const child = spawn(program, words, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   });

@@ -9,7 +9,10 @@ export interface Made {
 
 const number = fc.oneof(
   { weight: 3, arbitrary: fc.constantFrom(0, 1, 2, 3, 4, 8, 16) },
-  { weight: 2, arbitrary: fc.constantFrom(-1, 0.5, 1e9, 2 ** 31, 2 ** 32, 2 ** 53, 1e21, 1e300, -1e300) },
+  {
+    weight: 2,
+    arbitrary: fc.constantFrom(-1, 0.5, 2 ** 24, 1e9, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 53, 1e21, 1e300, -1e300),
+  },
 );
 const wild: fc.Arbitrary<unknown> = fc.oneof(
   { weight: 4, arbitrary: number },
@@ -208,32 +211,51 @@ const log = fc
   )
   .map((lines) => `${lines.join('\n')}\n`);
 
-const layer = fc.oneof(
+const path = fc.oneof(
+  { weight: 4, arbitrary: fc.constantFrom('moe', 'blocks.0.moe', 'blocks.1.moe') },
   {
-    weight: 4,
+    weight: 1,
     arbitrary: fc
-      .tuple(
-        fc.record({
-          path: fc.constant('moe'),
-          experts: fc.constantFrom(1, 2, 4),
-          k: fc.constantFrom(1, 2),
-          capacity: fc.constantFrom<unknown>('dropless', 0, 1, 1.5, [1, 1], 1e300),
-          overflow: fc.constantFrom('drop', 'spill'),
-          dispatch: fc.constantFrom('ragged', 'padded', 'einsum', 'dense'),
-          dModel: fc.constantFrom(4, 64),
-          hidden: fc.constantFrom(4, 64),
-        }),
-        some(['experts', 'k', 'dModel', 'hidden', 'capacity']),
-      )
-      .map(([l, odd]) => ({ ...l, ...(Object.keys(odd).length > 3 && odd) })),
+      .array(fc.constantFrom('moe', 'gate', 'experts', 'w1', 'topK', 'shared', 'constructor', '__proto__', '', '0'), {
+        minLength: 1,
+        maxLength: 3,
+      })
+      .map((names) => names.join('.')),
   },
-  { weight: 1, arbitrary: wild },
 );
-const trace = fc
+const layer = fc
   .tuple(
-    fc.array(layer, { maxLength: 2 }),
-    fc.array(fc.array(fc.array(number, { minLength: 1, maxLength: 4 }), { maxLength: 2 }), { maxLength: 5 }),
+    fc.record({
+      path,
+      experts: fc.constantFrom(1, 2, 4),
+      k: fc.constantFrom(1, 2),
+      capacity: fc.constantFrom<unknown>('dropless', 0, 1, 1.5, [1, 1], 1e300),
+      overflow: fc.constantFrom('drop', 'spill'),
+      dispatch: fc.constantFrom('ragged', 'padded', 'einsum', 'dense'),
+      dModel: fc.constantFrom(4, 64, 2 ** 24),
+      hidden: fc.constantFrom(4, 64, 2 ** 24),
+    }),
+    some(['experts', 'k', 'dModel', 'hidden', 'capacity']),
   )
+  .map(([l, odd]) => ({ ...l, ...(Object.keys(odd).length > 3 && odd) }));
+const loadsOf = (count: unknown): fc.Arbitrary<readonly number[]> => {
+  const size = Number.isInteger(count) && Number(count) <= 64 ? Math.max(0, Number(count)) : 1;
+  return fc.array(fc.oneof({ weight: 9, arbitrary: fc.constantFrom(0, 0, 1, 3, 16, 2 ** 24) }, number), {
+    minLength: size,
+    maxLength: size,
+  });
+};
+/** Most loads fit the layers, so that most traces are replayed. */
+const trace = fc
+  .array(fc.oneof({ weight: 6, arbitrary: layer }, { weight: 1, arbitrary: wild }), { minLength: 1, maxLength: 2 })
+  .chain((layers) => {
+    const fitting = fc.tuple(...layers.map((l) => loadsOf((l as { experts?: unknown } | null)?.experts))),
+      any = fc.array(fc.array(number, { minLength: 1, maxLength: 4 }), { maxLength: 2 });
+    return fc.tuple(
+      fc.constant(layers),
+      fc.array(fc.oneof({ weight: 9, arbitrary: fitting }, { weight: 1, arbitrary: any }), { maxLength: 5 }),
+    );
+  })
   .map(([layers, loads]) =>
     [
       JSON.stringify({ event: 'trace', version: 1, layers }),

@@ -19,7 +19,7 @@ export type Edit =
   | { readonly edit: 'token'; readonly at: number; readonly text: string };
 
 /** Places near the beginning are drawn often, because most formats have their header there. */
-const at = fc.oneof(fc.nat(24), fc.nat(400), fc.nat(100_000));
+const at = fc.oneof(fc.nat(24), fc.nat(400), fc.nat(4000), fc.nat(100_000));
 const TOKENS = [
   'null',
   'true',
@@ -29,6 +29,8 @@ const TOKENS = [
   '1e999',
   '-0',
   '9007199254740993',
+  '16777216',
+  '2147483647',
   '4294967296',
   '1099511627776',
   '18446744073709551615',

@@ -61,6 +61,9 @@ export const usualElements = (shape: readonly Dim[]): number =>
 
 export const byteSize = (type: TensorType): number => elements(type.shape) * bytesPer(type.dtype);
 
+/** Whether a dimension has rows in segments. */
+export const isSegmented = (dim: Dim): dim is Segmented => typeof dim !== 'number' && dim.kind === 'segmented';
+
 /** Only the outermost dimension may vary at run time. */
 export const isDynamic = (shape: readonly Dim[]): boolean => shape.some((d) => typeof d !== 'number');
 
@@ -109,9 +112,8 @@ const MOST_ELEMENTS = 2 ** 31 - 1;
 
 /** Gives the type; throws ShapeError for a size that is no whole number, or a tensor with too many elements. */
 export function checkSize(name: string, type: TensorType): TensorType {
-  const bad = type.shape.some((d) => !(Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0)),
-    count = elements(type.shape);
-  if (bad)
+  const count = elements(type.shape);
+  if (type.shape.some((d) => !(Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0)))
     throw new ShapeError(
       `${name}: ${showShape(type.shape)} is no valid shape`,
       'sizes are whole numbers of at least 0',

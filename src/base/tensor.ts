@@ -15,6 +15,12 @@ export interface Batch {
   readonly y: HostTensor; // text: int32 [batch, context]; digits: int32 [batch]
   /** Stable ids of the samples along the first dimension, where the dataset has them. */
   readonly ids?: Int32Array;
+  /**
+   * int32 [batch]: how many elements of each sequence are there, for x and y of [batch, time]. The elements after them
+   * are padding: they are not computed, count in no loss and no mean, and outputs are 0 there. Only for models that say
+   * `sequences`.
+   */
+  readonly lengths?: Int32Array;
 }
 
 /**
@@ -172,6 +178,7 @@ export function checkBatch(batch: Batch): void {
     if (shape[0] === 0) throw new UserError(`the batch's ${name} is empty: ${dtype}[${shape.join(', ')}]`);
   }
   const { ids, x } = batch;
+  checkLengths(batch);
   if (ids === undefined) return;
   if (!(ids instanceof Int32Array) || ids.length !== x.shape[0])
     throw new UserError(
@@ -180,4 +187,19 @@ export function checkBatch(batch: Batch): void {
     );
   const bad = ids.find((id) => id < 0 || id === 2 ** 31 - 1);
   if (bad !== undefined) throw new UserError(`the batch's ids must be from 0 to ${2 ** 31 - 2}, got ${bad}`);
+}
+
+/** Throws UserError for lengths that do not fit x [batch, time], or that leave nothing. */
+function checkLengths({ x: { shape }, lengths }: Batch): void {
+  if (lengths === undefined) return;
+  const [samples, time = 0] = shape;
+  if (!(lengths instanceof Int32Array) || lengths.length !== samples)
+    throw new UserError(
+      `the batch's lengths must be an Int32Array of ${samples}, one for each sequence`,
+      'leave them out where all sequences have the length of x',
+    );
+  const bad = lengths.findIndex((length) => length < 0 || length > time);
+  if (bad >= 0)
+    throw new UserError(`length ${bad} of the batch is ${lengths[bad]}, the sequences of x have ${time} elements`);
+  if (lengths.every((length) => length === 0)) throw new UserError("all of the batch's lengths are 0");
 }

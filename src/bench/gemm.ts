@@ -3,6 +3,7 @@
 import { availableParallelism } from 'node:os';
 import { Stream } from '../base/random.ts';
 import { matmul } from '../graph/ops/matmul/matmul.ts';
+import { median } from '../observe/quantile.ts';
 import { compileGraph, loadProgram, traceGraph } from '../pipeline.ts';
 import { ProgramExecutor } from '../run/program.ts';
 import { node, openNative } from '../session/node.ts';
@@ -116,10 +117,4 @@ async function measure(size: number, name: GemmDevice, threads: number, rounds: 
     await executor.close();
     await native?.close();
   }
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b),
-    half = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }

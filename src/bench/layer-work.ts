@@ -38,6 +38,7 @@ import { nameParameters } from '../trace/module.ts';
 import { initialParts, Parameter } from '../trace/parameter.ts';
 import { call } from '../trace/trace.ts';
 import { byKernel, type KernelTime } from './kernel-times.ts';
+import { skewedBias } from './skewed-router.ts';
 
 export const OPTIMIZERS = ['sgd', 'adam'] as const;
 export const PASSES = ['train', 'forward'] as const;
@@ -384,11 +385,7 @@ function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { g
   // Column 0 of x is 1, so row 0 of the router's weight acts as its bias.
   const one = convert(hostTensor('float32', [1], [1]), executor.typeOf(INPUT).dtype).data;
   for (let t = 0; t < work.tokens; t++) executor.setPart(INPUT, t * work.dModel, one);
-  executor.setPart(
-    ROUTER,
-    0,
-    Float32Array.from({ length: work.experts }, (_, e) => -work.skew * Math.log(e + 1)),
-  );
+  executor.setPart(ROUTER, 0, skewedBias(work.experts, work.skew));
 }
 
 const sum = (values: Iterable<number>): number => {

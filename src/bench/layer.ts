@@ -3,7 +3,7 @@
 import { availableParallelism } from 'node:os';
 import { openNative } from '../session/node.ts';
 import type { DeviceName, Precision } from '../session/platform.ts';
-import { median } from './gemm.ts';
+import { median } from '../observe/quantile.ts';
 import { bytes, count } from '../base/format.ts';
 import { kernelTable, machineLimits, type KernelTime, type Limits } from './kernel-times.ts';
 import { LayerBench, ProductsBench, usefulFlops, type LayerStep, type LayerWork } from './layer-work.ts';

@@ -6,26 +6,23 @@ import { UserError } from '../base/errors.ts';
 import { Stream } from '../base/random.ts';
 import { hostTensor, type Batch } from '../base/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { add } from '../graph/ops/elementwise/add.ts';
 import { relu } from '../graph/ops/elementwise/relu.ts';
 import { Linear } from '../nn/linear.ts';
 import { meanSquaredError } from '../nn/loss.ts';
 import { capacityRows } from '../nn/moe/capacity.ts';
 import { MoE } from '../nn/moe/moe.ts';
-import type { RouterOptions } from '../nn/moe/router.ts';
-import { TopKRouter } from '../nn/moe/routers.ts';
 import type { Overflow } from '../nn/moe/routing.ts';
 import type { Dispatch } from '../nn/moe/strategies.ts';
-import { median } from '../observe/run-stats.ts';
+import { median } from '../observe/quantile.ts';
 import { sgd } from '../optim/sgd.ts';
 import { policies } from '../recompile/policies/select.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { compile } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
 import type { Session } from '../session/session.ts';
-import { Parameter } from '../trace/parameter.ts';
-import { call, use } from '../trace/trace.ts';
+import { call } from '../trace/trace.ts';
 import { bytes, count } from '../base/format.ts';
+import { SkewedRouter } from './skewed-router.ts';
 
 export interface RecompileFlags {
   readonly tokens: number;
@@ -80,20 +77,6 @@ export interface Verdict {
   readonly state_bytes: number;
   /** Total time by which recompilations delayed steps. */
   readonly stall_ms: number;
-}
-
-/** A top-k router with fixed weights and a bias on the logits, neither trained: every session has the same load. */
-class SkewedRouter extends TopKRouter {
-  readonly bias: Parameter; // [experts]
-  constructor(options: RouterOptions) {
-    super(options);
-    this.bias = new Parameter([options.experts], { kind: 'constant', value: 0 }, { trained: false });
-    this.weight.frozen = true;
-  }
-
-  protected override logits(x: Tensor): Tensor {
-    return add(super.logits(x), use(x, this.bias));
-  }
 }
 
 class Ffn {

@@ -20,7 +20,7 @@ import { compile } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
 import type { Session } from '../session/session.ts';
 import { call } from '../trace/trace.ts';
-import { median } from './gemm.ts';
+import { median } from '../observe/quantile.ts';
 import { spread, type Spread } from './layer.ts';
 import { bytes, table } from '../base/format.ts';
 
@@ -169,7 +169,7 @@ function batchOf({ samples, tokens, dModel }: RoutingFlags, i: number): Batch {
 
 const PARTS: Readonly<Record<Exclude<Part, 'all'>, readonly string[]>> = {
   select: ['topK', 'topKUnless'],
-  sort: ['permute', 'permuteUnless'],
+  sort: ['histogram', 'choiceStarts', 'permute', 'permuteUnless'],
   memory: ['recall', 'recalls', 'remember', 'equal'],
 };
 

@@ -4,7 +4,7 @@
 import { availableParallelism } from 'node:os';
 import { openNative } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
-import { median } from './gemm.ts';
+import { median } from '../observe/quantile.ts';
 import { spread, type Spread } from './layer.ts';
 import { bytes, count, table } from '../base/format.ts';
 import { LayerBench, usefulFlops, type LayerWork } from './layer-work.ts';

@@ -5,7 +5,7 @@ import { ProgramExecutor } from '../run/program.ts';
 import { configure } from '../train/configure.ts';
 import type { Overrides } from '../train/overrides.ts';
 import { openSession } from '../train/open.ts';
-import { median } from './gemm.ts';
+import { median } from '../observe/quantile.ts';
 import { spread } from './layer.ts';
 import { bytes, count } from '../base/format.ts';
 import { exampleBatch } from '../train/example-batch.ts';

@@ -1,17 +1,19 @@
 // dynamoe bench: measures speed and memory on this machine. `gemm`: a matrix product against the machine's peak;
 // `conv`: convolutions against a product of the same size; `layer`: one mixture-of-experts layer; `scaling`: layers of
 // many sizes; `memory`: how many experts fit; `step`: a training step of a model and its parts; `compile`: a cold
-// start; `recompile`: capacities set by a policy against fixed ones; `routing`: remembered choices of experts against
-// live ones.
+// start; `ranks`: a step over ranks against the same work alone; `recompile`: capacities set by a policy against fixed
+// ones; `routing`: remembered choices of experts against live ones; `sorting`: what sorts choices by expert.
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from '../bench/compile.ts';
 import { benchConv, type ConvFlags } from '../bench/conv.ts';
 import { benchGemm, GEMM_DEVICES, type GemmFlags } from '../bench/gemm.ts';
 import { benchLayer, type LayerFlags } from '../bench/layer.ts';
 import { benchMemory, type MemoryFlags } from '../bench/memory.ts';
+import { benchRanks, type RanksFlags } from '../bench/ranks.ts';
 import { benchRecompile, type RecompileFlags } from '../bench/recompile.ts';
 import { benchRouting, type RoutingFlags } from '../bench/routing.ts';
 import { benchScaling, CURVES, type Curve, type ScalingFlags } from '../bench/scaling.ts';
+import { benchSorting, type SortingFlags } from '../bench/sorting.ts';
 import { benchStep, type BenchStepFlags } from '../bench/step.ts';
 import {
   capacityOf,
@@ -32,6 +34,10 @@ import { ACTIVATIONS } from '../nn/moe/experts.ts';
 import { OVERFLOWS } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';
 
+/** A device that runs compiled programs: all but the reference. */
+const compiledDevice = (): Option =>
+  new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto');
+
 export function defineBench(bench: Command): void {
   bench.description('Measures speed and memory on this machine.');
   bench
@@ -41,7 +47,7 @@ export function defineBench(bench: Command): void {
         'process.',
     )
     .option('--size <n>', 'rows, columns and depth', whole(1, 16384), 1024)
-    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(compiledDevice())
     .option('--threads <list>', 'numbers of threads, such as 1,2 (default: 1 and all cores)', wholeList)
     .option('--rounds <n>', 'measurements of each', whole(1), 12)
     .addOption(json())
@@ -51,7 +57,7 @@ export function defineBench(bench: Command): void {
     .description(
       'Times convolutions, their gradients, and a matrix product of the same size, alternating in one process.',
     )
-    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(compiledDevice())
     .option('--rounds <n>', 'measurements of each', whole(1), 30)
     .addOption(threads())
     .addOption(json())
@@ -106,7 +112,7 @@ export function defineBench(bench: Command): void {
         .default([...CURVES], 'all'),
     )
     .option('--rounds <n>', 'measurements of each layer', whole(1), 5)
-    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(compiledDevice())
     .addOption(threads())
     .addOption(json())
     .action((flags: ScalingFlags) => benchScaling(flags));
@@ -124,10 +130,43 @@ export function defineBench(bench: Command): void {
     .option('--top-k <n>', 'experts per token', whole(1), 2)
     .option('--remember <n>', 'slots of the memory', whole(1), 65536)
     .option('--rounds <n>', 'measurements of each', whole(1), 10)
-    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(compiledDevice())
     .addOption(threads())
     .addOption(json())
     .action((flags: RoutingFlags) => benchRouting(flags));
+  bench
+    .command('sorting')
+    .description(
+      'Times what sorts choices by expert and moves rows into capacities, for several numbers of threads, ' +
+        'alternating in one process.',
+    )
+    .option('--tokens <n>', 'tokens', whole(1), 8192)
+    .option('--experts <n>', 'experts', whole(1), 256)
+    .option('--top-k <n>', 'experts per token', whole(1), 8)
+    .addOption(compiledDevice())
+    .option('--threads <list>', 'numbers of threads, such as 1,2 (default: 1 and all cores)', wholeList)
+    .option('--rounds <n>', 'turns of each', whole(1), 40)
+    .addOption(json())
+    .action((flags: SortingFlags) => benchSorting(flags));
+  bench
+    .command('ranks')
+    .description(
+      'Times a training step over ranks against the same work without ranks, alternating. Started by mpirun: ' +
+        'mpirun -n 2 dynamoe bench ranks.',
+    )
+    .option('--tokens <n>', 'tokens of each rank (--strong: of all ranks together)', whole(1), 1024)
+    .option('--width <n>', 'width of the model', whole(1), 512)
+    .option('--hidden <n>', 'hidden size of an expert', whole(1), 2048)
+    .option('--experts <n>', 'number of experts', whole(1), 8)
+    .option('--top-k <k>', 'experts a token', whole(1), 2)
+    .option('--threads <n>', 'threads of each rank', whole(1), 1)
+    .option('--rounds <n>', 'measurements of each', whole(1), 20)
+    .option('--skew <s>', 'bias of the router, not trained, for expert e: -S ln(e + 1)', real(0), 0)
+    .option('--dealt', 'deal experts to ranks in the order of their loads with --skew, back and forth')
+    .option('--interface <name>', 'a network interface of each rank, to compare its bytes with those that ranks count')
+    .option('--strong', 'the same work on one process with as many threads, instead of the same work a rank')
+    .addOption(json())
+    .action((flags: RanksFlags) => benchRanks(flags));
   const recompile: Command = bench
     .command('recompile')
     .description(
@@ -158,7 +197,7 @@ export function defineBench(bench: Command): void {
     .option('--warm-up <n>', 'unmeasured steps of the policy at the start', whole(0), 64)
     .option('--steps <n>', 'steps to measure', whole(1), 20)
     .option('--every <n>', 'steps between two measurements of the fixed factors', whole(1), 1)
-    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(compiledDevice())
     .addOption(threads())
     .addOption(json())
     .action((flags: RecompileFlags) => {
@@ -179,7 +218,7 @@ export function defineBench(bench: Command): void {
     refuseFlags(compile, {
       cold:
         (flags.device === 'wasm' || flags.device === 'reference') &&
-        `only the native device keeps compiled kernels, not ${flags.device}`,
+        `only the native device and GPUs keep compiled kernels, not ${flags.device}`,
     });
     return benchCompile(file, flags);
   });
@@ -233,7 +272,7 @@ function layerFlags(command: Command): Command {
       new Option('--pass <name>', 'a training step, or only the forward pass').choices(PASSES).default('train'),
     )
     .addOption(precision())
-    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(compiledDevice())
     .addOption(threads())
     .addOption(json());
 }

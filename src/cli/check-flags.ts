@@ -1,5 +1,6 @@
 // Checks of flags that are made before a command runs. In: a command and its arguments; out: a usage error, or nothing.
 import type { Command } from 'commander';
+import { isGpu } from '../session/platform.ts';
 import { ConfigError } from '../train/config-error.ts';
 
 /**
@@ -21,11 +22,14 @@ export function refuseFlags(
 
 /**
  * Checks the flags of every command. A flag that was read as the value of the flag before it (`--out --json`) is
- * refused, and so is --threads for a device that has only one thread.
+ * refused, and so is --threads for a device that has only one thread, or its own.
  */
 export function checkFlags(command: Command, args: readonly string[]): void {
   refuseFlags(command, {
-    threads: command.getOptionValue('device') === 'reference' && 'the reference device has one thread',
+    threads:
+      command.getOptionValue('device') === 'reference'
+        ? 'the reference device has one thread'
+        : isGpu(command.getOptionValue('device')) && 'a GPU has its own threads',
   });
   const flags = new Set(command.options.flatMap((o) => [o.long, o.short]));
   for (const { long, required } of command.options) {

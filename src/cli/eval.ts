@@ -2,12 +2,16 @@
 import type { Command } from 'commander';
 import { TextDataset } from '../data/text.ts';
 import { openCheckpoint } from '../train/open.ts';
+import { agreedError } from '../session/ranks.ts';
+import type { Ranks } from '../device/ranks.ts';
+import { RunRanks } from '../train/ranks.ts';
 import { validate } from '../train/validate.ts';
 import { nothingCounts } from '../session/means.ts';
 import { UserError } from '../base/errors.ts';
 import { data, device, json, recompile, threads, type OpenFlags } from './flags.ts';
 import { bits, fixed } from '../base/format.ts';
-import { openReporter, recompiled } from './report.ts';
+import { overRanks } from './ranks.ts';
+import { openReporter, recompiled, silent } from './report.ts';
 import { stoppable } from './stop.ts';
 import { Exit } from './fail.ts';
 
@@ -24,17 +28,19 @@ export function defineEval(command: Command): void {
     .addOption(threads())
     .addOption(recompile('auto'))
     .addOption(json())
-    .action(evaluate);
+    .action((checkpoint: string, flags: OpenFlags) => overRanks((ranks) => evaluate(checkpoint, flags, ranks)));
 }
 
-async function evaluate(checkpoint: string, flags: OpenFlags): Promise<void> {
-  const reporter = openReporter(flags.json ?? false),
+async function evaluate(checkpoint: string, flags: OpenFlags, ranks: Ranks | null): Promise<void> {
+  const together = new RunRanks(ranks),
+    reporter = together.leads ? openReporter(flags.json ?? false) : silent,
     say = (line: string): void => {
       reporter.say(line);
     };
   try {
     const { path, step, experiment, session } = await openCheckpoint(checkpoint, {
       ...flags,
+      ranks,
       say,
       events: (event) => {
         if (flags.json) process.stdout.write(`${JSON.stringify(event)}\n`);
@@ -42,24 +48,40 @@ async function evaluate(checkpoint: string, flags: OpenFlags): Promise<void> {
       },
     });
     try {
-      const set = experiment.data(say, flags.data);
-      await set.fingerprint(); // missing data is reported as missing, not as too little held-out data
+      const set = await together.agreed(async () => {
+        const named = experiment.data(say, flags.data);
+        await named.fingerprint(); // missing data is reported as missing, not as too little held-out data
+        return named;
+      });
       const start = performance.now();
-      const { result: found, code } = await stoppable(
-        (stop) =>
-          validate(session, experiment, set, stop, (share) => {
-            reporter.busy('validating', share);
-          }),
+      const { result, code } = await stoppable(
+        async (stop) => {
+          const asked = new RunRanks(ranks, stop),
+            found = await validate(
+              session,
+              experiment,
+              set,
+              () => asked.asksToStop(),
+              (share) => {
+                reporter.busy('validating', share);
+              },
+            );
+          return { found, stopped: asked.stopping };
+        },
         () => undefined,
       );
-      if (code !== null) throw new Exit(code);
+      const { found, stopped } = result;
+      if (code !== null || stopped) throw new Exit(code ?? 0);
       if (!found)
-        throw new UserError(
-          'there is too little held-out data to validate on',
-          'name more text with --data, or use a shorter context',
+        throw agreedError(
+          new UserError(
+            'there is too little held-out data to validate on',
+            'name more text with --data, or use a shorter context',
+          ),
         );
-      if (found.count === 0) throw nothingCounts('eval', found.samples);
+      if (found.count === 0) throw agreedError(nothingCounts('eval', found.samples));
       reporter.close();
+      if (!together.leads) return;
       const metrics = Object.keys(found.metrics).length > 0 ? { metrics: found.metrics } : {};
       const event = {
         event: 'eval',

@@ -1,6 +1,6 @@
 // Flags that several commands share. In: texts of the command line; out: values, or a usage error.
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { DEVICES, PRECISIONS } from '../session/platform.ts';
+import { DEVICE_NAMES, isDevice, PRECISIONS, type DeviceName } from '../session/platform.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies/select.ts';
 import type { Overrides } from '../train/overrides.ts';
@@ -26,6 +26,18 @@ export const real =
     throw new InvalidArgumentError(`expected a number ${exclusive ? 'above' : 'of at least'} ${least}`);
   };
 
+/** A share or probability: up to 1. */
+export const share =
+  (least: number, exclusive = false) =>
+  (text: string): number => {
+    const value = real(least, exclusive)(text);
+    if (value <= 1) return value;
+    throw new InvalidArgumentError('expected a number of at most 1');
+  };
+
+/** A flag that may be given several times. */
+export const several = (text: string, before: readonly string[] = []): readonly string[] => [...before, text];
+
 /** A capacity factor, or dropless. */
 export const capacityOf = (text: string): number | 'dropless' => (text === 'dropless' ? text : real(0, true)(text));
 
@@ -40,8 +52,12 @@ export const MAX_SEED = 0xffffffff;
 export const device = (): Option =>
   new Option(
     '--device <name>',
-    'where to run (default: auto, which is native if a C compiler is found, else wasm)',
-  ).choices(DEVICES);
+    `where to run: ${DEVICE_NAMES} (default: auto, which is a GPU if there is one and threads are not given, else ` +
+      'native if a C compiler is found, else wasm)',
+  ).argParser((text): DeviceName => {
+    if (isDevice(text)) return text;
+    throw new InvalidArgumentError(`Allowed choices are ${DEVICE_NAMES}.`);
+  });
 export const threads = (): Option =>
   new Option('--threads <n>', 'CPU threads (default: all cores); results are identical for any number').argParser(
     whole(1, 256),
@@ -57,7 +73,8 @@ export const recompile = (fallback?: string): Option => {
   const option = new Option(
     '--recompile <names>',
     'policies that recompile the run: auto (only changes that keep results identical), off, or some of ' +
-      `${POLICY_NAMES.join(',')}${fallback === undefined ? ' (default: auto)' : ''}`,
+      `${POLICY_NAMES.join(',')}, each with options if need be: adaptCapacity{quantile=0.9,margin=0.1}` +
+      (fallback === undefined ? ' (default: auto)' : ''),
   );
   if (fallback !== undefined) option.default(fallback);
   return option.argParser((text) => {

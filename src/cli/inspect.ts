@@ -25,8 +25,8 @@ export function defineInspect(command: Command): void {
     .addOption(
       new Option(
         '--device <name>',
-        'with --stage source: the device whose source is printed, native (C) or wasm (WebAssembly text); with ' +
-          '--stage schedule also gpu, which no device runs yet (default: native)',
+        'with --stage schedule and --stage source: the device, native (C), wasm (WebAssembly text) or cuda ' +
+          '(CUDA C++); default: native',
       ).choices(MACHINES),
     )
     .option('--eval', 'inspect the evaluation program instead, as eval and generate run it')
@@ -38,9 +38,7 @@ export function defineInspect(command: Command): void {
       const { experiment } = await configure(file, flags);
       refuseFlags(command, {
         device:
-          stage === 'source'
-            ? device === 'gpu' && 'there is no source for a GPU yet; --stage schedule shows how one would run kernels'
-            : stage !== 'schedule' && 'only --stage schedule and --stage source depend on the device',
+          stage !== 'schedule' && stage !== 'source' && 'only --stage schedule and --stage source depend on the device',
         data:
           experiment.config.model && 'what is printed depends on the shape of a batch alone, and the model gives that',
       });

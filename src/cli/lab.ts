@@ -166,7 +166,7 @@ async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace
       `dynamoe: generating ${steps} steps of ${tokens} tokens over ${experts} experts, which may take minutes\n`,
     );
   if (name !== undefined) return generate(name, { steps, seed, tokens, experts, k, ...settings });
-  const { layers, loads } = await readTrace(file ?? '', (line) => {
+  const { layers, ...read } = await readTrace(file ?? '', (line) => {
     process.stderr.write(`dynamoe: ${line}\n`);
   });
   if (capacity !== undefined) for (const layer of layers) checkCapacity(capacity, layer.experts);
@@ -176,7 +176,7 @@ async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace
       '--overflow has no effect here: every layer of the trace is dropless',
       '--capacity gives them one',
     );
-  return { layers: all, loads };
+  return { ...read, layers: all };
 }
 
 const percent = (share: number, digits = 1): string =>

@@ -19,6 +19,14 @@ export function openReporter(json: boolean): Reporter {
   return isScreen(process.stdout) ? new ScreenReporter(new Screen(process.stdout)) : new LineReporter();
 }
 
+/** Says nothing: of a rank that is not the first. */
+export const silent: Reporter = {
+  log: () => undefined,
+  say: () => undefined,
+  busy: () => undefined,
+  close: () => undefined,
+};
+
 /** Writes only JSON to stdout, one object per line. */
 class JsonReporter implements Reporter {
   log(event: TrainEvent): void {

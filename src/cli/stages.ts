@@ -1,5 +1,6 @@
 // The text of each stage of the compiler, for `dynamoe inspect`. It compiles the graph by pipeline.ts, as sessions do.
 import { emitFile } from '../emit/c/kernel.ts';
+import { emitFile as emitCuda } from '../emit/cuda/kernel.ts';
 import { emitModule } from '../emit/wasm/kernel.ts';
 import { moduleText } from '../emit/wasm/text.ts';
 import type { Graph } from '../graph/graph.ts';
@@ -30,14 +31,14 @@ export const STAGES = [
 ] as const;
 export type StageName = (typeof STAGES)[number];
 
-/** Machines for which kernels are scheduled; no device has the GPU yet, and there is no source for it. */
-export const MACHINES = ['native', 'wasm', 'gpu'] as const;
+/** Machines for which kernels are scheduled and printed. */
+export const MACHINES = ['native', 'wasm', 'cuda'] as const;
 export type Machine = (typeof MACHINES)[number];
-/** `native`: of a processor with AVX-512; others have narrower panels. */
+/** `native`: of a processor with AVX-512; others have narrower panels. `cuda`: of an H100; others run fewer blocks. */
 const TARGETS: Readonly<Record<Machine, Target>> = {
   native: { ...NATIVE, limits: { ...NATIVE.limits, panels: panelsOf(32) } },
   wasm: WASM,
-  gpu: GPU,
+  cuda: GPU,
 };
 
 /**
@@ -63,11 +64,17 @@ export function printStage(graph: Graph, stage: StageName, device: Machine = 'na
     case 'schedule':
       return compiled.kernels.map((k) => `${k.key.slice(0, 8)} ${printScheduled(k.kernel)}`).join('\n\n');
     case 'source':
-      return device === 'wasm' ? wasmSource(compiled) : emitFile(compiled.kernels);
+      return SOURCES[device](compiled);
     case 'program':
       return printProgram(compiled.program);
   }
 }
+
+const SOURCES: Readonly<Record<Machine, (compiled: Compiled) => string>> = {
+  native: ({ kernels }) => emitFile(kernels),
+  wasm: wasmSource,
+  cuda: ({ kernels }) => emitCuda(kernels),
+};
 
 /** The graph after each pass that has changed it. */
 function printPasses(graph: Graph): string {

@@ -11,7 +11,7 @@ import { configure, type Configured } from '../train/configure.ts';
 import { chooseDevice } from '../session/node.ts';
 import type { ConfigData } from '../train/schema.ts';
 import { openCheckpoint, openSession, type SessionOptions } from '../train/open.ts';
-import { median } from '../observe/run-stats.ts';
+import { median } from '../observe/quantile.ts';
 import { data, device, MAX_SEED, noAuth, threads, whole, type TrainFlags } from './flags.ts';
 import { refuseFlags } from './check-flags.ts';
 import { bits, duration, fixed } from '../base/format.ts';
@@ -53,7 +53,8 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
   const say = (line: string): void => {
     process.stdout.write(`${line}\n`);
   };
-  const trial = await configure(undefined, { ...flags, data: paths }, MODEL);
+  const settings = { ...flags, data: paths, evalEvery: 0 },
+    trial = await configure(undefined, settings, MODEL);
   say(
     own
       ? 'A mixture-of-experts language model learns the Markdown and TypeScript declarations under node_modules ' +
@@ -62,11 +63,11 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
   );
   // Chosen here once, so that the reason is printed once. The run's settings keep what the user asked for.
   const device = flags.device === undefined || flags.device === 'auto' ? await chooseDevice(say) : flags.device;
-  const steps = flags.steps ?? (await stepsThatFit(trial, { device, say }));
-  const { checkpoint, val_loss: loss } = await runTraining(
-    await configure(undefined, { ...flags, data: paths, steps, evalEvery: 0 }, MODEL),
-    { ...flags, out, device },
-  );
+  const configured =
+    flags.steps === undefined
+      ? await configure(undefined, { ...settings, steps: await stepsThatFit(trial, { device, say }) }, MODEL)
+      : trial;
+  const { checkpoint, val_loss: loss } = await runTraining(configured, { ...flags, out, device });
 
   const { session } = await openCheckpoint(checkpoint, { ...flags, device, say });
   try {

@@ -4,17 +4,22 @@ import { constants } from 'node:os';
 import { EXIT } from './fail.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+/** Launchers of ranks forward this one, and Slurm can send it some time before a job ends (--signal=USR1@120). */
+const OF_RANKS = 'SIGUSR1';
 let active: { readonly controller: AbortController; code: number } | undefined;
 
 /**
  * Runs `work` with a signal that is set when it should stop. Returns its result and, if it was stopped, the exit code.
+ * ranks: this process is one of several.
  */
 export async function stoppable<T>(
   work: (stop: AbortSignal) => Promise<T>,
   onStop: () => void,
+  ranks = false,
 ): Promise<{ result: T; code: number | null }> {
+  const signals = ranks ? ([...SIGNALS, OF_RANKS] as const) : SIGNALS;
   const state = { controller: new AbortController(), code: 0, since: 0 };
-  const stop = (signal: (typeof SIGNALS)[number]): void => {
+  const stop = (signal: (typeof signals)[number]): void => {
     const code = 128 + constants.signals[signal];
     if (state.controller.signal.aborted) {
       // One Ctrl-C may arrive twice under npm and npx: from the terminal, and forwarded by npm if its shell is bash. A
@@ -28,13 +33,13 @@ export async function stoppable<T>(
     onStop();
   };
   active = state;
-  for (const signal of SIGNALS) process.on(signal, stop);
+  for (const signal of signals) process.on(signal, stop);
   try {
     const result = await work(state.controller.signal);
     return { result, code: state.controller.signal.aborted ? state.code : null };
   } finally {
     active = undefined;
-    for (const signal of SIGNALS) process.off(signal, stop);
+    for (const signal of signals) process.off(signal, stop);
   }
 }
 

@@ -3,11 +3,14 @@ import { shellWord } from '../base/words.ts';
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { Option, type Command } from 'commander';
+import type { Ranks } from '../device/ranks.ts';
+import { agreed } from '../session/ranks.ts';
 import { storedSettings } from '../io/run-folder.ts';
 import { configure, parseSettings, rebuild, resumeSettings, type Configured } from '../train/configure.ts';
 import type { DoneEvent } from '../train/events.ts';
 import { ConfigError } from '../train/config-error.ts';
 import type { DeviceName } from '../session/platform.ts';
+import { KEEP } from '../train/schema.ts';
 import { train } from '../train/train.ts';
 import type { Logger } from '../train/logger.ts';
 import { refuseFlags } from './check-flags.ts';
@@ -28,6 +31,8 @@ import {
   type DashFlags,
   type TrainFlags,
 } from './flags.ts';
+import { fromRank0 } from '../train/ranks.ts';
+import { overRanks, RankLog } from './ranks.ts';
 import { openReporter, type Reporter } from './report.ts';
 import { stoppable } from './stop.ts';
 
@@ -56,6 +61,10 @@ export function defineTrain(command: Command): void {
       whole(0),
     )
     .addOption(
+      new Option('--keep <which>', 'checkpoints that stay: last, or also that of the best validation').choices(KEEP),
+    )
+    .option('--patience <n>', 'end the run after n validations without a lower loss', whole(1))
+    .addOption(
       new Option('--accumulate <n>', 'gradient accumulation steps: equal parts of the batch (default: 1)').argParser(
         whole(1),
       ),
@@ -79,12 +88,20 @@ Examples:
   );
   command.action(async (file: string | undefined, flags: TrainFlags) => {
     refuseFlags(command, { auth: flags.dash === undefined && 'there is no page without --dash' });
-    await runTraining(await configured(file, flags), { ...flags, out: flags.out ?? newFolder() });
+    await overRanks(async (ranks) => {
+      const configuration = await agreed(ranks, () => configured(file, flags, ranks));
+      ranks?.same('the settings', JSON.stringify(configuration.settings));
+      await runTraining(configuration, { ...flags, ranks, out: flags.out ?? fromRank0(ranks, newFolder) });
+    });
   });
 }
 
 /** Settings from flags and a config file, or those of the run to resume. */
-async function configured(file: string | undefined, flags: TrainFlags): Promise<Configured> {
+async function configured(
+  file: string | undefined,
+  flags: TrainFlags,
+  ranks: Ranks | null = null,
+): Promise<Configured> {
   if (!flags.resume) return configure(file, flags);
   if (flags.out === undefined) throw new ConfigError('--resume needs --out', 'dynamoe train --resume --out FOLDER');
   const stored = await storedSettings(flags.out).catch((error: unknown) => {
@@ -92,7 +109,7 @@ async function configured(file: string | undefined, flags: TrainFlags): Promise<
     throw error;
   });
   const say = (line: string): void => {
-    process.stderr.write(`dynamoe: ${line}\n`);
+    if (ranks === null || ranks.rank === 0) process.stderr.write(`dynamoe: ${line}\n`);
   };
   if (stored === undefined) {
     say(`there is no run in ${flags.out} yet: starting one`);
@@ -118,11 +135,15 @@ export interface TrainingOptions extends DashFlags {
   readonly trace?: string;
   /** Overrides the device in the settings. */
   readonly device?: DeviceName;
+  /** The processes that train together; null: this one alone. */
+  readonly ranks?: Ranks | null;
 }
 
 /** Trains and reports on stdout. Throws Exit if the run was stopped. */
 export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
-  const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options;
+  const { out, steps, resume = false, json = false, device, tensorboard = false, trace, ranks = null } = options,
+    log = ranks && new RankLog(ranks);
+  if (ranks && log && ranks.rank > 0) return follow({ settings, experiment }, options, ranks, log);
   // What few runs need is loaded only for them: the others start sooner.
   const traced =
     trace === undefined
@@ -139,6 +160,7 @@ export async function runTraining({ settings, experiment }: Configured, options:
   const loggers: Logger[] = [
     reporter,
     placed,
+    ...(log ? [log] : []),
     ...traced,
     ...(page
       ? [
@@ -159,9 +181,11 @@ export async function runTraining({ settings, experiment }: Configured, options:
           resume,
           stop,
           ...(device && { device }),
+          ranks,
           loggers,
           say: (line) => {
             reporter.say(line);
+            log?.say(line);
           },
           busy: (what, share) => {
             reporter.busy(what, share);
@@ -170,6 +194,7 @@ export async function runTraining({ settings, experiment }: Configured, options:
       () => {
         reporter.say('stopping after this step; press Ctrl-C again to stop at once');
       },
+      ranks !== null,
     );
     if (result) return result;
     reporter.close();
@@ -182,4 +207,25 @@ export async function runTraining({ settings, experiment }: Configured, options:
     await page?.close();
     reporter.close();
   }
+}
+
+/** Takes part in a run as a rank other than 0, which keeps the run folder and prints. */
+async function follow(
+  configuration: Configured,
+  { out, resume = false, device }: TrainingOptions,
+  ranks: Ranks,
+  log: RankLog,
+): Promise<DoneEvent> {
+  const say = (line: string): void => {
+    log.say(line);
+  };
+  const { result, code } = await stoppable(
+    (stop) => train({ ...configuration, out, resume, stop, ...(device && { device }), ranks, loggers: [log], say }),
+    () => {
+      say('stopping after this step');
+    },
+    true,
+  );
+  if (result) return result;
+  throw new Exit(code ?? 0);
 }

@@ -6,7 +6,7 @@ import { glob, lstat, readdir, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, resolve, sep } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { codeOf, fault, shownPath } from '../io/fault.ts';
-import type { Skipped } from './text.ts';
+import type { Skipped } from './left-out.ts';
 
 const GLOB = /[*?[\]{}]/;
 // Error codes: a search skips such paths; for a path that the user named, they are an error.

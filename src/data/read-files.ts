@@ -5,7 +5,8 @@ import { UserError } from '../base/errors.ts';
 import { wideEncoding, withoutMark } from '../io/encoding.ts';
 import { codeOf, fault, shownPath } from '../io/fault.ts';
 import type { Found, Search } from './find-files.ts';
-import type { Skipped, TextFile, TextFiles } from './text.ts';
+import { leftOutIn, type Skipped } from './left-out.ts';
+import type { TextFile, TextFiles } from './text.ts';
 
 const HEAD = 8192; // bytes: a file with a zero byte among its first ones is binary
 const SMALL = 65536; // read at once
@@ -38,7 +39,7 @@ export async function readTextFiles({ files: found, skipped: before }: Search): 
     if (typeof bytes === 'string') skipped.push({ path, reason: bytes });
     else files.push({ path, bytes });
   });
-  return { files, skipped };
+  return { files, skipped, leftOut: leftOutIn(skipped) };
 }
 
 async function readText({ path }: Found): Promise<Uint8Array | Skipped['reason']> {

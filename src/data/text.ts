@@ -1,7 +1,6 @@
 // Text as bytes, to train and measure language models. In: strings or bytes (text-files.ts: files, folders, globs);
 // out: batches of windows, 256 symbols. The last tenth of each file is for validation, the rest for training; neither
 // sees a byte of the other.
-import { listed } from '../base/words.ts';
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { aFunction, anObject, aNumber, aWhole, needed } from '../base/kinds.ts';
@@ -18,6 +17,7 @@ import {
   type Split,
 } from './dataset.ts';
 import { fingerprintOf } from './fingerprint.ts';
+import type { Skipped } from './left-out.ts';
 import { windowCount, windowSamples } from './windows.ts';
 
 export interface TextOptions {
@@ -73,40 +73,20 @@ export function textFrom(
     path: `text ${i + 1}`,
     bytes: typeof part === 'string' ? new TextEncoder().encode(part) : part,
   }));
-  return new TextDataset('memory', () => Promise.resolve({ files, skipped: [] }), options);
+  return new TextDataset('memory', () => Promise.resolve({ files, skipped: [], leftOut: '' }), options);
 }
 
 export interface TextFile {
   readonly path: string;
   readonly bytes: Uint8Array;
 }
-/**
- * A path that was left out, and why. 'hidden': the name begins with a dot; 'again': another path to a file that is read
- * already; 'unreadable': found in a folder, but this user may not read it; 'no file': a pipe, a socket, a device.
- */
-export interface Skipped {
-  readonly path: string;
-  readonly reason: keyof typeof REASONS;
-}
 export interface TextFiles {
   readonly files: readonly TextFile[];
   readonly skipped: readonly Skipped[];
+  /** What was left out, in words; '' for nothing. */
+  readonly leftOut: string;
 }
 
-/** Words for one and for several paths that were left out, by reason, in the order of the message. */
-const REASONS = {
-  binary: ['binary file', 'binary files'],
-  'UTF-16': ['file in UTF-16', 'files in UTF-16'],
-  'UTF-32': ['file in UTF-32', 'files in UTF-32'],
-  unreadable: ['thing that may not be read', 'things that may not be read'],
-  'name that is not UTF-8': ['name that is not UTF-8', 'names that are not UTF-8'],
-  empty: ['empty file', 'empty files'],
-  'broken link': ['broken link', 'broken links'],
-  'no file': ['pipe or device', 'pipes or devices'],
-  again: ['path to a file that was read already', 'paths to files that were read already'],
-  hidden: ['name that begins with a dot', 'names that begin with a dot'],
-} as const;
-const PATHS_SHOWN = 3; // number of paths that the message names for each reason
 const REPORTED_SHARE = 0.05; // if more than this share of the bytes is in no window, a line says so
 
 interface Loaded {
@@ -218,22 +198,21 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
 }
 
 function loadedOf(
-  { files: read, skipped }: TextFiles,
+  { files: read, skipped, leftOut }: TextFiles,
   where: string,
   validation: number,
   say: (line: string) => void,
 ): Loaded {
-  const files = read.map(({ path, bytes }) => ({ path, bytes: withoutMark(bytes) })),
-    out = leftOut(skipped);
+  const files = read.map(({ path, bytes }) => ({ path, bytes: withoutMark(bytes) }));
   if (files.length === 0) {
     const wide = skipped.find(({ reason }) => reason.startsWith('UTF-'));
     throw new UserError(
-      `there is no text in ${where}: ${out === '' ? 'no file in it' : `left out ${out}`}`,
+      `there is no text in ${where}: ${leftOut === '' ? 'no file in it' : `left out ${leftOut}`}`,
       wide ? `convert it to UTF-8: iconv -f ${wide.reason} -t UTF-8` : 'name text files or folders that hold some',
     );
   }
   // If only hidden names were left out, as users expect, no line is needed.
-  if (skipped.some(({ reason }) => reason !== 'hidden')) say(`left out ${out}`);
+  if (skipped.some(({ reason }) => reason !== 'hidden')) say(`left out ${leftOut}`);
   // 1e-9: rounding may put a whole product just below a whole number, for example (1 - 0.71) * 100.
   const cuts = files.map(({ bytes }) => Math.floor((1 - validation) * bytes.length + 1e-9));
   const sum = (sizes: readonly number[]): number => sizes.reduce((a, b) => a + b, 0);
@@ -247,19 +226,6 @@ function loadedOf(
     skipped,
   };
   return { info, files, cuts };
-}
-
-/** "2 binary files: a, b; 1 empty file: c" */
-function leftOut(skipped: readonly Skipped[]): string {
-  return (Object.keys(REASONS) as (keyof typeof REASONS)[])
-    .flatMap((reason) => {
-      const paths = skipped.filter((s) => s.reason === reason).map((s) => s.path),
-        [one, many] = REASONS[reason];
-      return paths.length === 0
-        ? []
-        : [`${paths.length} ${paths.length === 1 ? one : many}: ${listed(paths.map(printable), PATHS_SHOWN)}`];
-    })
-    .join('; ');
 }
 
 /** Bytes of a part that are in no window. */
@@ -309,6 +275,3 @@ function windowsOf(
     most >= 1 ? `use a context of at most ${most}, or more text` : 'use more text',
   );
 }
-
-/** A path in one line. */
-const printable = (path: string): string => (/[\x00-\x1f\x7f]/.test(path) ? JSON.stringify(path) : path);

@@ -1,8 +1,11 @@
 // The interface of a device: it manages memory, compiles kernels and runs tables of steps. It knows nothing of graphs
 // and ops. Memory is named by place (a block and an offset); only a device knows addresses.
 import type { DType, TypedArray } from '../base/dtype.ts';
+import { UserError } from '../base/errors.ts';
+import type { Collective } from '../base/collective.ts';
 import type { NormalsSource } from './normals.ts';
 import type { Scheduled } from '../schedule/schedule.ts';
+import type { BySlot } from '../plan/program.ts';
 import type { Target } from '../schedule/target.ts';
 
 /** A block of device memory. */
@@ -27,19 +30,37 @@ export interface Read {
   readonly into: TypedArray;
 }
 
-/** A launch of a kernel on buffers. */
-export interface BoundStep {
-  readonly kernel: string;
+interface AnyBound {
   readonly buffers: readonly Place[];
   readonly ints: readonly number[];
   readonly barrier: boolean;
+  readonly unless: Place | null; // an int32: the step is skipped if it is not 0
+}
+
+/** A launch of a kernel on buffers. */
+export interface BoundKernel extends AnyBound {
+  readonly kernel: string;
   /**
    * If set, a device may run this step group by group together with the step before it: the groups are the same.
    * offsets: int32[groups + 1], the first row of each group.
    */
   readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: Place };
-  readonly unless: Place | null; // an int32: the step is skipped if it is not 0
+  /** See KernelStep. */
+  readonly bySlot?: BySlot | undefined;
 }
+
+/** An exchange with the other ranks. It runs alone, between two barriers. index, scope: of its step, for messages. */
+export interface BoundCollective extends AnyBound {
+  readonly collective: Collective;
+  readonly index: number;
+  readonly scope: string;
+  /** See CollectiveStep. `begunBy` is a step of the same table. */
+  readonly phase?: 'begin' | 'wait' | undefined;
+  readonly slots?: 'come' | 'go' | undefined;
+  readonly begunBy?: number | undefined;
+}
+
+export type BoundStep = BoundKernel | BoundCollective;
 
 /** The time of each step in nanoseconds, and its number of tasks. */
 export interface StepTimes {
@@ -68,8 +89,8 @@ export interface DeviceInfo {
   readonly description: string;
   /** The storage types for which results have the bits of the native device. */
   readonly exact: readonly DType[];
-  /** The most memory that the device can use, if the machine may have more. */
-  readonly limit?: { readonly bytes: number; readonly why: string };
+  /** The most memory that the device can use, if the machine may have more. own: it is not the machine's memory. */
+  readonly limit?: { readonly bytes: number; readonly why: string; readonly own?: boolean };
 }
 
 export interface Device {
@@ -92,4 +113,16 @@ export interface Device {
   bind(steps: readonly BoundStep[]): Bound;
   /** Waits until nothing is running, then gives back threads and memory. Later calls are refused. */
   close(): Promise<void>;
+}
+
+/** The steps of a table for a device without ranks: all are kernels. Throws UserError if one is a collective. */
+export function onlyKernels(steps: readonly BoundStep[], device: string): readonly BoundKernel[] {
+  return steps.map((step) => {
+    if ('kernel' in step) return step;
+    throw new UserError(
+      `step ${step.index} (${step.collective}${step.scope && ` in ${step.scope}`}): ` +
+        `the device ${device} was opened without ranks`,
+      'only the native device runs over many ranks; start them with mpirun or srun',
+    );
+  });
 }

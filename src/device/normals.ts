@@ -9,17 +9,17 @@ export interface NormalsSource {
 }
 
 /**
- * Fills float32[count] or bfloat16[count] with `std` times the normal numbers of a random stream. Buffers: the numbers;
- * TABLES of base/trig.ts. Integers: `normalsInts`.
+ * Fills float32[count] or bfloat16[count] with `std` times the normal numbers of a random stream, from number `first`
+ * (even) on. Buffers: the numbers; TABLES of base/trig.ts. Integers: `normalsInts`.
  */
 export const NORMALS: NormalsSource = { key: 'normals', kernel: { form: 'normals' } };
 
-export const isNormals = (source: { readonly kernel: { readonly form: string } }): source is NormalsSource =>
-  source.kernel.form === NORMALS.kernel.form;
+/** By key: reading the kernel of another source would schedule it. */
+export const isNormals = (source: { readonly key: string }): source is NormalsSource => source.key === NORMALS.key;
 
 /**
- * count, seed, the stream's name as a hash, the bits of `std` as a float64 (the low word, then the high word), and the
- * bytes of a number.
+ * count, seed, the stream's name as a hash, the bits of `std` as a float64 (the low word, then the high word), the
+ * bytes of a number, and half of `first`.
  */
 export function normalsInts(
   count: number,
@@ -27,8 +27,9 @@ export function normalsInts(
   name: number,
   std: number,
   dtype: DType = 'float32',
+  first = 0,
 ): number[] {
   const bits = new DataView(new ArrayBuffer(8));
   bits.setFloat64(0, std, true);
-  return [count, seed, name, bits.getUint32(0, true), bits.getUint32(4, true), bytesPer(dtype)];
+  return [count, seed, name, bits.getUint32(0, true), bits.getUint32(4, true), bytesPer(dtype), first / 2];
 }

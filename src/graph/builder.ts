@@ -151,12 +151,10 @@ export class GraphBuilder implements Builder {
 
 /** Copies lists: the caller may change them later. */
 function ownAttrs(attrs: Attrs): Attrs {
-  return Object.values(attrs).some((value) => Array.isArray(value))
-    ? Object.fromEntries(
-        Object.entries(attrs).map(([key, value]) => [
-          key,
-          Array.isArray(value) ? [...(value as readonly number[])] : value,
-        ]),
-      )
-    : attrs;
+  let own: Record<string, Attrs[string]> | undefined;
+  for (const key in attrs) {
+    const value = attrs[key];
+    if (Array.isArray(value)) (own ??= { ...attrs })[key] = [...(value as readonly number[])];
+  }
+  return own ?? attrs;
 }

@@ -2,10 +2,10 @@
 // To add an op, write one file in ops/ and one row in a table (ops/elementwise/index.ts; ops/index.ts for the others).
 // Devices and conformance tests use the record.
 import type { DType } from '../base/dtype.ts';
-import type { Parts } from '../base/parts.ts';
+import type { KernelParts, PartsAttrs } from '../base/parts.ts';
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
-import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
+import type { Extent, Local, Stmt, StoreStmt } from '../kernel/kernel.ts';
 import type { Attrs, ValueId } from './graph.ts';
 import type { Limits } from './limits.ts';
 import type { OpName } from './op-attrs.ts';
@@ -76,6 +76,8 @@ export interface Op<A extends Attrs = Attrs> {
    * as numbers.
    */
   reference(call: RefCall<A>): Float64Array[];
+  /** The same for all ranks together, of an op that exchanges data between them: the results of each rank. */
+  referenceOfRanks?(calls: readonly RefCall<A>[]): Float64Array[][];
 }
 
 export interface GradCall<A extends Attrs = Attrs> {
@@ -150,7 +152,18 @@ export type Lowering<A extends Attrs = Attrs> =
       readonly update?: boolean;
       readonly strided?: readonly number[];
       build(call: LoopCall<A>): LoopSpec;
-    };
+    }
+  /**
+   * Data that ranks exchange: no kernel, but a function of the library that joins the ranks. Inputs and results are
+   * stored. ints: what the function gets beside their places (device/ranks.ts).
+   */
+  | { readonly kind: 'collective'; ints(call: CollectiveCall<A>): number[] };
+
+export interface CollectiveCall<A extends Attrs = Attrs> {
+  readonly inTypes: readonly TensorType[];
+  readonly outTypes: readonly TensorType[];
+  readonly attrs: A;
+}
 
 export interface MapCall<A extends Attrs = Attrs> {
   readonly e: Exprs;
@@ -159,6 +172,8 @@ export interface MapCall<A extends Attrs = Attrs> {
   readonly attrs: A;
   /** The extent of a dimension of a type as an expression: its size, or its count, read at run time. */
   extent(type: TensorType, axis: number): Expr;
+  /** The parts of a sum over a dimension, with `each` elements for every element of it. */
+  parts(attrs: PartsAttrs, dim: Dim, each: number): KernelParts | null;
   /** A run-time integer. It is not in the kernel's text, so that kernels which differ only in it share their code. */
   int(name: string, value: number): Expr;
 }
@@ -177,7 +192,7 @@ export interface MatmulSpec {
   readonly m: Extent;
   readonly n: number;
   readonly depth: Extent;
-  readonly parts?: Parts | null;
+  readonly parts?: KernelParts | null;
   a(z: Expr, i: Expr, k: Expr): Expr;
   b(z: Expr, k: Expr, j: Expr): Expr;
   /** The multi-index of the output element (z, i, j). */
@@ -214,24 +229,45 @@ export interface LoopCall<A extends Attrs = Attrs> {
   readonly limits: Limits;
 }
 
+export interface LocalScalar {
+  readonly id: number;
+  get(): Expr;
+  set(value: Expr): Stmt;
+}
+export interface LocalArray {
+  readonly id: number;
+  at(index: Expr): Expr;
+  set(index: Expr, value: Expr): Stmt;
+  fill(value: number): Stmt;
+}
+
 /**
  * Writes loops by hand. Consecutive stores in one body are simultaneous: all values are computed before the first is
  * stored.
  */
 export interface LoopWriter {
-  scalar(dtype: Local['dtype']): { readonly id: number; get(): Expr; set(value: Expr): Stmt };
-  array(
-    dtype: Local['dtype'],
-    length: number,
-  ): { readonly id: number; at(index: Expr): Expr; set(index: Expr, value: Expr): Stmt; fill(value: number): Stmt };
+  scalar(dtype: Local['dtype']): LocalScalar;
+  array(dtype: Local['dtype'], length: number): LocalArray;
   loop(extent: Expr | number, body: (index: Expr) => Stmt[]): Stmt;
   vector(extent: Expr | number, body: (index: Expr) => Stmt[]): Stmt;
   when(condition: Expr, body: Stmt[]): Stmt;
+  /** Counts keys (int32) in `counts`, an int32 array. */
+  histogram(counts: LocalArray, extent: Expr, key: (index: Expr) => Expr): Stmt;
+  /** Makes an int32 array the sums of the elements before each; `total`, an int32 scalar, becomes the sum of all. */
+  scan(array: LocalArray, total: LocalScalar): Stmt;
+  /** Numbers iterations by their keys (int32), from `next` on: an int32 array, which counts on (kernel.ts). */
+  rank(
+    next: LocalArray,
+    extent: Expr,
+    key: (index: Expr) => Expr,
+    body: (index: Expr, place: Expr) => StoreStmt[],
+  ): Stmt;
   load(buffer: number, index: Expr): Expr;
   /** An int32 element of a buffer, as an index. */
   loadIndex(buffer: number, index: Expr): Expr;
-  store(buffer: number, index: Expr, value: Expr): Stmt;
+  store(buffer: number, index: Expr, value: Expr): StoreStmt;
   extent(type: TensorType, axis: number): Expr;
+  parts(attrs: PartsAttrs, dim: Dim, each: number): KernelParts | null;
   /** A run-time integer, which is not in the kernel's text. */
   int(value: number): Expr;
 }

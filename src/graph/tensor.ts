@@ -1,7 +1,7 @@
 // A Tensor is a handle on a value of a graph that is being built: what modules pass around, what ops take and return.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { boundOf, showType, type Dim, type TensorType } from '../base/shape.ts';
+import { boundOf, isDynamic, showType, type Dim, type TensorType } from '../base/shape.ts';
 import type { Attrs, ValueId } from './graph.ts';
 import type { AttrsOf, OpName } from './op-attrs.ts';
 
@@ -61,8 +61,11 @@ export const full = (like: Tensor, shape: readonly number[], value: number, dtyp
 /** A scalar constant in the graph of `like`. */
 export const scalar = (like: Tensor, value: number, dtype: DType = like.dtype): Tensor => full(like, [], value, dtype);
 
-/** Zeros of the dtype of another tensor, in its shape at its largest. */
-export const zeros = (like: Tensor): Tensor => full(like, like.shape.map(boundOf), 0);
+/** Zeros of the dtype and shape of another tensor. */
+export function zeros(like: Tensor): Tensor {
+  if (!isDynamic(like.shape)) return full(like, like.shape.map(boundOf), 0);
+  return emit1('expand', [scalar(like, 0), like], { axes: like.shape.map((_, i) => i) });
+}
 
 /** The tensor, or the number as a scalar of the dtype of `like`. */
 export const lift = (like: Tensor, x: Tensor | number): Tensor => (typeof x === 'number' ? scalar(like, x) : x);

@@ -5,16 +5,17 @@ import { readFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { dirname, join, posix } from 'node:path';
 
+/** The groups of this process. They are found once, because memory is asked for often; their limits may change. */
+let own: readonly Group[] | undefined;
+
 /** Free bytes on the machine and in the container. */
 export function freeMemory(root = '/'): number {
   const limit = process.constrainedMemory();
   // Node knows only the limit of the process's own group, not those of the groups around it.
   const known =
     limit > 0 && limit < Number.MAX_SAFE_INTEGER ? Math.max(0, limit - process.memoryUsage.rss()) : Infinity;
-  return Math.min(
-    root === '/' ? Math.min(freemem(), known) : Infinity,
-    ...groupsOf(root).map((group) => freeIn(group)),
-  );
+  if (root !== '/') return freeInAll(groupsOf(root));
+  return Math.min(freemem(), known, freeInAll((own ??= groupsOf(root))));
 }
 
 interface Group {
@@ -48,6 +49,8 @@ function groupsOf(root: string): Group[] {
       return groups;
     });
 }
+
+const freeInAll = (groups: readonly Group[]): number => Math.min(Infinity, ...groups.map((group) => freeIn(group)));
 
 /** Free bytes below a group's limit; Infinity if it has none. */
 function freeIn({ folder, version }: Group): number {

@@ -5,6 +5,7 @@
 //   run.json                     the settings with which the run was started (the caller's JSON)
 //   events.jsonl                 the log: one JSON object per line
 //   step-00002000.safetensors    checkpoints; the newest `keep` of them stay
+//   best.safetensors             that of the best validation, if it is kept
 //   lock.*, .*.tmp               exist only while a process writes here, or after it was killed
 import { readdir, readFile, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -23,6 +24,8 @@ import { isThere, Place } from './place.ts';
 const SETTINGS = 'run.json';
 /** A run's log. */
 export const EVENTS = 'events.jsonl';
+/** The checkpoint of the best validation. */
+const BEST = 'best.safetensors';
 const STEP = /^step-(\d+)\.safetensors$/;
 
 export interface RunOptions {
@@ -63,6 +66,8 @@ export interface RunFolder {
    * before it.
    */
   save(checkpoint: CheckpointContent): Promise<string>;
+  /** Writes the checkpoint of the best validation, in place of an earlier one, and returns its path. */
+  saveBest(checkpoint: CheckpointContent): Promise<string>;
   /** Releases the folder for other processes. Always call it. */
   close(): Promise<void>;
 }
@@ -97,6 +102,13 @@ export async function openRun(path: string, options: RunOptions = {}): Promise<R
       save: async (content) => {
         await held.keep();
         return save(held.path, content, events, keep);
+      },
+      saveBest: async (content) => {
+        await held.keep();
+        const file = join(held.path, BEST);
+        await events.sync();
+        await saveCheckpoint(file, content);
+        return file;
       },
       close: () => held.close(),
     };
@@ -226,7 +238,7 @@ async function admit(path: string, resume: boolean): Promise<void> {
   const names = await readdir(path).catch((error: unknown) => {
     throw fault('read', path, error);
   });
-  const isRun = names.some((name) => name === SETTINGS || STEP.test(name));
+  const isRun = names.some((name) => name === SETTINGS || name === BEST || STEP.test(name));
   if (isRun && !resume) {
     throw new UserError(
       `${shownPath(path)} already holds a run`,

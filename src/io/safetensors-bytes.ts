@@ -1,10 +1,11 @@
 // Reads and writes safetensors, in files or in memory. Writing: tensors become chunks of bytes. Reading: the header is
 // read first; tensors are read one at a time on request, directly into their final memory.
 import { listed } from '../base/words.ts';
-import type { TypedArray } from '../base/dtype.ts';
+import { hostArray, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { aFunction } from '../base/kinds.ts';
 import { checkOptions, shown, type KeysOf } from '../base/options.ts';
+import type { Run } from '../base/runs.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { checkedBytes, readData } from './safetensors-data.ts';
 import {
@@ -159,6 +160,35 @@ export class Safetensors {
   async read(name: string): Promise<HostTensor> {
     const entry = this.#entry(name);
     return readData(entry, this.where, (into) => this.#source.read(entry.begin, into));
+  }
+
+  /** The same for some elements of a tensor, in the order of the runs. The shape is that of the whole tensor. */
+  async readRuns(name: string, runs: readonly Pick<Run, 'from' | 'count'>[]): Promise<HostTensor> {
+    const entry = this.#entry(name),
+      { begin, end, shape } = entry,
+      each =
+        (end - begin) /
+        Math.max(
+          1,
+          shape.reduce((n, d) => n * d, 1),
+        );
+    const parts: HostTensor[] = [];
+    for (const { from, count } of runs) {
+      const part = { ...entry, begin: begin + from * each, end: begin + (from + count) * each };
+      parts.push(await readData(part, this.where, (into) => this.#source.read(part.begin, into)));
+    }
+    const [first] = parts;
+    if (parts.length === 1) return first;
+    const data = hostArray(
+      first.dtype,
+      parts.reduce((n, part) => n + part.data.length, 0),
+    );
+    let at = 0;
+    for (const part of parts) {
+      data.set(part.data, at);
+      at += part.data.length;
+    }
+    return { dtype: first.dtype, shape, data };
   }
 
   /** Reads a tensor's bytes unchanged (row-major, little-endian) into memory of exactly their length. */

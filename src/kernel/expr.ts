@@ -2,7 +2,7 @@
 // that a value that is used twice in a kernel is computed once. Index expressions (dtype 'index') are kept in a linear
 // normal form.
 import type { DType } from '../base/dtype.ts';
-import type { Parts } from '../base/parts.ts';
+import type { KernelParts } from '../base/parts.ts';
 
 /** Element types that kernels compute in; 'index' is an integer wide enough for any address (int64 in C). */
 export type Scalar = DType | 'index';
@@ -101,7 +101,7 @@ export type Expr =
       readonly index: Var;
       readonly extent: Expr;
       readonly body: Expr;
-      readonly parts: Parts | null;
+      readonly parts: KernelParts | null;
     }
   /** A local of the kernel: a scalar, or element `index` of an array. */
   | {
@@ -263,7 +263,7 @@ export class Exprs {
     order: ReduceOrder,
     extent: Expr | number,
     body: (index: Expr) => Expr,
-    parts: Parts | null = null,
+    parts: KernelParts | null = null,
   ): Expr {
     const ext = typeof extent === 'number' ? this.index(extent) : extent;
     const index = this.#var(`r${this.#depth}`, maxOf(ext) - 1);
@@ -273,8 +273,8 @@ export class Exprs {
     return this.reduceOver(op, order, ext, index, value, parts);
   }
 
-  reduceOver(op: ReduceOp, order: ReduceOrder, extent: Expr, index: Var, body: Expr, parts: Parts | null): Expr {
-    const cut = parts ? `/${parts.parts}/${parts.sample}` : '';
+  reduceOver(op: ReduceOp, order: ReduceOrder, extent: Expr, index: Var, body: Expr, parts: KernelParts | null): Expr {
+    const cut = parts ? `/${parts.parts}/${parts.sample}/${parts.offsets ?? ''}/${parts.step ?? ''}` : '';
     return this.#intern(`${op}${order}${index.id}<${extent.id}${cut}:${body.id}`, {
       k: 'reduce',
       dtype: body.dtype,

@@ -2,7 +2,7 @@
 // computed, in which order sums are added, and what is independent; how a machine divides and runs it is decided later
 // (schedule/). Plain data without addresses and bounds: two layers with the same shapes share one kernel.
 import type { DType } from '../base/dtype.ts';
-import type { Parts } from '../base/parts.ts';
+import type { KernelParts } from '../base/parts.ts';
 import type { Expr, ReduceOp, Scalar, Var } from './expr.ts';
 
 /** A tensor in device memory. `dtype` is that of memory: kernels compute in float32 (float64 for float64). */
@@ -46,7 +46,18 @@ export interface StoreStmt {
 export type CommonStmt<S> = IfStmt<S> | SetStmt | FillStmt | StoreStmt;
 
 export type Stmt =
-  IfStmt<Stmt> | SetStmt | FillStmt | StoreStmt | ForStmt | ReduceStmt | ProductStmt | TransposeStmt | PrefetchStmt;
+  | IfStmt<Stmt>
+  | SetStmt
+  | FillStmt
+  | StoreStmt
+  | ForStmt
+  | ReduceStmt
+  | ProductStmt
+  | TransposeStmt
+  | PrefetchStmt
+  | HistogramStmt
+  | ScanStmt
+  | RankStmt;
 
 /** `parallel`: iterations are independent, and may run at the same time. */
 export interface ForStmt {
@@ -104,6 +115,38 @@ export interface TransposeStmt {
   readonly columns: number;
   readonly from: Matrix;
   readonly to: number;
+}
+
+/** Counts keys: for each iteration, element `key` of the int32 array `to` becomes one more. */
+export interface HistogramStmt {
+  readonly s: 'histogram';
+  readonly index: Var;
+  readonly extent: Expr;
+  readonly key: Expr;
+  readonly to: number;
+}
+
+/** Element i of an int32 array becomes the sum of the elements before it; `total`, an int32 scalar, the sum of all. */
+export interface ScanStmt {
+  readonly s: 'scan';
+  readonly array: number;
+  readonly total: number;
+}
+
+/**
+ * Numbers iterations by their keys (int32): `place` is element `key` of the int32 array `next`, which then becomes one
+ * more. So iterations with the same key get numbers that ascend in their order. `body` runs for each iteration, with
+ * its `key` and `place` in int32 scalars; its stores go to other elements than those of other iterations.
+ */
+export interface RankStmt {
+  readonly s: 'rank';
+  readonly index: Var;
+  readonly extent: Expr;
+  readonly value: Expr;
+  readonly key: number;
+  readonly place: number;
+  readonly next: number;
+  readonly body: readonly StoreStmt[];
 }
 
 /** A matrix in a local array or in a buffer: element (r, c) is at index at + r * rows + c * columns. */
@@ -168,7 +211,7 @@ export interface MatmulKernel extends KernelBase {
   readonly m: Extent;
   readonly n: number;
   readonly depth: Extent;
-  readonly parts: Parts | null;
+  readonly parts: KernelParts | null;
   readonly a: Expr;
   readonly b: Expr;
   /** The dtype of the sums. */

@@ -1,11 +1,13 @@
 // A sum in parts (base/parts.ts) as a loop over the parts. A finished sum waits at the level that says how often it was
 // joined; the next sum of the same level is joined with it.
-import type { Parts } from '../base/parts.ts';
+import type { KernelParts, Parts } from '../base/parts.ts';
 import type { Expr, Exprs } from './expr.ts';
 import type { IfStmt } from './kernel.ts';
 
 /** The first element of part p, of `count` elements. */
-export function partStart(e: Exprs, count: Expr, p: Expr, { parts, sample }: Parts): Expr {
+export function partStart(e: Exprs, count: Expr, p: Expr, { parts, sample, offsets, step = 1 }: KernelParts): Expr {
+  if (offsets !== undefined)
+    return e.scale(e.op('cast', [e.load(offsets, e.scale(p, step), 'int32')], 'index'), sample);
   const samples = e.div(count, sample),
     scaled =
       samples.k === 'const'

@@ -1,5 +1,6 @@
 // Kernels as text. People read it (`dynamoe inspect --stage kernels`), and its hash is the key of a kernel: equal text
 // means equal code.
+import type { KernelParts } from '../base/parts.ts';
 import { children, postorder, type Expr } from './expr.ts';
 import type { CommonStmt, Extent, Kernel, MatmulKernel, Matrix, Stmt } from './kernel.ts';
 
@@ -20,6 +21,12 @@ export const INFIX: Readonly<Record<string, string>> = {
   shl: '<<',
   shr: '>>>',
 };
+
+/** The parts of a sum (base/parts.ts). */
+const partsText = ({ parts, sample, offsets, step = 1 }: KernelParts): string =>
+  offsets === undefined
+    ? ` in ${parts} parts of ${sample}`
+    : ` in ${parts} parts from ${sample === 1 ? '' : `${sample} * `}b${offsets}[${step === 1 ? '' : `${step} * `}p]`;
 
 /** `names`: expressions that have a name already. */
 export function printExpr(e: Expr, names: ReadonlyMap<Expr, string> = new Map()): string {
@@ -45,8 +52,7 @@ export function printExpr(e: Expr, names: ReadonlyMap<Expr, string> = new Map())
     }
     case 'reduce':
       return (
-        `${e.op}.${e.order}(${e.index.name} < ${p(e.extent)}` +
-        `${e.parts ? ` in ${e.parts.parts} parts of ${e.parts.sample}` : ''}: ${p(e.body)})`
+        `${e.op}.${e.order}(${e.index.name} < ${p(e.extent)}` + `${e.parts ? partsText(e.parts) : ''}: ${p(e.body)})`
       );
     case 'op': {
       const args = e.args.map(p);
@@ -123,6 +129,18 @@ function printStmt(s: Stmt, indent: string): string {
         `${printMatrix(s.to, p)} += ${printMatrix(s.a, p)} * ${printMatrix(s.b, p)}, ` +
           `${p(s.rows)} rows, ${s.lanes} lanes, depth ${p(s.depth)}`,
       ]);
+    case 'histogram':
+      return printShared([s.extent, s.key], indent, (p) => [
+        `t${s.to} += histogram(${s.index.name} < ${p(s.extent)}: ${p(s.key)})`,
+      ]);
+    case 'scan':
+      return `${indent}t${s.array}, t${s.total} = scan(t${s.array})`;
+    case 'rank':
+      return (
+        printShared([s.extent, s.value], indent, (p) => [
+          `t${s.key}, t${s.place} = rank(${s.index.name} < ${p(s.extent)}: ${p(s.value)}) from t${s.next}:`,
+        ]) + `\n${block(s.body)}`
+      );
     default:
       return printCommon(s, indent, block);
   }
@@ -163,6 +181,6 @@ export function printKernel(k: Kernel): string {
 /** The loops and operands of a matmul. */
 export const printProduct = (k: Omit<MatmulKernel, 'epilogue'>): string =>
   `  z=${k.z.name} < ${k.groups}, i=${k.i.name} < ${extent(k.m)}, j=${k.j.name} < ${k.n}, ` +
-  `k=${k.k.name} < ${extent(k.depth)}${k.parts ? ` in ${k.parts.parts} parts of ${k.parts.sample}` : ''}, ` +
+  `k=${k.k.name} < ${extent(k.depth)}${k.parts ? partsText(k.parts) : ''}, ` +
   `sums ${k.dtype}\n` +
   printShared([k.a, k.b], '  ', (p) => [`a = ${p(k.a)}`, `b = ${p(k.b)}`]);

@@ -66,6 +66,14 @@ export class KernelChecker {
     if (!this.#k.locals[n]) this.fail(`no local ${n}`);
   }
 
+  /** Locals that must be int32. */
+  ints(...locals: readonly number[]): void {
+    for (const n of locals) {
+      this.local(n);
+      if (this.#k.locals[n].dtype !== 'int32') this.fail(`local ${n} must be int32`);
+    }
+  }
+
   reduce(s: ReduceStmt, scope: Scope): void {
     this.exprs([s.extent], scope);
     for (const t of s.targets) this.exprs([t.value], within(scope, s.index));
@@ -118,6 +126,20 @@ export function verifyKernel(k: Kernel): Kernel {
         break;
       case 'product':
         check.product(s, scope);
+        break;
+      case 'histogram':
+        check.ints(s.to);
+        check.exprs([s.extent], scope);
+        check.exprs([s.key], within(scope, s.index));
+        break;
+      case 'scan':
+        check.ints(s.array, s.total);
+        break;
+      case 'rank':
+        check.ints(s.key, s.place, s.next);
+        check.exprs([s.extent], scope);
+        check.exprs([s.value], within(scope, s.index));
+        all(s.body, within(scope, s.index));
         break;
       default:
         check.common(s, scope, all);

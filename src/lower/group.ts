@@ -4,16 +4,18 @@
 import { VerifyError } from '../base/errors.ts';
 import { byteSize, sameDim } from '../base/shape.ts';
 import type { Node, Update, ValueId } from '../graph/graph.ts';
+import { Ancestors } from './ancestors.ts';
 import { commonGuard, guardsOf, type Guards } from './guards.ts';
 import { waitForNotBefore } from './not-before.ts';
 import { leavesOf, sameSize, type Leaves } from './leaves.ts';
 import { orderTasks, type Ordered } from './order.ts';
+import type { Exchanges } from './task.ts';
 import type { Storage } from './scope.ts';
 
 /** What becomes one kernel. */
 export interface Group {
-  readonly kind: 'map' | 'matmul' | 'loops';
-  /** For matmul and loops: the node that the kernel runs. */
+  readonly kind: 'map' | 'matmul' | 'loops' | 'collective';
+  /** For all but map: the node that runs. */
   readonly node: Node | null;
   /** Values that the kernel computes, whether it stores them or not. */
   readonly members: ValueId[];
@@ -39,6 +41,9 @@ export interface Grouping {
   readonly inPlace: ReadonlySet<ValueId>;
 }
 
+/** Whether no value can join a group: the op itself writes all that it stores. */
+export const isClosed = ({ kind }: Pick<Group, 'kind'>): boolean => kind === 'loops' || kind === 'collective';
+
 /** The number of buffers of a group's kernel. */
 export function buffersOf(
   { home }: Storage,
@@ -58,31 +63,50 @@ interface Measured extends Grouping {
  * a kernel of its own: the matmul then need not wait for the last reader of the state's old value. Both are tried, and
  * the one that needs less memory is taken.
  */
-export function groupKernels(storage: Storage): Grouping {
-  const guards = guardsOf(storage);
-  const fused = new Grouper(storage, guards, true).run();
+export function groupKernels(storage: Storage, exchanges?: Exchanges): Grouping {
+  const guards = guardsOf(storage),
+    known = new Map<ValueId, Leaves>();
+  const leaves: LeavesOf = (v, ownLoops) => {
+    const found = known.get(v) ?? leavesOf(storage, v, ownLoops);
+    known.set(v, found);
+    return found;
+  };
+  const fused = new Grouper(storage, guards, leaves, true, exchanges).run();
   const updated = new Set(storage.graph.updates.map((u) => u.value));
   if (!fused.groups.some((g) => g.kind === 'matmul' && g.members.some((v) => updated.has(v)))) return fused;
-  const apart = new Grouper(storage, guards, false).run();
+  const apart = new Grouper(storage, guards, leaves, false, exchanges).run();
   return apart.peak < fused.peak ? apart : fused;
 }
+
+/** `leavesOf` of a storage, computed once for each value. */
+type LeavesOf = (v: ValueId, ownLoops: boolean) => Leaves;
 
 /** Groups the values of one graph, once. */
 class Grouper {
   readonly #storage: Storage;
   readonly #guards: Guards;
+  readonly #leavesOf: LeavesOf;
   /** Whether an update may join the matmul that makes its gradient. */
   readonly #fuseUpdates: boolean;
+  readonly #exchanges: Exchanges | undefined;
   /** The state that an update's value replaces. */
   readonly #stateOf: ReadonlyMap<ValueId, ValueId>;
   readonly #groups: Group[] = [];
   /** The group that computes a value. */
   readonly #groupOf = new Map<ValueId, Group>();
+  /** Which groups must run after which, and the number of each group in it. */
+  readonly #order = new Ancestors();
+  readonly #numbers = new Map<Group, number>();
+  #collectives: Group[] = [];
+  /** Groups that read a value before a group computes it: a guard may be computed late in the graph. */
+  readonly #waiting = new Map<ValueId, Group[]>();
 
-  constructor(storage: Storage, guards: Guards, fuseUpdates: boolean) {
+  constructor(storage: Storage, guards: Guards, leaves: LeavesOf, fuseUpdates: boolean, exchanges?: Exchanges) {
     this.#storage = storage;
     this.#guards = guards;
+    this.#leavesOf = leaves;
     this.#fuseUpdates = fuseUpdates;
+    this.#exchanges = exchanges;
     this.#stateOf = new Map(storage.graph.updates.map((u) => [u.value, u.state]));
   }
 
@@ -91,7 +115,7 @@ class Grouper {
     this.#keepNeededRoots();
     const inPlace = this.#overwriteStates();
     waitForNotBefore(this.#groups, this.#storage.producers, (g) => this.#directlyBefore(g));
-    const { order, peak } = this.#order(inPlace);
+    const { order, peak } = this.#inOrder(inPlace);
     return { groups: order, inPlace, peak };
   }
 
@@ -106,8 +130,24 @@ class Grouper {
     else
       this.#addGroup(
         { kind, node, members: [...node.outputs], unless: this.#guardOf(node.outputs) },
-        leavesOf(this.#storage, node.outputs[0], true),
+        this.#leavesOf(node.outputs[0], true),
       );
+    if (kind === 'collective') this.#keepOrder();
+  }
+
+  /**
+   * A relay keeps its place among the collectives of the graph: between its two phases there must be no other one,
+   * because a rank waits in the first until the rank before it has done the second.
+   */
+  #keepOrder(): void {
+    const own = this.#groups[this.#groups.length - 1],
+      isRelay = (g: Group): boolean => g.node?.op === 'relay';
+    for (const other of this.#collectives)
+      if (isRelay(own) || isRelay(other)) {
+        own.after.add(other);
+        this.#runAfter(own, other);
+      }
+    this.#collectives.push(own);
   }
 
   /** `siblingOutput`: the result before v of the same node, which reads the same values. */
@@ -117,13 +157,12 @@ class Grouper {
     if (
       sibling?.kind === 'map' &&
       this.#sharesLoopWithSibling(sibling, v, guard) &&
-      this.#hasRoomFor(sibling, v, leavesOf(this.#storage, v, false))
+      this.#hasRoomFor(sibling, v, this.#leavesOf(v, false))
     ) {
-      sibling.members.push(v);
-      this.#groupOf.set(v, sibling);
+      this.#addMember(sibling, v);
       return;
     }
-    const leaves = leavesOf(this.#storage, v, false);
+    const leaves = this.#leavesOf(v, false);
     // What reduces rows begins a kernel of its own.
     const group = leaves.reducesRows
       ? undefined
@@ -135,14 +174,40 @@ class Grouper {
   #addGroup(part: Pick<Group, 'kind' | 'node' | 'members' | 'unless'>, { same, other }: Leaves): void {
     const group: Group = {
       ...part,
+      members: [],
       roots: [...part.members],
-      reads: new Set([...same, ...other]),
+      reads: new Set(),
       readAtOtherIndices: new Set(other),
       after: new Set(),
     };
-    if (group.unless !== null) group.reads.add(group.unless);
     this.#groups.push(group);
-    for (const v of group.members) this.#groupOf.set(v, group);
+    this.#numbers.set(group, this.#order.add());
+    for (const leaf of [...same, ...other]) this.#addRead(group, leaf);
+    if (group.unless !== null) this.#addRead(group, group.unless);
+    for (const v of part.members) this.#addMember(group, v);
+  }
+
+  #addRead(group: Group, leaf: ValueId): void {
+    group.reads.add(leaf);
+    const maker = this.#makerOf(leaf),
+      home = this.#storage.home(leaf);
+    if (maker) this.#runAfter(group, maker);
+    else if (this.#storage.producers[home]) this.#waiting.set(home, [...(this.#waiting.get(home) ?? []), group]);
+  }
+
+  #addMember(group: Group, v: ValueId): void {
+    group.members.push(v);
+    this.#groupOf.set(v, group);
+    for (const reader of this.#waiting.get(v) ?? []) this.#runAfter(reader, group);
+  }
+
+  /** `group` must run after `earlier`. */
+  #runAfter(group: Group, earlier: Group): void {
+    if (group !== earlier) this.#order.link(this.#numberOf(group), this.#numberOf(earlier));
+  }
+
+  #numberOf(group: Group): number {
+    return this.#numbers.get(group) ?? -1;
   }
 
   /** Whether the kernel of a group keeps within the device's number of buffers if v joins it. */
@@ -156,10 +221,9 @@ class Grouper {
   }
 
   #join(group: Group, v: ValueId, { same, other }: Leaves): void {
-    group.members.push(v);
-    for (const leaf of [...same, ...other]) if (this.#makerOf(leaf) !== group) group.reads.add(leaf);
+    for (const leaf of [...same, ...other]) if (this.#makerOf(leaf) !== group) this.#addRead(group, leaf);
     for (const leaf of other) group.readAtOtherIndices.add(leaf);
-    this.#groupOf.set(v, group);
+    this.#addMember(group, v);
   }
 
   /** The group of an operand that v reads element by element; the newest one that v can join. */
@@ -167,7 +231,7 @@ class Grouper {
     const newestFirst = [...new Set([...same].flatMap((leaf) => this.#makerOf(leaf) ?? []))].reverse();
     const updatesOperand = same.has(this.#stateOf.get(v) ?? -1);
     const canJoin = (g: Group): boolean => {
-      if (g.kind === 'loops' || !this.#fits(g, v, guard) || !this.#hasRoomFor(g, v, { same, other })) return false;
+      if (isClosed(g) || !this.#fits(g, v, guard) || !this.#hasRoomFor(g, v, { same, other })) return false;
       if (g.kind === 'matmul' && updatesOperand && !this.#fuseUpdates) return false;
       return [...same, ...other].every((leaf) => {
         const maker = this.#makerOf(leaf);
@@ -233,7 +297,7 @@ class Grouper {
       ...[...uses.pinned].map(home),
       ...this.#groups.flatMap((g) => [...g.reads].map(home)),
     ]);
-    for (const g of this.#groups) if (g.kind !== 'loops') g.roots = g.members.filter((v) => needed.has(v));
+    for (const g of this.#groups) if (!isClosed(g)) g.roots = g.members.filter((v) => needed.has(v));
   }
 
   /**
@@ -248,7 +312,10 @@ class Grouper {
       if (!writer) continue;
       const readers = [...(readersOf.get(update.state) ?? [])].filter((g) => g !== writer);
       if (!this.#mayOverwrite(update, writer, readers)) continue;
-      for (const g of readers) writer.after.add(g);
+      for (const g of readers) {
+        writer.after.add(g);
+        this.#runAfter(writer, g);
+      }
       done.add(update.value);
     }
     return done;
@@ -258,7 +325,7 @@ class Grouper {
     const { home, memory } = this.#storage;
     /** Whether the op itself writes into the state's memory (Op.inPlaceOf): it then has no other place to write to. */
     const opWritesState = writer.kind === 'loops' && home(value) !== memory(value) && memory(value) === state;
-    if (!this.#isOnlyUpdate(value) || (writer.kind === 'loops' && !opWritesState)) return false;
+    if (!this.#isOnlyUpdate(value) || (isClosed(writer) && !opWritesState)) return false;
     // Something else needs the value too: the kernel runs even where the update is skipped, and the state gets a copy.
     if (writer.unless !== unless) {
       if (opWritesState)
@@ -313,25 +380,16 @@ class Grouper {
 
   /** Whether `from` is `to`, or must run after it. */
   #reaches(from: Group, to: Group): boolean {
-    const seen = new Set([from]),
-      queue = [from];
-    for (let g = queue.pop(); g; g = queue.pop()) {
-      if (g === to) return true;
-      for (const b of this.#directlyBefore(g)) {
-        if (seen.has(b)) continue;
-        seen.add(b);
-        queue.push(b);
-      }
-    }
-    return false;
+    return from === to || this.#order.has(this.#numberOf(from), this.#numberOf(to));
   }
 
-  #order(inPlace: ReadonlySet<ValueId>): Ordered<Group> {
+  #inOrder(inPlace: ReadonlySet<ValueId>): Ordered<Group> {
     const { graph, memory } = this.#storage;
     // Outputs have memory of their own, outside the arena. A value that is copied to its state at the end of the
     // program lives until then.
     const outputs = new Set(graph.outputs.map((o) => memory(o.value))),
       copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [memory(u.value)])));
+    const exchanges = this.#exchanges;
     const inArena = (v: ValueId): boolean => this.#groupOf.has(v) && !outputs.has(v) && !inPlace.has(v);
     const tasks = this.#groups.map((g) => {
       const reads = [...new Set([...g.reads].map(memory))].filter(
@@ -342,9 +400,10 @@ class Grouper {
         before: this.#directlyBefore(g),
         makes: g.roots.filter((v) => inArena(v) && memory(v) === v),
         reads,
-        overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.readAtOtherIndices.has(v)),
+        overwrites: isClosed(g) ? [] : reads.filter((v) => !g.readAtOtherIndices.has(v)),
+        ...(exchanges && { time: exchanges.timeOf(this.#storage, g), exchange: g.kind === 'collective' }),
       };
     });
-    return orderTasks(tasks, (v) => byteSize(graph.types[v]));
+    return orderTasks(tasks, (v) => byteSize(graph.types[v]), exchanges);
   }
 }

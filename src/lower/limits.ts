@@ -8,6 +8,7 @@ import type { Limits } from '../graph/limits.ts';
 import { buffersOf, groupKernels, type Group, type Grouping } from './group.ts';
 import type { Storage } from './scope.ts';
 import { decideStorage, readInputs } from './store.ts';
+import type { Exchanges } from './task.ts';
 
 /** Throws UserError if the graph has a value of a dtype that the device cannot store. */
 export function checkDtypes(graph: Graph, { dtypes }: Limits): void {
@@ -24,11 +25,16 @@ export function checkDtypes(graph: Graph, { dtypes }: Limits): void {
  * Groups values into kernels of at most `limits.buffers` buffers. A value that would read more is given fewer operands:
  * what it computes on the way is stored. Throws UserError if a single op has more operands than a kernel may have.
  */
-export function groupWithin(graph: Graph, ops: OpTable, limits: Limits): Grouping & { readonly storage: Storage } {
+export function groupWithin(
+  graph: Graph,
+  ops: OpTable,
+  limits: Limits,
+  exchanges?: Exchanges,
+): Grouping & { readonly storage: Storage } {
   const mustStore = new Set<ValueId>();
   for (;;) {
     const storage = decideStorage(graph, ops, limits, mustStore),
-      grouping = groupKernels(storage),
+      grouping = groupKernels(storage, exchanges),
       large = grouping.groups.find((g) => limits.buffers !== null && buffersOf(storage, g) > limits.buffers);
     if (!large) return { storage, ...grouping };
     const before = mustStore.size;

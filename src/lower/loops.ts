@@ -47,6 +47,17 @@ export function buildLoops({ graph, ops, limits }: Storage, scope: Scope, node: 
     loop: loop(false),
     vector: loop(true),
     when: (condition, body) => ({ s: 'if', condition, body }),
+    histogram(counts, extent, key) {
+      const index = e.loop(extent);
+      return { s: 'histogram', index, extent, key: key(index), to: counts.id };
+    },
+    scan: (array, total) => ({ s: 'scan', array: array.id, total: total.id }),
+    rank(next, extent, key, body) {
+      const index = e.loop(extent),
+        [own, place] = [k.scalar('int32'), k.scalar('int32')],
+        ids = { next: next.id, key: own.id, place: place.id };
+      return { s: 'rank', index, extent, value: key(index), ...ids, body: body(index, place.get()) };
+    },
     load(buffer, index) {
       const element = e.load(buffer, index, buffers()[buffer].dtype),
         wanted = dtypes.get(buffer);
@@ -55,6 +66,7 @@ export function buildLoops({ graph, ops, limits }: Storage, scope: Scope, node: 
     loadIndex: (buffer, index) => e.op('cast', [e.load(buffer, index, buffers()[buffer].dtype)], 'index'),
     store: (buffer, index, value) => ({ s: 'store', buffer, index, value }),
     extent: scope.extent,
+    parts: scope.parts,
     int: (value) => e.int(scope.ints.push(value) - 1),
   };
   const placeOf = (

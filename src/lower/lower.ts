@@ -1,10 +1,11 @@
 // Graph to kernels: decides which values are stored, which are computed in one kernel, and in which order the kernels
 // run. Takes an optimised Graph, gives a Lowered.
-import { boundOf, elements } from '../base/shape.ts';
+import { boundOf, elements, type TensorType } from '../base/shape.ts';
+import type { Collective } from '../base/collective.ts';
 import { VerifyError } from '../base/errors.ts';
 import { hashHex } from '../base/hash.ts';
 import { keepRecent } from '../base/recent.ts';
-import { producers, type Graph, type Update, type ValueId } from '../graph/graph.ts';
+import { producers, type Graph, type Node, type Update, type ValueId } from '../graph/graph.ts';
 import type { Limits } from '../graph/limits.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { postorder, type Expr } from '../kernel/expr.ts';
@@ -13,12 +14,14 @@ import { printKernel } from '../kernel/print.ts';
 import { verifyKernel } from '../kernel/verify.ts';
 import type { Group } from './group.ts';
 import { checkDtypes, groupWithin } from './limits.ts';
-import type { CopyCall, KernelCall, Lowered } from './lowered.ts';
+import type { CollectiveCall, CopyCall, KernelCall, Lowered } from './lowered.ts';
 import { buildLoops } from './loops.ts';
 import { buildMatmul } from './matmul.ts';
 import { buildNest } from './nest.ts';
 import { Scope, type Storage } from './scope.ts';
 import { rowsOf, signatureOf, recordSizeReads } from './signature.ts';
+import { readInputs } from './store.ts';
+import type { Exchanges } from './task.ts';
 
 /**
  * Kernels that were built before, by the signature of their group (signature.ts). Kept between graphs of one model,
@@ -43,9 +46,15 @@ interface Family {
 type Built = Pick<KernelCall, 'kernel' | 'key' | 'ints' | 'inPlace'> & { readonly values: readonly number[] };
 
 /** `limits`: of the device. `memo`: kernels that were built before, under the same limits. */
-export function lower(graph: Graph, ops: OpTable, limits: Limits, memo: KernelMemo = new Map()): Lowered {
+export function lower(
+  graph: Graph,
+  ops: OpTable,
+  limits: Limits,
+  memo: KernelMemo = new Map(),
+  exchanges?: Exchanges,
+): Lowered {
   checkDtypes(graph, limits);
-  const { storage, groups, inPlace } = groupWithin(graph, ops, limits);
+  const { storage, groups, inPlace } = groupWithin(graph, ops, limits, exchanges);
   const alias = new Map<ValueId, ValueId>();
   for (const v of storage.stored) if (storage.memory(v) !== v) alias.set(v, storage.memory(v));
   const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u));
@@ -88,7 +97,32 @@ function copyCall({ home }: Storage, { state, value, unless }: Update): CopyCall
   return { kind: 'copy', buffers: [state, home(value)], unless, ops: ['update'], scope: '', flops: 0 };
 }
 
-function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall {
+function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall | CollectiveCall {
+  return group.node && group.kind === 'collective'
+    ? collectiveCall(storage, ops, group.node, group.unless)
+    : kernelCall(storage, ops, group, memo);
+}
+
+/** Inputs of which only the type is read are left out. */
+function collectiveCall({ graph, home }: Storage, ops: OpTable, node: Node, unless: ValueId | null): CollectiveCall {
+  const op = ops.get(node.op);
+  if (op?.lower.kind !== 'collective') throw new VerifyError('lower', `${node.op} is no collective`);
+  const read = readInputs(node, ops).map(home),
+    types = (vs: readonly ValueId[]): TensorType[] => vs.map((v) => graph.types[v]);
+  return {
+    kind: 'collective',
+    collective: node.op as Collective,
+    buffers: [...read, ...node.outputs],
+    writes: [...read.map(() => false), ...node.outputs.map(() => true)],
+    ints: op.lower.ints({ inTypes: types(node.inputs), outTypes: types(node.outputs), attrs: node.attrs }),
+    unless,
+    ops: [node.op],
+    scope: node.scope,
+    flops: 0,
+  };
+}
+
+function kernelCall(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall {
   const { text, values, numbers } = signatureOf(storage, ops, group),
     { graph } = storage;
   const family = keepRecent(

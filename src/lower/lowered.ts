@@ -1,4 +1,5 @@
 // What lowering gives to planning: kernel calls, in an order in which every value is computed before it is read.
+import type { Collective } from '../base/collective.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
 import type { Group } from './group.ts';
@@ -29,6 +30,8 @@ export interface KernelCall extends AnyCall {
    * written.
    */
   readonly inPlace: readonly (readonly [number, number])[];
+  /** The exchange whose rows come or go while the product computes group by group (plan/exchanges.ts). */
+  readonly bySlot?: { readonly begin: CollectiveCall; readonly slots: 'come' | 'go' };
 }
 
 /** Copies a value: `buffers` are the copy and the original. */
@@ -36,7 +39,19 @@ export interface CopyCall extends AnyCall {
   readonly kind: 'copy';
 }
 
-export type Call = KernelCall | CopyCall;
+/** Exchanges data with other ranks: `buffers` are what the op reads, then what it writes. */
+export interface CollectiveCall extends AnyCall {
+  readonly kind: 'collective';
+  readonly collective: Collective;
+  readonly writes: readonly boolean[];
+  readonly ints: readonly number[];
+  /** Planning divides an exchange into two calls (plan/exchanges.ts). `begunBy`: of 'wait', the call that begins it. */
+  readonly phase?: 'begin' | 'wait';
+  readonly slots?: 'come' | 'go';
+  readonly begunBy?: CollectiveCall;
+}
+
+export type Call = KernelCall | CopyCall | CollectiveCall;
 
 export interface Lowered {
   readonly graph: Graph;

@@ -277,7 +277,8 @@ function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): Loo
     if (r.parts) {
       const { parts } = r,
         p = e.loop(parts.parts, 'p'),
-        most = Math.ceil((r.index.max + 1) / parts.sample / parts.parts) * parts.sample,
+        all = r.index.max + 1,
+        most = parts.offsets === undefined ? Math.ceil(all / parts.sample / parts.parts) * parts.sample : all,
         waiting = Array.from({ length: levelsOf(parts) }, local);
       body.push(
         loop(p, e.index(parts.parts), [

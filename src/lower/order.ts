@@ -2,18 +2,7 @@
 // at a time. Takes, for each kernel, what it depends on, writes and reads; gives the order and its peak, the largest
 // number of bytes that are alive at one time.
 import type { ValueId } from '../graph/graph.ts';
-
-/** What ordering needs to know of a kernel. `K` names the kernel. */
-export interface Task<K> {
-  readonly of: K;
-  /** Kernels that must run before this one. */
-  readonly before: readonly K[];
-  /** Values that it writes and that live in the arena. */
-  readonly makes: readonly ValueId[];
-  readonly reads: readonly ValueId[];
-  /** Those of `reads` whose memory may hold a result of as many bytes, if nothing reads them later. */
-  readonly overwrites: readonly ValueId[];
-}
+import type { Exchanges, Task } from './task.ts';
 
 export interface Ordered<K> {
   readonly order: readonly K[];
@@ -24,13 +13,25 @@ export interface Ordered<K> {
  * Tries two orders: that of the graph, and a greedy one that takes, at each place, the kernel that raises the peak
  * least and, among these, adds the fewest bytes. The greedy one is taken only if its peak is lower by the share SAVES.
  */
-export function orderTasks<K>(tasks: readonly Task<K>[], bytesOf: (v: ValueId) => number): Ordered<K> {
+export function orderTasks<K>(
+  given: readonly Task<K>[],
+  byteSizeOf: (v: ValueId) => number,
+  exchanges?: Exchanges,
+): Ordered<K> {
+  const tasks = given.map((t) => ({ ...t, reads: [...new Set(t.reads)] })),
+    known = new Map<ValueId, number>();
+  const bytesOf = (v: ValueId): number => {
+    const bytes = known.get(v) ?? byteSizeOf(v);
+    known.set(v, bytes);
+    return bytes;
+  };
   const plain = depthFirst(tasks),
     frugal = fewestBytes(tasks, bytesOf);
   for (const order of [plain, frugal]) digestsFirst(order, bytesOf);
   const [a, b] = [plain, frugal].map((order) => peakOf(order, bytesOf));
-  const best = b < (1 - SAVES) * a ? { order: frugal, peak: b } : { order: plain, peak: a };
-  return { order: best.order.map((t) => t.of), peak: best.peak };
+  const best = b < (1 - SAVES) * a ? { order: frugal, peak: b } : { order: plain, peak: a },
+    order = exchanges?.hide(best.order, (tasks) => peakOf(tasks, bytesOf)) ?? best.order;
+  return { order: order.map((t) => t.of), peak: best.peak };
 }
 
 const SAVES = 0.02; // a share of the peak
@@ -81,18 +82,18 @@ class Alive<K> {
 
   constructor(tasks: readonly Task<K>[], bytesOf: (v: ValueId) => number) {
     this.#bytesOf = bytesOf;
-    for (const v of tasks.flatMap((t) => [...new Set(t.reads)])) this.#readers.set(v, (this.#readers.get(v) ?? 0) + 1);
+    for (const t of tasks) for (const v of t.reads) this.#readers.set(v, (this.#readers.get(v) ?? 0) + 1);
   }
 
   /**
    * Bytes that a kernel adds, bytes that nothing needs after it, and how many of its results may overwrite operands.
    */
   #effect({ makes, reads, overwrites }: Task<K>): { made: number; freed: number; over: number } {
-    const dying = [...new Set(reads)].filter((v) => this.#readers.get(v) === 1),
-      free = overwrites.filter((v) => dying.includes(v)).map(this.#bytesOf);
+    const free: number[] = [];
     let made = 0,
       freed = 0,
       over = 0;
+    for (const v of overwrites) if (this.#readers.get(v) === 1) free.push(this.#bytesOf(v));
     for (const v of makes) {
       const bytes = this.#bytesOf(v),
         at = free.indexOf(bytes);
@@ -103,7 +104,7 @@ class Alive<K> {
         free.splice(at, 1);
       }
     }
-    for (const v of dying) freed += this.#bytesOf(v);
+    for (const v of reads) if (this.#readers.get(v) === 1) freed += this.#bytesOf(v);
     return { made, freed, over };
   }
 
@@ -117,7 +118,7 @@ class Alive<K> {
     const { made, freed, over } = this.#effect(task);
     this.peak = Math.max(this.peak, this.now + made - over);
     this.now += made - freed;
-    for (const v of new Set(task.reads)) this.#readers.set(v, (this.#readers.get(v) ?? 0) - 1);
+    for (const v of task.reads) this.#readers.set(v, (this.#readers.get(v) ?? 0) - 1);
   }
 }
 

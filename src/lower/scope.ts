@@ -1,5 +1,6 @@
 // The expressions of one kernel. A value of the graph is read from a buffer if it is stored; otherwise it is the
 // expression that computes it. The kernel's own results (members) are read as expressions too, not from memory.
+import { kernelParts, type KernelParts, type PartsAttrs } from '../base/parts.ts';
 import { boundOf, stridesOf, type Dim, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import { dimValues, inPanels, type Graph, type Node, type ValueId } from '../graph/graph.ts';
@@ -88,6 +89,9 @@ export class Scope {
     return this.e.op('cast', [at], 'index');
   };
 
+  parts = (attrs: PartsAttrs, dim: Dim, each: number): KernelParts | null =>
+    kernelParts(attrs, dim, each, (offsets) => this.buffer(offsets, 'read'));
+
   size = (d: Dim): Extent => {
     if (typeof d === 'number') return d;
     return d.kind === 'bounded' ? this.all(d, 1) : { offsets: this.buffer(d.offsets, 'read') };
@@ -121,6 +125,7 @@ export class Scope {
       attrs: node.attrs,
       outTypes: node.outputs.map((v) => types[v]),
       extent: this.extent,
+      parts: this.parts,
       size: this.size,
       all: this.all,
       offset: this.offset,

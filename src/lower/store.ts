@@ -49,6 +49,7 @@ export function decideStorage(
   const kindOf = (node: Node): string => ops.get(node.op)?.lower.kind ?? 'map';
   const takesStored = (node: Node, v: ValueId): boolean => {
     const lower = ops.get(node.op)?.lower;
+    if (lower?.kind === 'collective') return true;
     if (lower?.kind !== 'loops') return lower?.kind === 'matmul' && lower.stored === true;
     return node.inputs.some((x, i) => x === v && !lower.strided?.includes(i)) || !readInPlace(v);
   };
@@ -144,7 +145,9 @@ export function decideStorage(
 
   /** Whether the readers of the result load 16-bit floats and widen them: the result itself is not stored. */
   function widensForReaders(node: Node): boolean {
-    return widens(node, graph.types) && !uses.pinned.has(node.outputs[0]);
+    const [v] = node.outputs;
+    // A collective moves the bytes of its operands, and converts nothing.
+    return widens(node, graph.types) && !uses.pinned.has(v) && !uses.nodes[v].some((n) => kindOf(n) === 'collective');
   }
 
   /**

@@ -18,11 +18,9 @@ export function viewOf(
   producers: readonly (Node | undefined)[],
   stored: ReadonlySet<ValueId>,
 ): View | null {
-  const { shape } = types[v],
-    node = producers[v];
-  if (stored.has(v)) return { of: v, offset: 0, strides: stridesOf(shape) };
-  if (!node || shape.some((d) => typeof d !== 'number') || (node.op !== 'slice' && node.op !== 'transpose'))
-    return null;
+  const node = producers[v];
+  if (stored.has(v)) return { of: v, offset: 0, strides: stridesOf(types[v].shape) };
+  if (node?.op !== 'slice' && node?.op !== 'transpose') return null;
   const base = viewOf(node.inputs[0], types, producers, stored);
   if (!base) return null;
   if (node.op === 'transpose')

@@ -1,6 +1,6 @@
 // Causal self-attention with rotary positions, optionally with fewer heads of keys and values than of queries (Ainslie
 // et al. 2023), and its form with a cache of keys and values for generation.
-import { boundOf } from '../base/shape.ts';
+import { boundOf, isDynamic } from '../base/shape.ts';
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
@@ -61,7 +61,11 @@ export function headWidth(
   return width;
 }
 
-/** [batch, time, dModel] -> [batch, time, dModel]: each position attends to itself and earlier ones. */
+/**
+ * [batch, time, dModel] -> [batch, time, dModel]: each position attends to itself and earlier ones. Also rows, [rows,
+ * dModel], segmented by sample: each attends to itself and earlier ones of its sample. A cached step takes rows of one
+ * sequence.
+ */
 export class CausalSelfAttention {
   readonly qkv: Linear; // [dModel, dModel + 2 kvHeads * width of a head]: queries, keys, values
   readonly out: Linear; // [dModel, dModel]
@@ -80,12 +84,14 @@ export class CausalSelfAttention {
     const { dModel, heads, kvHeads = heads, context, ropeBase } = this.#options,
       trace = traceOf(x),
       width = dModel / heads;
-    const [batch, time] = x.shape.map(boundOf);
+    const lead = x.shape.slice(0, -1).map(boundOf),
+      // How long a sample of rows is, is known at run time alone: the session checks it.
+      time = isDynamic(x.shape) ? context : lead[1];
     if (time > context)
       throw new UserError(`a sequence of ${time} tokens is longer than the model's context of ${context}`);
-    const qkv = reshape(call(this.qkv, x), [batch, time, heads + 2 * kvHeads, width]);
-    // [batch, time, count, width]
-    const part = (from: number, count: number): Tensor => slice(qkv, 2, from, from + count);
+    const qkv = reshape(call(this.qkv, x), [...lead, heads + 2 * kvHeads, width]);
+    // [..., count, width]
+    const part = (from: number, count: number): Tensor => slice(qkv, lead.length, from, from + count);
     const [cos, sin] = rotation(qkv, {
       width,
       time,
@@ -100,7 +106,7 @@ export class CausalSelfAttention {
           causal: true,
         })
       : attention(q, k, v, 0, { causal: true });
-    return call(this.out, reshape(out, [batch, time, dModel]));
+    return call(this.out, reshape(out, [...lead, dModel]));
   }
 
   /**
@@ -108,7 +114,8 @@ export class CausalSelfAttention {
    * are part of its name, so that another number of sequences has another cache.
    */
   #cache(trace: Trace, name: string, rows: Tensor, { position }: Cached): Tensor {
-    const [batch, , heads, width] = rows.shape.map(boundOf);
+    const [heads, width] = rows.shape.slice(-2).map(boundOf),
+      batch = isDynamic(rows.shape) ? 1 : boundOf(rows.shape[0]);
     const shape = [batch, this.#options.context, heads, width];
     const state = trace.state(`${CACHES}${name}/${trace.pathOf(this)}/${shape.join('x')}`, {
       dtype: rows.dtype,

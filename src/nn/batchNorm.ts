@@ -3,6 +3,7 @@
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { aNumber, atLeast0 } from '../base/kinds.ts';
+import { cast } from '../graph/ops/elementwise/cast.ts';
 import { boundOf, elements, isDynamic, showType } from '../base/shape.ts';
 import { scalar, type Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/elementwise/add.ts';
@@ -104,7 +105,7 @@ function checkRows(x: Tensor, path: string): void {
 /** How many elements a column has at run time. */
 function countOf(x: Tensor): Tensor {
   const fixed = x.shape.slice(0, -1).reduce<number>((n, d) => n * (typeof d === 'number' ? boundOf(d) : 1), 1);
-  return isDynamic(x.shape) ? mul(rowCount(x), fixed) : scalar(x, fixed);
+  return isDynamic(x.shape) ? mul(cast(rowCount(x), x.dtype), fixed) : scalar(x, fixed);
 }
 
 /** Sums of the columns. For images, each row is summed first, so that threads can share the work. */

@@ -6,7 +6,7 @@ import { isFloat } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
 import { checkOptions, shown, type KeysOf } from '../base/options.ts';
 import { aList, anObject, aNumber, atLeast0, either } from '../base/kinds.ts';
-import { boundOf, sameShape, showType, type Dim } from '../base/shape.ts';
+import { boundOf, sameShape, showType } from '../base/shape.ts';
 import { emit, scalar, type Tensor } from '../graph/tensor.ts';
 import { abs } from '../graph/ops/elementwise/abs.ts';
 import { add } from '../graph/ops/elementwise/add.ts';
@@ -23,8 +23,6 @@ import { minimum } from '../graph/ops/elementwise/minimum.ts';
 import { mul } from '../graph/ops/elementwise/mul.ts';
 import { neg } from '../graph/ops/elementwise/neg.ts';
 import { relu } from '../graph/ops/elementwise/relu.ts';
-import { reshape } from '../graph/ops/shape/reshape.ts';
-import { slice } from '../graph/ops/shape/slice.ts';
 import { softplus } from '../graph/ops/elementwise/softplus.ts';
 import { norm } from '../graph/ops/reduce/statistics.ts';
 import { stopGradient } from '../graph/ops/elementwise/stopGradient.ts';
@@ -33,6 +31,7 @@ import { mean, sum } from '../graph/ops/reduce/sum.ts';
 import { takeAlong } from '../graph/ops/shape/takeAlong.ts';
 import { where } from '../graph/ops/elementwise/where.ts';
 import { traceOf } from '../trace/trace.ts';
+import { meanOfRows, rowsIn } from './rows.ts';
 
 /** One number from a model's output and the targets. A user's own loss is weighted by samples, unless it is composed of
  * losses of this module or `meanOver`, or `counted` gives its count. */
@@ -78,21 +77,11 @@ export function meanOver(each: Tensor, weights?: Tensor): Tensor {
   const [rows] = each.shape,
     fixed = each.shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : 1), 1);
   if (each.shape.every((d) => typeof d === 'number')) return counted(mean(each), fixed);
-  const count = cast(rowsIn(each, rows), 'float32');
-  // Like ops.mean, but 0 if there are no rows.
-  return counted(div(mul(sum(each), 1 / fixed), cast(maximum(count, 1), each.dtype)), mul(count, fixed));
+  return counted(meanOfRows(each), mul(cast(rowsIn(each, rows), 'float32'), fixed));
 }
 
 /** total / count; 0 if count is 0. */
 const ratio = (total: Tensor, count: Tensor): Tensor => div(total, where(equal(count, 0), scalar(count, 1), count));
-
-/** int32 []: how many rows there are in this run. */
-function rowsIn(x: Tensor, dim: Dim): Tensor {
-  const trace = traceOf(x);
-  if (typeof dim === 'number') return scalar(x, dim, 'int32');
-  if (dim.kind === 'bounded') return trace.tensor(dim.count);
-  return reshape(slice(trace.tensor(dim.offsets), 0, dim.segments, dim.segments + 1), []);
-}
 
 /** Throws ShapeError for different shapes: broadcasting [n, 1] with [n] would compare every row with every other. */
 function checkSameShape(name: string, output: Tensor, target: Tensor): void {

@@ -4,7 +4,7 @@ import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { above0, aFlag, anObject, aSize, atLeast0, either, needed } from '../base/kinds.ts';
-import { boundOf, showShape } from '../base/shape.ts';
+import { boundOf, isDynamic, showShape } from '../base/shape.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { attention } from '../graph/ops/attention/attention.ts';
 import { reshape } from '../graph/ops/shape/reshape.ts';
@@ -54,7 +54,10 @@ export interface MultiHeadInputs {
 }
 const INPUTS: KeysOf<MultiHeadInputs> = { memory: anObject, mask: anObject, lengths: anObject };
 
-/** x [batch, time, dModel] -> [batch, time, dModel]. The output is the bias where a mask allows no position. */
+/**
+ * x [batch, time, dModel] -> [batch, time, dModel]. The output is the bias where a mask allows no position. Also rows,
+ * [rows, dModel], segmented by sample: each attends to rows of its sample; they take no other inputs.
+ */
 export class MultiHeadAttention {
   readonly q: Linear; // [dModel, dModel]
   readonly k: Linear; // [memoryWidth, kvHeads * width of a head]
@@ -83,19 +86,27 @@ export class MultiHeadAttention {
         'MultiHeadAttention: causal and rope are for attention within one sequence, not over a memory',
       );
     }
-    if (x.shape.length !== 3 || memory.shape.length !== 3) {
+    const isRows = isDynamic(x.shape) && x.shape.length === 2;
+    const given = Object.entries(inputs).flatMap(([name, t]) => (t === undefined ? [] : [name]));
+    if (isRows && given.length > 0)
+      throw new UserError(
+        `MultiHeadAttention: rows segmented by sample take no ${given.join(', ')}`,
+        'leave rows out: each segment has the rows that are to be seen, and no others',
+      );
+    if (!isRows && (x.shape.length !== 3 || memory.shape.length !== 3)) {
       throw new UserError(
         `MultiHeadAttention: takes [batch, time, width], got ${showShape(x.shape)} and ${showShape(memory.shape)}`,
       );
     }
-    const [batch, time] = x.shape.map(boundOf),
-      seen = boundOf(memory.shape[1]);
+    const lead = x.shape.slice(0, -1).map(boundOf),
+      others = memory.shape.slice(0, -1).map(boundOf),
+      time = lead[lead.length - 1];
     const table = rotary === false ? null : rotation(x, { width, time, ...(rotary !== true && { base: rotary }) });
     const turned = (t: Tensor): Tensor => (table ? rope(t, ...table) : t);
-    const q = turned(reshape(call(this.q, x), [batch, time, heads, width]));
-    const k = turned(reshape(call(this.k, memory), [batch, seen, kvHeads, width])),
-      v = reshape(call(this.v, memory), [batch, seen, kvHeads, width]);
+    const q = turned(reshape(call(this.q, x), [...lead, heads, width]));
+    const k = turned(reshape(call(this.k, memory), [...others, kvHeads, width])),
+      v = reshape(call(this.v, memory), [...others, kvHeads, width]);
     const mixed = attention(q, k, v, 0, { causal, ...(mask && { mask }), ...(lengths && { lengths }) });
-    return call(this.out, reshape(mixed, [batch, time, dModel]));
+    return call(this.out, reshape(mixed, [...lead, dModel]));
   }
 }

@@ -176,6 +176,11 @@ export class TransformerLM {
     return this.#options;
   }
 
+  /** `forward` also takes rows: tokens int32 [rows], segmented by sequence, gives logits [rows, vocab]. */
+  get sequences(): { readonly longest: number } {
+    return { longest: this.#options.context };
+  }
+
   forward(tokens: Tensor, cached?: Cached): Tensor {
     const x = this.blocks.reduce((h, block) => call(block, h, cached, tokens), call(this.embedding, tokens));
     const h = call(this.norm, x);

@@ -3,6 +3,7 @@
 // processes, so that a decision does not depend on when a result was read.
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
+import { median, quantile } from './quantile.ts';
 import { slope } from './trend.ts';
 
 const WINDOW = 64; // quantiles and medians are over this many steps (for loads: parts of batches)
@@ -324,20 +325,4 @@ export class RunStats {
     this.#samples = samples;
     this.#late = late.map((l) => ({ ...l, loss: nan(l.loss) }));
   }
-}
-
-/** The middle value; of an even number of values, the larger of the two in the middle. */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? NaN;
-}
-
-/** The quantile `q`, interpolated linearly between the two nearest values. */
-export function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((a, b) => a - b),
-    at = q * (sorted.length - 1),
-    low = Math.floor(at);
-  return sorted.length === 0
-    ? NaN
-    : sorted[low] + (at - low) * (sorted[Math.min(low + 1, sorted.length - 1)] - sorted[low]);
 }

@@ -93,7 +93,8 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
    */
   const accumulated = (name: string, value: Tensor): { value: Tensor; sumState: Tensor | null } => {
     if (phase === undefined) return { value, sumState: null };
-    const sumState = builder.newState(accumulatorName(name), value.type),
+    const { axes } = state(name)?.type ?? {},
+      sumState = builder.newState(accumulatorName(name), { ...value.type, ...(axes && { axes }) }),
       total = add(sumState, value);
     return { value: phase === 'apply' ? mul(total, 1 / batches) : total, sumState };
   };
@@ -200,8 +201,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     const shape = parameter.shape.map(boundOf);
     const moments = new Map<string, Tensor>();
     const moment = (name: string): Tensor => {
-      const made =
-        moments.get(name) ?? builder.newState(momentName(name, parameterName), { dtype: parameter.dtype, shape });
+      const made = moments.get(name) ?? builder.newState(momentName(name, parameterName), { ...parameter.type, shape });
       moments.set(name, made);
       return made;
     };

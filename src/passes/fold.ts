@@ -8,8 +8,9 @@ import type { OpTable } from '../graph/builder.ts';
 import { rebuild, type Rebuild } from './rebuild.ts';
 
 export function foldConstants(graph: Graph, ops: OpTable): Graph {
-  const constants = new Map<ValueId, number>(),
-    made = new Map<ValueId, Node>();
+  const constants = new Map<ValueId, number>();
+  /** The nodes that the next of their kind may undo. */
+  const made = new Map<ValueId, Node>();
   return rebuild(graph, (node, to) => {
     const simpler = node.outputs.length === 1 ? simplify(node, to) : null;
     if (simpler !== null) {
@@ -22,7 +23,8 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
         to.map(node.outputs[0]),
         castValue(node.attrs['value'] as number, graph.types[node.outputs[0]].dtype, 'float64'),
       );
-    else made.set(to.map(node.outputs[0]), { ...node, inputs: node.inputs.map((v) => to.map(v)) });
+    else if (node.op === 'reshape' || node.op === 'transpose')
+      made.set(to.map(node.outputs[0]), { ...node, inputs: node.inputs.map((v) => to.map(v)) });
   });
 
   function simplify(node: Node, to: Rebuild): ValueId | null {

@@ -2,12 +2,12 @@
 // then do not depend on how many ranks compute them. In: a graph with gradients. The pass goes from each gradient back
 // to the ops that sum over samples, and no further. Of parameters whose first dimension carries the axis `expert`, each
 // part belongs to one rank: their sums stay as they are. docs/architecture/parts.md says what stays as it is.
-import { boundOf, elements, type TensorType } from '../base/shape.ts';
+import type { TensorType } from '../base/shape.ts';
 import type { Parts } from '../base/parts.ts';
-import { producers, type Attrs, type Graph, type Node, type ValueId } from '../graph/graph.ts';
+import { producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import { tableGroups } from '../graph/ops/shape/scatterAddParts.ts';
-import { rebuild, type Rebuild } from './rebuild.ts';
+import { scatterAddParts } from '../graph/ops/shape/scatterAddParts.ts';
+import { builderOf, rebuild, type Rebuild } from './rebuild.ts';
 import { findSamples, type Samples } from './samples.ts';
 
 /** `forward`: so many nodes are those of the model; sums of the model itself stay as they are. */
@@ -53,7 +53,7 @@ function sampleOf(
 ): number | null {
   const at = (i: number, dim: number): number | null => {
     const found = samples[inputs[i]];
-    return found?.dim === dim && typeof types[inputs[i]].shape[dim] === 'number' ? found.each : null;
+    return found?.dim === dim ? found.each : null;
   };
   switch (op) {
     case 'matmul': {
@@ -99,28 +99,9 @@ function cutSum(
   to.replace(node.outputs[0], to.make('sum', [inner], { axes: rest }, [to.mapped(node.outputs[0])], node.scope));
 }
 
-/** The indices are sorted by groups of the table, so that a row of the table need not go through all of them. */
+/** The indices are sorted by row, so that a row of the table need not go through all of them. */
 function cutScatter(node: Node, how: Parts, ops: OpTable, to: Rebuild): void {
-  const [index, rows, like] = node.inputs.map(to.map);
-  const add = (op: string, inputs: readonly ValueId[], attrs: Attrs): ValueId => {
-    const types = ops.get(op)?.infer(inputs.map(to.typeOf), attrs, inputs) ?? [];
-    return to.make(op, inputs, attrs, types, node.scope);
-  };
-  const { shape } = to.typeOf(index),
-    { height, groups } = tableGroups(boundOf(to.typeOf(like).shape[0])),
-    list = add('reshape', [index], { shape: [boundOf(shape[0]), elements(shape.slice(1))] }),
-    by = add('constant', [], { value: height, dtype: 'int32', shape: [] }),
-    group = add('div', [list, by], {}),
-    offsets = add('permute', [group], { experts: groups }),
-    order = offsets + 1;
-  to.replace(
-    node.outputs[0],
-    to.make(
-      'scatterAddParts',
-      [index, rows, like, order, offsets],
-      { ...how, height },
-      [to.mapped(node.outputs[0])],
-      node.scope,
-    ),
-  );
+  const builder = builderOf(to, ops, node),
+    [index, rows, like] = node.inputs.map((v) => builder.tensor(to.map(v)));
+  to.replace(node.outputs[0], scatterAddParts(index, rows, like, how).id);
 }

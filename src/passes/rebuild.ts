@@ -1,8 +1,10 @@
 // What passes share: goes through the nodes of a graph once and builds the next graph, with a table from old values to
 // new ones.
 import type { DType } from '../base/dtype.ts';
-import type { Dim, TensorType } from '../base/shape.ts';
+import { isDynamic, type Dim, type TensorType } from '../base/shape.ts';
+import type { OpTable } from '../graph/builder.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
+import { Tensor, type Builder } from '../graph/tensor.ts';
 
 export interface Rebuild {
   /** The new value that stands for an old one. */
@@ -32,6 +34,21 @@ export interface Rebuild {
 export const castLike = (to: Rebuild, node: Node, from: ValueId, dtype: DType): ValueId =>
   to.make('cast', [from], { dtype }, [{ ...to.typeOf(from), dtype }], node.scope, node);
 
+/** With it, functions on tensors add nodes to the new graph, in the scope of an old node. */
+export function builderOf(to: Rebuild, ops: OpTable, { scope }: Node): Builder {
+  const builder: Builder = {
+    emit(op, inputs, attrs = {}) {
+      const ids = inputs.map((t) => t.id),
+        given = inputs.map((t) => t.type),
+        types = ops.get(op)?.infer(given, attrs, ids) ?? [],
+        first = to.make(op, ids, attrs, types, scope);
+      return types.map((_, i) => builder.tensor(first + i));
+    },
+    tensor: (id) => new Tensor(builder, id, to.typeOf(id)),
+  };
+  return builder;
+}
+
 /** Builds a new graph: `visit` keeps, replaces or drops each node. */
 export function rebuild(graph: Graph, visit: (node: Node, to: Rebuild) => void): Graph {
   const types: TensorType[] = [],
@@ -49,7 +66,10 @@ export function rebuild(graph: Graph, visit: (node: Node, to: Rebuild) => void):
         ? { ...d, count: map(d.count) }
         : { ...d, offsets: map(d.offsets) };
   const fresh = (type: TensorType): ValueId => types.push(type) - 1;
-  const mapped = (old: ValueId): TensorType => ({ ...graph.types[old], shape: graph.types[old].shape.map(dim) });
+  const mapped = (old: ValueId): TensorType => {
+    const type = graph.types[old];
+    return isDynamic(type.shape) ? { ...type, shape: type.shape.map(dim) } : type;
+  };
   const to: Rebuild = {
     map,
     mapped,

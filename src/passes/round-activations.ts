@@ -32,18 +32,21 @@ export function roundActivations(graph: Graph, ops: OpTable, { dtype, exact, isP
 
 /**
  * After differentiation: rounds what ops make for gradients alone (Op.savedForGradients) where their input is rounded,
- * as that is.
+ * as that is, also if it was moved since.
  */
 export function roundSaved(graph: Graph, ops: OpTable): Graph {
   /** The 16-bit dtype that a widened value was rounded to. */
   const dtypes = new Map<ValueId, DType>();
   return rebuild(graph, (node, to) => {
     to.keep(node);
-    const [from] = node.inputs,
-      [v] = node.outputs;
-    if (widens(node, graph.types)) dtypes.set(v, graph.types[from].dtype);
-    const dtype = dtypes.get(from);
-    if (dtype && ops.get(node.op)?.savedForGradients) round(node, v, to, dtype);
+    const [from, ...others] = node.inputs,
+      [v] = node.outputs,
+      op = ops.get(node.op),
+      dtype = widens(node, graph.types) ? graph.types[from].dtype : dtypes.get(from);
+    if (!dtype) return;
+    const moved = op?.moves === 'first' || (op?.moves === 'all' && others.every((o) => dtypes.get(o) === dtype));
+    if (moved || widens(node, graph.types)) node.outputs.forEach((out) => dtypes.set(out, dtype));
+    else if (op?.savedForGradients) round(node, v, to, dtype);
   });
 }
 

@@ -3,7 +3,8 @@
 // makes of which nothing is known has none, for example the rows of experts.
 import { sameDim, sizes, type TensorType } from '../base/shape.ts';
 import type { OpTable } from '../graph/builder.ts';
-import type { Graph, Node, ValueId } from '../graph/graph.ts';
+import type { Attrs, Graph, Node, ValueId } from '../graph/graph.ts';
+import type { OpName } from '../graph/op-attrs.ts';
 
 export interface Samples {
   readonly dim: number;
@@ -18,18 +19,25 @@ export function findSamples(graph: Graph, ops: OpTable): (Samples | null)[] {
     const dim = graph.types[value].axes?.indexOf('batch') ?? -1;
     if (dim >= 0) found[value] = { dim, each: 1 };
   }
-  for (const node of graph.nodes) {
-    const kept = node.inputs.flatMap((v, i) => {
-      const own = found[v];
-      return own ? [{ own, i, type: graph.types[v] }] : [];
-    });
-    for (const out of kept.length > 0 ? node.outputs : []) {
-      const all = kept.flatMap(({ own, i, type }) => through(node, i, own, type, graph, out, ops) ?? []);
-      // Values that disagree are no samples of one batch.
-      if (all.length > 0 && all.every((s) => s.dim === all[0].dim && s.each === all[0].each)) found[out] = all[0];
-    }
-  }
+  for (const node of graph.nodes)
+    for (const out of node.outputs) found[out] = samplesOf(node, out, found, graph.types, ops);
   return found;
+}
+
+/** The samples of a node's result; null where none are known. found: those of its inputs. */
+export function samplesOf(
+  node: Node,
+  out: ValueId,
+  found: readonly (Samples | null)[],
+  types: readonly TensorType[],
+  ops: OpTable,
+): Samples | null {
+  const all = node.inputs.flatMap((v, i) => {
+    const own = found[v];
+    return (own && through(node, i, own, types, out, ops)) ?? [];
+  });
+  // Values that disagree are no samples of one batch.
+  return all.length > 0 && all.every((s) => s.dim === all[0].dim && s.each === all[0].each) ? all[0] : null;
 }
 
 /** The samples of a result, as those of input `i` give them. */
@@ -37,12 +45,12 @@ function through(
   { op, attrs, inputs }: Node,
   i: number,
   own: Samples,
-  type: TensorType,
-  graph: Graph,
+  types: readonly TensorType[],
   out: ValueId,
   ops: OpTable,
 ): Samples | null {
-  const to = graph.types[out],
+  const type = types[inputs[i]],
+    to = types[out],
     at = (dim: number): Samples => ({ dim, each: own.each }),
     axes = (attrs['axes'] ?? []) as readonly number[];
   switch (op) {
@@ -74,11 +82,23 @@ function through(
         const dim = own.dim + to.shape.length - type.shape.length;
         return sameDim(to.shape[dim], type.shape[own.dim]) ? at(dim) : null;
       }
-      const same = record?.keepsRows && own.dim === 0 && to.shape.length > 0 && inputs.length > 0;
+      const same = record?.keepsRows && own.dim === 0 && to.shape.length > 0 && !mixesRows(op, attrs, types[inputs[0]]);
       return same && sameDim(to.shape[0], type.shape[0]) ? own : null;
     }
   }
 }
+
+/** Whether an op that computes along an axis, the last one if it names none, does so along the first dimension. */
+const mixesRows = (op: string, { axis }: Attrs, { shape }: TensorType): boolean =>
+  axis === undefined ? shape.length === 1 && ALONG_LAST.has(op) : axis === 0;
+const ALONG_LAST: ReadonlySet<string> = new Set<OpName>([
+  'argMax',
+  'layerNorm',
+  'logSumExp',
+  'rmsNorm',
+  'softmax',
+  'topK',
+]);
 
 /** The dimension of the result that begins at the same element and holds whole samples. */
 function reshaped({ dim, each }: Samples, from: TensorType, to: TensorType): Samples | null {

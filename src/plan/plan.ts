@@ -1,17 +1,22 @@
 // From Lowered to Program: decides the memory offset of every value, and which steps may run at the same time.
 import { byteSize } from '../base/shape.ts';
-import { inPanels, type ValueId } from '../graph/graph.ts';
+import { inPanels, type Graph, type ValueId } from '../graph/graph.ts';
 import { groupsOf } from '../kernel/groups.ts';
-import type { Call, Lowered } from '../lower/lowered.ts';
+import type { Call, KernelCall, Lowered } from '../lower/lowered.ts';
 import { aligned, packArena, type Block } from './arena.ts';
 import { overlap } from './overlap.ts';
-import type { PlannedTensor, Port, Program, Slab, Step } from './program.ts';
+import type { CollectiveStep, CopyStep, KernelStep, PlannedTensor, Port, Program, Slab, Step } from './program.ts';
 
-export function plan(lowered: Lowered): Program {
-  const { graph, calls, alias } = lowered;
+/** calls: those of `lowered`, over ranks in another order (exchanges.ts). */
+export function plan(lowered: Lowered, calls: readonly Call[] = lowered.calls): Program {
+  const { graph, alias } = lowered;
   const home = (v: ValueId): ValueId => alias.get(v) ?? v;
   const writes = calls.map((c) =>
-    c.kind === 'copy' ? [true, false] : c.kernel.buffers.map((b) => b.access !== 'read'),
+    c.kind === 'copy'
+      ? [true, false]
+      : c.kind === 'collective'
+        ? c.writes
+        : c.kernel.buffers.map((b) => b.access !== 'read'),
   );
   const reads = (c: Call): ValueId[] => [...c.buffers, ...(c.unless === null ? [] : [c.unless])].map(home);
 
@@ -81,7 +86,7 @@ export function plan(lowered: Lowered): Program {
     states: graph.inputs.flatMap((i) =>
       i.kind === 'state' ? [{ ...port(i.name, i.value), role: i.role, layout: i.layout }] : [],
     ),
-    outputs: graph.outputs.map((o) => port(o.name, o.value)),
+    outputs: graph.outputs.map((o) => ({ ...port(o.name, o.value), ...countedBy(graph, o.value) })),
     constants: graph.inputs.flatMap((i) =>
       i.kind === 'constant' && i.data
         ? [{ tensor: index(i.value), dtype: graph.types[i.value].dtype, data: Array.from(i.data) }]
@@ -129,7 +134,7 @@ export function plan(lowered: Lowered): Program {
     let wave: Step[] = [];
     return calls.map((c, i): Step => {
       const step: Step = {
-        ...(c.kind === 'kernel' ? { kind: c.kind, kernel: c.key, ints: c.ints } : { kind: c.kind }),
+        ...kindOf(c, calls),
         buffers: c.buffers.map(index),
         writes: writes[i],
         barrier: false,
@@ -139,12 +144,39 @@ export function plan(lowered: Lowered): Program {
         flops: c.flops,
         ...(c.buffers.some((v, b) => writes[i][b] && home(v) !== v) && { readsDestination: true }),
       };
-      const barrier = wave.some((other) => conflict(tensors, other, step));
+      const alone = (s: Step): boolean => s.kind === 'collective',
+        barrier = (i > 0 && alone(step)) || wave.some((other) => alone(other) || conflict(tensors, other, step));
       if (barrier) wave = [];
       wave.push(step);
       return { ...step, barrier };
     });
   }
+}
+
+/** What a call runs. */
+function kindOf(
+  c: Call,
+  calls: readonly Call[],
+): Pick<KernelStep, 'kind' | 'kernel' | 'ints' | 'bySlot'> | Pick<CopyStep, 'kind'> | OwnCollective {
+  if (c.kind === 'kernel') return { kind: c.kind, kernel: c.key, ints: c.ints, ...bySlotOf(c, calls) };
+  if (c.kind === 'copy') return { kind: c.kind };
+  const { kind, collective, ints, phase, begunBy, slots } = c;
+  return {
+    kind,
+    collective,
+    ints,
+    ...(phase && { phase }),
+    ...(begunBy && { begunBy: calls.indexOf(begunBy) }),
+    ...(slots && { slots }),
+  };
+}
+type OwnCollective = Pick<CollectiveStep, 'kind' | 'collective' | 'ints' | 'phase' | 'begunBy' | 'slots'>;
+
+function bySlotOf({ kernel, bySlot }: KernelCall, calls: readonly Call[]): Pick<KernelStep, 'bySlot'> {
+  if (!bySlot) return {};
+  const { begin, slots } = bySlot,
+    groups = groupsOf(kernel)?.groups ?? 0;
+  return { bySlot: { exchange: calls.indexOf(begin), slots, groups } };
 }
 
 const isGrouped = (c: Call | undefined): boolean => c?.kind === 'kernel' && groupsOf(c.kernel) !== null;
@@ -162,4 +194,14 @@ function writesMemoryOf(tensors: readonly PlannedTensor[], a: Step, b: Step): bo
       ((b.unless !== null && overlap(tensors[t], tensors[b.unless])) ||
         b.buffers.some((u) => overlap(tensors[t], tensors[u]))),
   );
+}
+
+/** Which input counts the rows of a value, if one does. */
+function countedBy(graph: Graph, v: ValueId): Pick<Port, 'rows'> {
+  const [dim = 0] = graph.types[v].shape;
+  if (typeof dim === 'number') return {};
+  const count = dim.kind === 'bounded' ? dim.count : dim.offsets,
+    clamp = graph.nodes.find((n) => n.op === 'clampCount' && n.outputs[0] === count),
+    input = graph.inputs.find((i) => i.kind === 'input' && i.value === (clamp?.inputs[0] ?? count));
+  return input ? { rows: { input: input.name, at: dim.kind === 'bounded' ? 0 : dim.segments } } : {};
 }

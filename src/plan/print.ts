@@ -49,6 +49,7 @@ export function printProgram(program: Program): string {
       return (
         `  ${groupwise(s) ? '- ' : s.barrier ? '--' : '  '} ${i} ${showKind(s)} ` +
         `${s.ops.join('+')} (${args})${s.kind === 'kernel' && s.ints.length ? ` ints ${s.ints.join(',')}` : ''}` +
+        `${s.kind === 'kernel' && s.bySlot ? ` slots of ${s.bySlot.exchange} ${s.bySlot.slots}` : ''}` +
         `${s.unless === null ? '' : ` unless %${tensors[s.unless].id}`} live ` +
         `${showBytes(live[i])}${s.scope ? `   # ${s.scope}` : ''}`
       );
@@ -66,7 +67,7 @@ function showKind(s: Step): string {
     case 'copy':
       return 'copy';
     case 'collective':
-      return `${s.collective} over ${s.axis}`;
+      return s.phase === 'wait' ? `wait ${s.begunBy}` : s.phase === 'begin' ? `begin ${s.collective}` : s.collective;
     case 'call':
       return `${s.library}.${s.function}`;
   }

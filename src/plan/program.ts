@@ -1,6 +1,7 @@
 // A Program: a memory plan with every byte offset, and a table of steps. Plain JSON: it can be printed, compared, sent
 // and run again.
-import type { Axis, TensorType } from '../base/shape.ts';
+import type { Collective } from '../base/collective.ts';
+import type { TensorType } from '../base/shape.ts';
 import type { StateSpec } from '../graph/state.ts';
 import type { DType } from '../base/dtype.ts';
 
@@ -42,6 +43,15 @@ interface AnyStep {
   readonly flops: number;
 }
 
+/** A product that computes group by group while an exchange goes on. */
+export interface BySlot {
+  /** The step that has begun the exchange. */
+  readonly exchange: number;
+  /** come: group z runs when the rows of slot z have come. go: after group z, the rows of slot z are sent. */
+  readonly slots: 'come' | 'go';
+  readonly groups: number;
+}
+
 export interface KernelStep extends AnyStep {
   readonly kind: 'kernel';
   /** Key of the kernel that runs. */
@@ -52,6 +62,7 @@ export interface KernelStep extends AnyStep {
    * the tensor with their offsets. A schedule for a CPU decides this (schedule/steps.ts).
    */
   readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: number };
+  readonly bySlot?: BySlot;
 }
 
 /** Copies a tensor into another one of the same type: `buffers` are the copy and the original. */
@@ -59,11 +70,22 @@ export interface CopyStep extends AnyStep {
   readonly kind: 'copy';
 }
 
-/** Exchanges rows with the other ranks: each rank has a part of the tensors along `axis`. */
+/**
+ * Exchanges values with the other ranks. `buffers` are the inputs, then the outputs; sizes that the ranks need are
+ * `ints` (device/native/mpi.c says which). It runs alone: it has a barrier, and so has the step after it.
+ */
 export interface CollectiveStep extends AnyStep {
   readonly kind: 'collective';
-  readonly collective: 'gatherRanks' | 'exchangeRows' | 'joinRanks' | 'relay';
-  readonly axis: Axis;
+  readonly collective: Collective;
+  readonly ints: readonly number[];
+  /**
+   * 'begin': the exchange goes on while the steps after this one run. 'wait': the step waits for the exchange that the
+   * step `begunBy` has begun; its buffers are the same. No step between them writes them or reads the outputs.
+   */
+  readonly phase?: 'begin' | 'wait';
+  readonly begunBy?: number;
+  /** Of 'begin': a product reads, or writes, the rows of each slot while the exchange goes on (KernelStep.bySlot). */
+  readonly slots?: 'come' | 'go';
 }
 
 /** Calls a function of a library, such as a product of cuBLASLt. */
@@ -80,6 +102,8 @@ export interface Port {
   readonly name: string;
   readonly tensor: number;
   readonly type: TensorType;
+  /** Of an output whose rows an input counts: element `at` of that input. The other rows need not be read. */
+  readonly rows?: { readonly input: string; readonly at: number };
 }
 
 /** `layout`: how the program's kernels expect the state to lie in memory. */

@@ -137,10 +137,10 @@ export class Engine {
       await p.prepared?.ready.catch(() => undefined);
     }
     await Promise.resolve(); // lets handlers of settled promises run, which set p.ready and p.error
+    if (!(await this.#agreed(p, p.ready))) return null;
     this.#load(p, step);
-    if (await this.#agreement.anyFailed(p.error !== null)) throw p.error ?? new Error('it failed in another process');
-    if (p.due !== null && !p.loaded) return null; // no memory beside the old plan: the next step loads it without that
-    if (p.due === null && !(await this.#agreement.agreeSwapStep(step, p.loaded))) return null;
+    // If a change of class R got no memory beside the old plan, the next step loads it without that.
+    if (!(await this.#agreed(p, p.loaded))) return null;
     if (p.due === null && !p.prepared?.has(shape)) {
       if (++p.mismatchedBatches > PATIENCE) throw new Error('no batch came of the shapes that it was compiled for');
       return null;
@@ -148,6 +148,14 @@ export class Engine {
     if (p.verified === null && !p.loadedExclusively && !this.#trusted(p, shape)) return p.decision.changes;
     if (p.due === null || step >= p.due) await this.#swap(p, step);
     return null;
+  }
+
+  /** Whether all processes are ready. Throws if the plan has failed in one of them. */
+  async #agreed(p: Pending, ready: boolean): Promise<boolean> {
+    const all = await this.#agreement.agree({ failed: p.error !== null, ready, exclusive: p.loadedExclusively });
+    if (all.failed) throw p.error ?? new Error('it failed in another process');
+    p.loadedExclusively = all.exclusive;
+    return all.ready;
   }
 
   #load(p: Pending, step: number): void {
@@ -196,7 +204,7 @@ export class Engine {
   async end(own: StepReport, compared: Comparison | null): Promise<void> {
     let shown = own;
     try {
-      shown = await this.#agreement.reduceStats(own);
+      shown = await this.#agreement.reduceStats(own, this.#decided());
     } catch (error) {
       const failed = asError(error);
       if (this.#pending) this.#fail(this.#pending, failed);
@@ -217,6 +225,12 @@ export class Engine {
     } catch (error) {
       this.#fail(p, asError(error));
     }
+  }
+
+  /** The recompilation that is under way, as text. */
+  #decided(): string {
+    const { step, rule, changes } = this.#pending?.decision ?? { step: 0, rule: '', changes: [] };
+    return this.#pending ? `${rule} at step ${step}: ${JSON.stringify(changes)}` : 'nothing';
   }
 
   /** Called after a step, also a failed one: evaluation, generation and checkpoints must find the plan in force. */

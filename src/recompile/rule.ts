@@ -100,7 +100,10 @@ export interface RecompileEvent {
   readonly verify_ms: number;
   /** Time that steps waited, plus the extra time of steps while the compiler ran. */
   readonly stall_ms: number;
-  /** Whether results agreed with those of the old plan; null: not compared. */
+  /**
+   * Whether results agreed with those of the old plan, or needed no comparison because only sizes change; null: not
+   * compared.
+   */
   readonly verified: boolean | null;
   readonly kept: boolean;
   /**

@@ -1,6 +1,6 @@
 // Measures whether a new plan is faster: steps alternate between the old and the new plan. Each pair of neighbouring
 // steps gives one ratio of times; their median and its interval decide.
-import { median } from '../observe/run-stats.ts';
+import { median } from '../observe/quantile.ts';
 
 export const PAIRS = 16;
 // Ranks of the interval's bounds. With 16 pairs, the true median lies between the 5th and the 12th smallest ratio with

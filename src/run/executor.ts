@@ -3,6 +3,7 @@
 import type { HostTensor } from '../base/tensor.ts';
 import { arrayKind, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import type { Run } from '../base/runs.ts';
 import { elements, sizes, showType, type TensorType } from '../base/shape.ts';
 import { CACHES, type Layout } from '../graph/state.ts';
 
@@ -32,6 +33,14 @@ export interface StatePart {
   readonly count: number;
 }
 
+/** A state whose values are drawn: `std` times the normal numbers of a random stream. */
+export interface Drawn {
+  readonly name: string;
+  readonly std: number;
+  /** Of a state that is a part of a larger tensor, which numbers of the stream it has; `from` is even. */
+  readonly runs?: readonly Run[] | undefined;
+}
+
 /**
  * Implemented by program.ts (programs on a device) and reference.ts (float64 interpreter of graphs). A state is
  * identified by name, dtype and sizes: using it with another type throws a UserError that names it. Runs, draws and
@@ -52,7 +61,7 @@ export interface Executor<R extends Runnable = Runnable> {
    * Sets float32 states to `std` times the normal numbers of the random stream of `seed` and the state's name. The
    * device must have compiled NORMALS. The values must not be used until the promise resolves.
    */
-  draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void>;
+  draw(states: readonly Drawn[], seed: number): Promise<void>;
   /** Removes states that no loaded program uses. */
   removeStates(names: readonly string[]): void;
   /** The value of a state when this was called. */
@@ -95,6 +104,10 @@ export interface Executor<R extends Runnable = Runnable> {
   release(runnable: R): void;
   /** Resolves when nothing is running. */
   idle(): Promise<void>;
+  /** Whether something is running. */
+  readonly running: boolean;
+  /** Calls `work` while nothing is running, in the order of runs. */
+  inTurn<T>(work: () => T): Promise<T>;
   /** Frees all memory and closes the device when the current run is done. Closing again does nothing. */
   close(): Promise<void>;
 }
@@ -127,7 +140,13 @@ export const isClosed = (what: string): UserError => new UserError(`${what} is c
 export function checkInput(name: string, type: TensorType, data: TypedArray | undefined): TypedArray {
   if (!data) throw new UserError(`input ${name} is missing: expected ${showType(type)}`);
   const want = arrayKind(type.dtype);
-  if (data.length !== elements(type.shape) || data.constructor !== want) {
+  const [first] = type.shape,
+    rows = data.length / elements(type.shape.slice(1)),
+    // Of rows whose number varies, those that exist are enough.
+    fits =
+      data.length === elements(type.shape) ||
+      (typeof first === 'object' && Number.isInteger(rows) && rows <= first.bound);
+  if (!fits || data.constructor !== want) {
     throw new UserError(
       `input ${name}: expected ${showType(type)} as ${want.name}, got ${data.constructor.name} of ` + `${data.length}`,
     );

@@ -1,13 +1,10 @@
 // The executor of programs on a device.
 import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
-import { hash32 } from '../base/hash.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
-import { TABLES } from '../base/trig.ts';
 import type { Bound, BoundStep, Device, Memory, Place } from '../device/device.ts';
 import type { Layout } from '../graph/state.ts';
-import { NORMALS, normalsInts } from '../device/normals.ts';
 import type { Port, Program } from '../plan/program.ts';
 import { OpenCaches, type OwnCaches } from './caches.ts';
 import {
@@ -20,10 +17,13 @@ import {
   isClosed,
   noState,
   type Caches,
+  type Drawn,
   type Executor,
   type Runnable,
   type StatePart,
 } from './executor.ts';
+import { bindDraws } from './draws.ts';
+import type { RankRuns } from './rank-runs.ts';
 import { arranged, newState, peek, reading, write, type State } from './state-memory.ts';
 import { Turns } from './turns.ts';
 
@@ -64,9 +64,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   /** The states that the current run uses, and those that it may change. */
   #current: Pick<LoadedProgram, 'uses' | 'stores'> = { uses: NONE, stores: NONE };
   #closed: Promise<void> | null = null;
+  readonly #ranks: RankRuns | null;
 
-  constructor(device: Device) {
+  /** ranks: this executor is one of several that run the same programs. */
+  constructor(device: Device, ranks: RankRuns | null = null) {
     this.device = device;
+    this.#ranks = ranks;
   }
 
   get description(): string {
@@ -107,13 +110,13 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     }
   }
 
-  async draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void> {
+  async draw(states: readonly Drawn[], seed: number): Promise<void> {
     if (states.length === 0) return;
     await this.#turns.take(
       () => {
         const names = new Set(states.map((s) => s.name));
         this.#current = { uses: names, stores: names };
-        return this.#bindDraws(states, seed);
+        return bindDraws(this.device, (name) => this.#state(name), states, seed);
       },
       ({ bound, tables }) =>
         bound.run().finally(() => {
@@ -121,31 +124,6 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
           this.device.free(tables);
         }),
     );
-  }
-
-  #bindDraws(
-    states: readonly { readonly name: string; readonly std: number }[],
-    seed: number,
-  ): { readonly bound: Bound; readonly tables: Memory } {
-    const tables = this.device.alloc(TABLES.byteLength),
-      read: Place = { memory: tables, offset: 0 };
-    try {
-      this.device.write(read, TABLES);
-      const steps = states.map(({ name, std }): BoundStep => {
-        const { type, memory } = this.#state(name);
-        return {
-          kernel: NORMALS.key,
-          buffers: [{ memory, offset: 0 }, read],
-          ints: normalsInts(elements(type.shape), seed, hash32(name), std, type.dtype),
-          barrier: false,
-          unless: null,
-        };
-      });
-      return { bound: this.device.bind(steps), tables };
-    } catch (error) {
-      this.device.free(tables);
-      throw error;
-    }
   }
 
   async getState(name: string): Promise<HostTensor> {
@@ -301,6 +279,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
    * or throws and allocates nothing.
    */
   load(program: Program): LoadedProgram {
+    this.#ranks?.load(program);
     for (const { name, type } of program.states) if (!isCache(name)) checkState(name, this.#state(name).type, type);
     this.reserve(program);
     for (const { name, layout } of program.states) if (!isCache(name)) this.#arrange(name, layout);
@@ -362,16 +341,24 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
       slab === 'state' ? { memory: stateOf(name).memory, offset: 0 } : { memory: slabs[slab], offset },
     );
     const bound = this.device.bind(
-      program.steps.map((s): BoundStep => {
-        // Schedules make kernels of copies; collectives and calls of libraries are for devices that have them.
-        if (s.kind !== 'kernel')
+      program.steps.map((s, index): BoundStep => {
+        // Schedules make kernels of copies; calls of libraries are for devices that have them.
+        if (s.kind !== 'kernel' && s.kind !== 'collective')
           throw new VerifyError('run', `the device ${this.device.info.name} runs no ${s.kind} steps`);
+        const { ints, barrier, scope } = s,
+          buffers = s.buffers.map((b) => places[b]),
+          unless = s.unless === null ? null : places[s.unless];
+        if (s.kind === 'collective') {
+          const { collective, phase, begunBy, slots } = s;
+          return { collective, buffers, ints, barrier, unless, index, scope, phase, begunBy, slots };
+        }
         return {
           kernel: s.kernel,
-          buffers: s.buffers.map((b) => places[b]),
-          ints: s.ints,
-          barrier: s.barrier,
-          unless: s.unless === null ? null : places[s.unless],
+          buffers,
+          ints,
+          barrier,
+          unless,
+          bySlot: s.bySlot,
           ...(s.runsGroupwiseAfterPrevious && {
             runsGroupwiseAfterPrevious: {
               groups: s.runsGroupwiseAfterPrevious.groups,
@@ -404,9 +391,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     caches?: Caches,
     onInputsRead?: () => void,
   ): Promise<Record<string, HostTensor>> {
+    let rows: readonly number[] = [];
     return this.#turns.take(
       () => {
         const binding = this.#writeInputs(l, inputs, caches);
+        // Read now: the arrays may be refilled later.
+        rows = l.program.outputs.map(({ rows }) => (rows ? inputs[rows.input][rows.at] : Infinity));
         onInputsRead?.();
         return binding;
       },
@@ -415,7 +405,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
         await binding.bound.run();
         this.callMs = performance.now() - start;
         const { outputs } = l.program,
-          values = await this.#read(binding, outputs);
+          values = await this.#read(binding, outputs, rows);
         return Object.fromEntries(outputs.map(({ name }, i) => [name, values[i]]));
       },
     );
@@ -424,20 +414,28 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   #writeInputs(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Binding {
     const binding = this.#bindingOf(l, this.#caches.of(caches));
     this.#current = l;
-    for (const { name, tensor } of l.program.inputs) {
-      this.device.write(binding.places[tensor], checkInput(name, l.program.tensors[tensor].type, inputs[name]));
+    const { tensors } = l.program;
+    for (const { name, tensor, type: declared } of l.program.inputs) {
+      const data = this.#ranks ? this.#ranks.input(name, declared, inputs[name]) : inputs[name];
+      this.device.write(binding.places[tensor], checkInput(name, tensors[tensor].type, data));
     }
+    this.#ranks?.begin(l.program, inputs['step']?.[0] ?? 0);
     return binding;
   }
 
-  /** Reads tensors in one batch. */
-  async #read({ places }: Binding, tensors: readonly Pick<Port, 'tensor' | 'type'>[]): Promise<HostTensor[]> {
-    const reads = tensors.map(({ tensor, type }) => ({
-      place: places[tensor],
-      into: hostArray(type.dtype, elements(type.shape)),
-    }));
+  /** Reads tensors in one batch. rows: how many rows of each exist; the others are 0 in the result. */
+  async #read(
+    { places }: Binding,
+    tensors: readonly Pick<Port, 'tensor' | 'type'>[],
+    rows: readonly number[] = [],
+  ): Promise<HostTensor[]> {
+    const reads = tensors.map(({ tensor, type: { dtype, shape } }, i) => {
+      const all = hostArray(dtype, elements(shape)),
+        exist = Math.max(0, rows[i] ?? Infinity) * elements(shape.slice(1));
+      return { place: places[tensor], all, into: exist < all.length ? all.subarray(0, exist) : all };
+    });
     await this.device.read(reads);
-    return reads.map(({ into }, i) => hostOf(tensors[i].type, into));
+    return reads.map(({ all }, i) => hostOf(tensors[i].type, all));
   }
 
   /** Uses the inputs of the last run, which are still on the device. */
@@ -451,7 +449,8 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
           const written = step.buffers
             .filter((b, j) => step.writes[j] && l.program.tensors[b].slab !== 'state')
             .map((tensor) => ({ tensor, type: l.program.tensors[tensor].type }));
-          if (!(await this.#read(binding, written)).every(finite))
+          const isFinite = (await this.#read(binding, written)).every(finite);
+          if (!(this.#ranks ? this.#ranks.every(isFinite) : isFinite))
             return `${step.ops.join('+')}${step.scope ? ` in ${step.scope}` : ''}`;
         }
         return null;
@@ -488,6 +487,13 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   idle(): Promise<void> {
     return this.#turns.idle();
+  }
+
+  get running(): boolean {
+    return this.#turns.running;
+  }
+  inTurn<T>(work: () => T): Promise<T> {
+    return this.#turns.take(work, (made) => Promise.resolve(made));
   }
 
   close(): Promise<void> {

@@ -22,6 +22,7 @@ import {
   isClosed,
   noState,
   type Caches,
+  type Drawn,
   type Executor,
   type Runnable,
   type StatePart,
@@ -69,7 +70,7 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     all.set(checkPart(name, wide ? { ...type, dtype: 'float64' } : type, at, data), at);
   }
 
-  draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void> {
+  draw(states: readonly Drawn[], seed: number): Promise<void> {
     for (const { name, std } of states) {
       const { type, data } = this.#state(name),
         drawn = new Stream(seed, name).normals(0, std, new Float32Array(data.length));
@@ -217,6 +218,10 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     /* nothing is held */
   }
 
+  readonly running = false; // a run blocks this thread
+  async inTurn<T>(work: () => T): Promise<T> {
+    return Promise.resolve(work());
+  }
   idle(): Promise<void> {
     return Promise.resolve();
   }
@@ -240,35 +245,53 @@ const check = (name: string, has: TensorType, wanted: TensorType): void => {
 type Watch = (node: Node, values: Values) => boolean;
 
 /** Evaluates a graph: all its values. feed: gives the value of an input. */
-export function evaluate(graph: Graph, ops: OpTable, feed: (input: GraphInput) => Float64Array, watch?: Watch): Values {
-  const values = new Array<Float64Array>(graph.types.length);
-  for (const input of graph.inputs) values[input.value] = feed(input);
-  const surroundings: Pick<RefCall, 'rows' | 'offsets'> = {
+export function evaluate(graph: Graph, ops: OpTable, feed: Feed, watch?: Watch): Values {
+  const [values] = evaluateRanks(graph, ops, [feed], watch && ((node, [own]) => watch(node, own)));
+  return values;
+}
+
+/** Gives the value of an input. */
+type Feed = (input: GraphInput) => Float64Array;
+
+/** Evaluates a graph on several ranks, node by node: all values of each rank. feeds: one for each rank. */
+export function evaluateRanks(
+  graph: Graph,
+  ops: OpTable,
+  feeds: readonly Feed[],
+  watch?: (node: Node, ranks: readonly Values[]) => boolean,
+): Values[] {
+  const ranks = feeds.map((feed) => {
+    const values = new Array<Float64Array>(graph.types.length);
+    for (const input of graph.inputs) values[input.value] = feed(input);
+    return values;
+  });
+  const callOf = (node: Node, values: Values): RefCall => ({
     rows: (type) => rowsOf(type, values),
     offsets(type) {
       const d = type.shape[0];
       if (typeof d !== 'object' || d.kind !== 'segmented') throw new Error(`${showType(type)} has no segments`);
       return values[d.offsets].map((n) => Math.max(0, Math.min(d.bound, n)));
     },
-  };
+    attrs: node.attrs,
+    inputs: node.inputs.map((v) => values[v]),
+    inTypes: node.inputs.map((v) => graph.types[v]),
+    outTypes: node.outputs.map((v) => graph.types[v]),
+  });
   for (const node of graph.nodes) {
     const op = ops.get(node.op);
     if (!op) throw new Error(`no op named ${node.op}`);
-    const made = op.reference({
-      ...surroundings,
-      attrs: node.attrs,
-      inputs: node.inputs.map((v) => values[v]),
-      inTypes: node.inputs.map((v) => graph.types[v]),
-      outTypes: node.outputs.map((v) => graph.types[v]),
+    const calls = ranks.map((values) => callOf(node, values)),
+      made = op.referenceOfRanks?.(calls) ?? calls.map((call) => op.reference(call));
+    ranks.forEach((values, r) => {
+      node.outputs.forEach((v, i) => {
+        if (made[r][i].length !== elements(graph.types[v].shape))
+          throw new Error(`${node.op} made ${made[r][i].length} elements for ${showType(graph.types[v])}`);
+        values[v] = made[r][i];
+      });
     });
-    node.outputs.forEach((v, i) => {
-      if (made[i].length !== elements(graph.types[v].shape))
-        throw new Error(`${node.op} made ${made[i].length} elements for ${showType(graph.types[v])}`);
-      values[v] = made[i];
-    });
-    if (watch && !watch(node, values)) break;
+    if (watch && !watch(node, ranks)) break;
   }
-  return values;
+  return ranks;
 }
 
 /** The number of valid rows of a tensor: its first size, or its count in this run, limited to its bound. */
@@ -289,7 +312,12 @@ const nameOf = (graph: Graph, state: ValueId): string => graph.inputs.find((i) =
 function toReference(name: string, type: TensorType, data: TypedArray | undefined): Float64Array {
   const wide = data instanceof Float64Array && isFloat(type.dtype);
   const checked = checkInput(name, wide ? { ...type, dtype: 'float64' } : type, data);
-  return Float64Array.from(isHalf(type.dtype) && !wide ? numbersOf({ dtype: type.dtype, data: checked }) : checked);
+  const values = isHalf(type.dtype) && !wide ? numbersOf({ dtype: type.dtype, data: checked }) : checked,
+    size = elements(type.shape);
+  if (values.length === size) return Float64Array.from(values);
+  const all = new Float64Array(size).fill(NaN);
+  all.set(values);
+  return all;
 }
 
 function fromReference(type: TensorType, data: Float64Array): HostTensor {

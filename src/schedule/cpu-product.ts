@@ -3,7 +3,7 @@
 // multiply-add at a time, in integers modulo 2^32.
 import { isFloat, type DType } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
-import type { Parts } from '../base/parts.ts';
+import type { KernelParts } from '../base/parts.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
 import { joinPart, levelsOf, partStart } from '../kernel/parts.ts';
 import type { Local, LoopKernel, MatmulKernel, Stmt, StoreStmt } from '../kernel/kernel.ts';
@@ -91,7 +91,7 @@ export function productLoops(e: Exprs, product: MatmulKernel): LoopKernel {
       loop(rest, (q) => step(e.add(from, [STEPS, whole], q), 1)),
     ];
   };
-  const inParts = (parts: Parts): Stmt => {
+  const inParts = (parts: KernelParts): Stmt => {
     const waiting = Array.from({ length: levelsOf(parts) }, () => locals.push({ dtype, length: COLUMNS }) - 1),
       waits = (level: number): Expr => e.local(waiting[level], dtype, lane);
     return loop(e.index(parts.parts), (p) => [

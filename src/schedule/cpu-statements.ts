@@ -5,6 +5,7 @@ import type { Kernel, Local, Matrix, PrefetchStmt, ProductStmt, Stmt, TransposeS
 import { substitute } from '../kernel/rewrite.ts';
 import { blocksOf } from './blocks.ts';
 import type { CpuStmt } from './cpu-kernel.ts';
+import { orderLoop } from './order.ts';
 import type { CpuTarget } from './target.ts';
 
 const LINE = 16; // elements of a cache line
@@ -75,6 +76,10 @@ export class CpuStatements {
         return this.#transpose(s);
       case 'prefetch':
         return this.#target.prefetch ? [this.#prefetch(s)] : [];
+      case 'histogram':
+      case 'scan':
+      case 'rank':
+        return this.all(orderLoop(this.#e, s, this.#owner.locals));
     }
   }
 

@@ -3,12 +3,22 @@
 // run by one thread.
 import { leastOf } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
-import type { Expr, Exprs, Scalar, Var } from '../kernel/expr.ts';
-import type { LoopKernel, Matrix, ProductStmt, ReduceStmt, Stmt, TransposeStmt } from '../kernel/kernel.ts';
+import { maxOf, type Expr, type Exprs, type Scalar, type Var } from '../kernel/expr.ts';
+import type {
+  HistogramStmt,
+  LoopKernel,
+  Matrix,
+  ProductStmt,
+  RankStmt,
+  ReduceStmt,
+  Stmt,
+  TransposeStmt,
+} from '../kernel/kernel.ts';
 import { substitute } from '../kernel/rewrite.ts';
 import type { GpuFor, GpuLocal, GpuStmt } from './gpu-kernel.ts';
 import { singleThread, type Single } from './gpu-single.ts';
 import { ceilDiv, eachStmt, inThread, serial } from './gpu-statements.ts';
+import { histogramStep, rankKey, rankStep } from './order.ts';
 
 /** Partial results of a reduction, and elements of a chunk (docs/architecture/lowering.md). */
 const LANES = 16,
@@ -41,7 +51,7 @@ export class BlockStatements {
   }
 
   /** Consecutive statements of one thread are one. */
-  all(body: readonly Stmt[]): GpuStmt[] {
+  all(body = this.#k.body): GpuStmt[] {
     const out: GpuStmt[] = [];
     for (let i = 0; i < body.length;) {
       const run: Stmt[] = [];
@@ -82,8 +92,13 @@ export class BlockStatements {
         return this.#transpose(s);
       case 'prefetch':
         return [];
+      case 'histogram':
+        return [this.#byKey(s.to, s, s.key, [], histogramStep(e, s))];
+      case 'rank':
+        return [this.#byKey(s.next, s, e.local(s.key, 'int32'), [rankKey(s)], rankStep(e, s))];
+      case 'scan':
       case 'store':
-        throw new VerifyError('schedule', 'a store outside parallel loops is run by one thread');
+        throw new VerifyError('schedule', `a ${s.s} outside parallel loops is run by one thread`);
     }
   }
 
@@ -139,59 +154,63 @@ export class BlockStatements {
 
   // ---- reductions ----
 
-  /** Thread l < 16 computes partial result l of a chunk. They are joined 8, 4, 2, 1, the chunks in order. */
+  /**
+   * A thread computes a partial result of a chunk, 16 threads those of one chunk, and all threads several chunks at
+   * once. Then each thread joins them by itself: 8, 4, 2, 1, the chunks in order.
+   */
   #reduce(s: ReduceStmt): GpuStmt[] {
     const e = this.#e,
       extent = this.#x(s.extent),
-      few = extent.k === 'const' && extent.value <= CHUNK,
       count = ceilDiv(e, extent, CHUNK),
-      chunk = e.loop(count, 'c'),
-      from = few ? e.index(0) : e.scale(chunk, CHUNK);
+      few = maxOf(extent) <= CHUNK,
+      atOnce = few ? 1 : Math.min(this.#threads / LANES, maxOf(count)),
+      turn = e.loop(few ? 1 : ceilDiv(e, count, atOnce), 'c'),
+      own = few ? this.#thread : e.mod(this.#thread, LANES),
+      chunk = few ? e.index(0) : e.add([atOnce, turn], e.div(this.#thread, LANES)),
+      from = e.scale(chunk, CHUNK);
     const targets = s.targets.map((t) => {
       const { dtype } = t.value,
-        lanes = this.#new(dtype, LANES, true),
+        lanes = this.#new(dtype, LANES * atOnce, true),
         sum = this.#new(dtype, 0, false),
         start = e.const(t.op === 'sum' ? 0 : leastOf(dtype), dtype);
       const join = (into: Expr, x: Expr): Expr =>
         t.op === 'sum' ? e.op('add', [into, x], dtype) : this.#larger(x, into);
       if (this.#single.scalars.has(t.local))
         throw new VerifyError('schedule', `one thread sets t${t.local}, the result of a reduction`);
-      const at = (i: Expr): Expr => e.local(lanes, dtype, i);
-      const own = e.local(sum, dtype),
-        result = e.local(t.local, dtype);
-      return { ...t, value: this.#x(t.value), lanes, sum, start, join, at, own, result };
+      /** The partial results of a chunk, joined. */
+      const joined = (first: Expr): Expr => {
+        let values = Array.from({ length: LANES }, (_, l) => e.local(lanes, dtype, e.add(first, l)));
+        for (let width = LANES / 2; width >= 1; width /= 2)
+          values = values.slice(0, width).map((v, l) => join(v, values[l + width]));
+        return values[0];
+      };
+      return {
+        value: this.#x(t.value),
+        set: (value: Expr): GpuStmt => ({ s: 'set', local: sum, index: null, value }),
+        setLane: (): GpuStmt => ({ s: 'set', local: lanes, index: this.#thread, value: e.local(sum, dtype) }),
+        setResult: (value: Expr): GpuStmt => ({ s: 'set', local: t.local, index: null, value }),
+        sum: e.local(sum, dtype),
+        result: e.local(t.local, dtype),
+        start,
+        join,
+        joined,
+      };
     });
-    const end = few ? extent : e.op('min', [extent, e.linear(CHUNK, [[1, from]])], 'index');
-    const partial = this.#one(LANES, [
-      ...targets.map((t): GpuStmt => ({ s: 'set', local: t.sum, index: null, value: t.start })),
-      {
-        s: 'for',
-        index: s.index,
-        from: e.add(from, this.#thread),
-        below: end,
-        step: LANES,
-        body: targets.map((t): GpuStmt => ({ s: 'set', local: t.sum, index: null, value: t.join(t.own, t.value) })),
-      },
-      ...targets.map((t): GpuStmt => ({ s: 'set', local: t.lanes, index: this.#thread, value: t.own })),
+    const end = few ? extent : e.op('min', [extent, e.linear(CHUNK, [[1, from]])], 'index'),
+      body = targets.map((t) => t.set(t.join(t.sum, t.value)));
+    const partial = this.#one(LANES * atOnce, [
+      ...targets.map((t) => t.set(t.start)),
+      { s: 'for', index: s.index, from: e.add(from, own), below: end, step: LANES, body },
+      ...targets.map((t) => t.setLane()),
     ]);
-    const tree = [8, 4, 2, 1].map((width) => {
-      const other = e.linear(width, [[1, this.#thread]]);
-      return this.#one(
-        width,
-        targets.map((t) => {
-          const value = t.join(t.at(this.#thread), t.at(other));
-          return { s: 'set', local: t.lanes, index: this.#thread, value };
-        }),
-      );
-    });
-    const join = targets.map((t): GpuStmt => {
-      const value = t.join(t.result, t.at(e.index(0)));
-      return { s: 'set', local: t.local, index: null, value };
-    });
-    const body = [partial, ...tree, ...join];
+    const joinChunk = (first: Expr): GpuStmt[] => targets.map((t) => t.setResult(t.join(t.result, t.joined(first))));
+    const reset = targets.map((t) => t.setResult(t.start));
+    if (few) return [...reset, partial, ...joinChunk(e.index(0))];
+    const place = e.loop(atOnce),
+      rest = e.op('min', [e.index(atOnce), e.add(count, [-atOnce, turn])], 'index');
     return [
-      ...targets.map((t): GpuStmt => ({ s: 'set', local: t.local, index: null, value: t.start })),
-      ...(few ? body : [serial(e, chunk, count, body)]),
+      ...reset,
+      serial(e, turn, ceilDiv(e, count, atOnce), [partial, serial(e, place, rest, joinChunk(e.scale(place, LANES)))]),
     ];
   }
 
@@ -200,6 +219,31 @@ export class BlockStatements {
     const e = this.#e,
       or = e.op('or', [e.op('lt', [y, x], 'bool'), e.op('ne', [x, x], 'bool')], 'bool');
     return e.op('select', [or, x, y], x.dtype);
+  }
+
+  // ---- histograms and ranks ----
+
+  /** The keys are divided over the threads: each goes through all iterations, and does those with a key of its own. */
+  #byKey(
+    counters: number,
+    { index, extent }: HistogramStmt | RankStmt,
+    key: Expr,
+    before: readonly Stmt[],
+    step: readonly Stmt[],
+  ): GpuStmt {
+    const e = this.#e,
+      { length } = this.locals[counters],
+      mine = e.loop(length),
+      isMine = e.op('eq', [key, e.cast(mine, 'int32')]);
+    const body: Stmt[] = [...before, { s: 'if', condition: isMine, body: step }];
+    return this.#divided(mine, e.index(length), [
+      serial(
+        e,
+        index,
+        this.#x(extent),
+        inThread(e, body).map((s) => this.#own(s)),
+      ),
+    ]);
   }
 
   // ---- products and copies ----

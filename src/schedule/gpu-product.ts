@@ -3,7 +3,7 @@
 // tiles in turns, group after group; how many rows a group has is read when the kernel runs.
 import { isFloat, type DType } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
-import type { Parts } from '../base/parts.ts';
+import type { KernelParts } from '../base/parts.ts';
 import type { Expr, Exprs, Var } from '../kernel/expr.ts';
 import { joinPart, levelsOf, partStart } from '../kernel/parts.ts';
 import type { MatmulKernel, Stmt } from '../kernel/kernel.ts';
@@ -14,22 +14,35 @@ import { ceilDiv, serial, when } from './gpu-statements.ts';
 import { bytesOf } from './gpu-verify.ts';
 import type { GpuTarget } from './target.ts';
 
-/** Sums of a thread in each direction, at most; products between two copies to shared memory, at most. */
-const OWN = 4,
-  DEPTH = 16;
+/** Sums of a thread, down and across: the largest first. */
+const SHAPES = [
+    [8, 4],
+    [4, 4],
+    [4, 2],
+    [2, 2],
+  ] as const,
+  /** Where the number of rows is not known before the kernel runs. */
+  RAGGED = SHAPES[1],
+  /** Registers that the sums of a thread take, with those that wait for other parts of the depth. */
+  REGISTERS = 32,
+  /** Steps of the depth between two copies to shared memory, at most. */
+  DEPTH = 16,
+  /** Elements between the rows of a shared array, so that threads write to different banks, 16 bytes at a time. */
+  PAD = 4;
 
 export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget): GpuKernel {
   const { dtype, groups, n, z, i, j, k, buffers, ints, epilogue } = product,
     { threads } = target;
-  // The threads lie in a grid of width x height. A thread has sums `width` columns and `height` rows apart.
+  // The threads lie in a grid of width x height. A thread has sums of neighbouring rows, and of columns `width` apart:
+  // it reads the former 16 bytes at a time, and neighbouring threads store neighbouring elements.
   const width = 2 ** Math.ceil(Math.log2(threads) / 2),
     height = Math.floor(threads / width),
-    down = typeof product.m === 'number' ? Math.max(1, Math.min(OWN, Math.ceil(product.m / height))) : OWN,
-    across = Math.max(1, Math.min(OWN, Math.ceil(n / width))),
+    [down, across] = shapeOf(product, width, height, target),
     rows = height * down,
-    columns = width * across;
+    columns = width * across,
+    [leftRow, rightRow] = [rows + PAD, columns + PAD];
   let depth = DEPTH;
-  while (depth > 1 && (rows + columns) * depth * bytesOf(dtype) > target.shared) depth /= 2;
+  while (depth > 1 && (leftRow + rightRow) * depth * bytesOf(dtype) > target.shared) depth /= 2;
 
   const most = typeof product.m === 'number' ? groups * Math.ceil(product.m / rows) * Math.ceil(n / columns) : Infinity,
     blocks = Math.max(1, Math.min(target.blocks, most)),
@@ -39,8 +52,8 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
     x = e.mod(thread, width);
   const locals: GpuLocal[] = product.locals.map((l) => ({ ...l, shared: false })),
     local = (l: GpuLocal): number => locals.push(l) - 1;
-  const left = local({ dtype, length: rows * depth, shared: true }),
-    right = local({ dtype, length: depth * columns, shared: true }),
+  const left = local({ dtype, length: depth * leftRow, shared: true }),
+    right = local({ dtype, length: depth * rightRow, shared: true }),
     sums = local({ dtype, length: down * across, shared: false }),
     one = local({ dtype, length: 0, shared: false }),
     done = local({ dtype: 'index', length: 0, shared: false }),
@@ -74,29 +87,33 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
   const rowsOfTile: Side = { variable: i, size: rows, start: row, end: m },
     columnsOfTile: Side = { variable: j, size: columns, start: column, end: e.index(n) },
     part: Side = { variable: k, size: depth, start, end: until };
-  /** Threads copy a part of an operand to a shared array; 0 where the operand has no element. */
-  const copy = (to: number, value: Expr, first: Side, second: Side): GpuStmt => {
-    const index = e.loop(first.size * second.size),
+  /**
+   * Threads copy a part of an operand to a shared array, where the elements of a step of the depth lie side by side; 0
+   * where the operand has no element.
+   */
+  const copy = (to: number, value: Expr, side: Side): GpuStmt => {
+    const size = side.size * depth,
+      index = e.loop(size),
       // Neighbouring threads read neighbouring elements.
-      alongFirst = contiguous(value, first.variable),
-      p = alongFirst ? e.mod(index, first.size) : e.div(index, second.size),
-      q = alongFirst ? e.div(index, first.size) : e.mod(index, second.size),
-      atFirst = e.add(first.start, p),
-      atSecond = e.add(second.start, q);
+      alongSide = contiguous(value, side.variable),
+      p = alongSide ? e.mod(index, side.size) : e.div(index, depth),
+      q = alongSide ? e.div(index, side.size) : e.mod(index, depth),
+      atSide = e.add(side.start, p),
+      atPart = e.add(start, q);
     const own = substitute(
       e,
       value,
       new Map<Expr, Expr>([
-        [first.variable, atFirst],
-        [second.variable, atSecond],
+        [side.variable, atSide],
+        [part.variable, atPart],
       ]),
     );
     const body = [
       set(one, null, e.const(0, dtype)),
-      ...when(both(less(atFirst, first.end), less(atSecond, second.end)), [set(one, null, own)]),
-      set(to, e.add(e.scale(p, second.size), q), e.local(one, dtype)),
+      ...when(both(less(atSide, side.end), less(atPart, part.end)), [set(one, null, own)]),
+      set(to, e.add(e.scale(q, side.size + PAD), p), e.local(one, dtype)),
     ];
-    return { s: 'for', index, from: thread, below: e.index(first.size * second.size), step: threads, body };
+    return { s: 'for', index, from: thread, below: e.index(size), step: threads, body };
   };
 
   // A thread's own sums: r counts their rows, c their columns.
@@ -105,23 +122,15 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
     own = e.add(e.scale(r, across), c),
     sum = e.local(sums, dtype, own);
   const q = e.loop(depth, 'q'),
-    a = e.local(left, dtype, e.add(e.scale(e.add(y, e.scale(r, height)), depth), q)),
-    b = e.local(
-      right,
-      dtype,
-      e.linear(0, [
-        [columns, q],
-        [1, x],
-        [width, c],
-      ]),
-    );
+    a = e.local(left, dtype, e.add([leftRow, q], [down, y], r)),
+    b = e.local(right, dtype, e.add([rightRow, q], x, [width, c]));
   const next = isFloat(dtype as DType)
     ? e.op('fma', [a, b, sum], dtype)
     : e.op('add', [sum, e.op('mul', [a, b], dtype)], dtype);
   const each = (body: readonly GpuStmt[]): GpuStmt =>
     serial(e, r, e.index(down), [serial(e, c, e.index(across), body)]);
 
-  const ownRow = e.add(row, e.add(y, e.scale(r, height))),
+  const ownRow = e.add(row, [down, y], r),
     ownColumn = e.add(column, e.add(x, e.scale(c, width))),
     by = new Map<Expr, Expr>([
       [i, ownRow],
@@ -135,26 +144,20 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
       return { ...s, index: substitute(e, s.index, by, memo), value: substitute(e, s.value, by, memo) };
     throw new VerifyError('schedule', `an epilogue has a statement '${s.s}'`);
   };
-  const end = e.op(
-    'min',
-    [
-      e.index(depth),
-      e.linear(0, [
-        [1, until],
-        [-1, start],
-      ]),
-    ],
-    'index',
-  );
+  // Most copies are complete: the loop over them has a fixed length.
+  const steps = e.add(until, [-1, start]),
+    isWhole = e.op('le', [e.index(depth), steps], 'bool'),
+    add = (count: Expr): GpuStmt => serial(e, q, count, [each([set(sums, own, next)])]);
   const chain: GpuStmt[] = [
     each([set(sums, own, e.const(0, dtype))]),
     serial(e, chunk, count, [
-      copy(left, product.a, rowsOfTile, part),
-      copy(right, product.b, part, columnsOfTile),
-      serial(e, q, end, [each([set(sums, own, next)])]),
+      copy(left, product.a, rowsOfTile),
+      copy(right, product.b, columnsOfTile),
+      ...when(isWhole, [add(e.index(depth))]),
+      ...when(e.op('lt', [steps, e.index(depth)], 'bool'), [add(steps)]),
     ]),
   ];
-  const inParts = (of: Parts): GpuStmt => {
+  const inParts = (of: KernelParts): GpuStmt => {
     const waiting = Array.from({ length: levelsOf(of) }, () => local({ dtype, length: down * across, shared: false })),
       waits = (level: number): Expr => e.local(waiting[level], dtype, own);
     return serial(e, p, e.index(of.parts), [
@@ -172,7 +175,7 @@ export function productTiles(e: Exprs, product: MatmulKernel, target: GpuTarget)
     ...(parts ? [inParts(parts)] : chain),
     // Threads without an element have no sums to store, and read nothing: with one column, what a row reads may lie
     // where another thread stores.
-    ...when(both(less(e.add(row, y), m), less(e.add(column, x), e.index(n))), [
+    ...when(both(less(e.add(row, [down, y]), m), less(e.add(column, x), e.index(n))), [
       serial(
         e,
         r,
@@ -209,4 +212,25 @@ interface Side {
   readonly size: number;
   readonly start: Expr;
   readonly end: Expr;
+}
+
+/** How many sums a thread has, down and across: as many as leave work for half of the blocks. */
+function shapeOf(
+  { m, n, groups, parts, dtype }: MatmulKernel,
+  width: number,
+  height: number,
+  target: GpuTarget,
+): readonly [down: number, across: number] {
+  const perSum = (bytesOf(dtype) / 4) * (1 + (parts ? levelsOf(parts) : 0)),
+    possible = SHAPES.filter(([down, across]) => down * across * perSum <= REGISTERS),
+    tiles = ([down, across]: readonly [number, number]): number =>
+      typeof m === 'number' ? groups * Math.ceil(m / (height * down)) * Math.ceil(n / (width * across)) : 0;
+  const [down, across] =
+    (typeof m === 'number'
+      ? possible.find((shape) => tiles(shape) >= target.blocks / 2)
+      : possible.find(([d, a]) => d * a <= RAGGED[0] * RAGGED[1])) ?? SHAPES[SHAPES.length - 1];
+  return [
+    typeof m === 'number' ? Math.max(1, Math.min(down, Math.ceil(m / height))) : down,
+    Math.max(1, Math.min(across, Math.ceil(n / width))),
+  ];
 }

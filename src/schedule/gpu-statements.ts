@@ -1,8 +1,9 @@
 // Statements that one thread runs alone, and the parts that schedules for GPUs are made of.
 import { VerifyError } from '../base/errors.ts';
 import { postorder, type Expr, type Exprs, type Var } from '../kernel/expr.ts';
-import type { Stmt } from '../kernel/kernel.ts';
+import type { Local, Stmt } from '../kernel/kernel.ts';
 import type { GpuFor, GpuStmt } from './gpu-kernel.ts';
+import { orderLoop } from './order.ts';
 
 /** A loop over 0 to extent - 1 in one thread. */
 export const serial = (e: Exprs, index: Var, extent: Expr, body: readonly GpuStmt[]): GpuFor => ({
@@ -14,9 +15,11 @@ export const serial = (e: Exprs, index: Var, extent: Expr, body: readonly GpuStm
   body,
 });
 
-/** A condition around statements, unless it is known to hold. */
-export const when = (condition: Expr, body: readonly GpuStmt[]): GpuStmt[] =>
-  condition.k === 'const' && condition.value !== 0 ? [...body] : [{ s: 'if', condition, body }];
+/** A condition around statements; only the statements, or nothing, if it is known. */
+export function when(condition: Expr, body: readonly GpuStmt[]): GpuStmt[] {
+  if (condition.k !== 'const') return [{ s: 'if', condition, body }];
+  return condition.value === 0 ? [] : [...body];
+}
 
 /** How often `size` fits into `value`, rounded up. */
 export const ceilDiv = (e: Exprs, value: Expr, size: number): Expr => e.div(e.add(value, e.index(size - 1)), size);
@@ -37,6 +40,13 @@ export function inThread(e: Exprs, body: readonly Stmt[]): GpuStmt[] {
     }
   });
 }
+
+/** One thread scans an array. */
+export const scansAsLoops = (e: Exprs, body: readonly Stmt[], locals: readonly Local[]): Stmt[] =>
+  body.flatMap((s): readonly Stmt[] => {
+    if (s.s === 'for' || s.s === 'if') return [{ ...s, body: scansAsLoops(e, s.body, locals) }];
+    return s.s === 'scan' ? orderLoop(e, s, locals) : [s];
+  });
 
 /** Whether a block of threads runs the statement together. */
 export const isTogether = (s: Stmt): boolean => {
@@ -76,7 +86,12 @@ export function exprsOf(s: Stmt): Expr[] {
       return [s.rows, s.depth, s.to.at, s.a.at, s.b.at];
     case 'transpose':
       return [s.rows, s.from.at];
+    case 'histogram':
+      return [s.extent, s.key];
+    case 'rank':
+      return [s.extent, s.value, ...s.body.flatMap((b) => [b.index, b.value])];
     case 'fill':
+    case 'scan':
     case 'prefetch':
       return [];
   }

@@ -5,12 +5,21 @@ import { BlockStatements } from './gpu-block.ts';
 import { withBarriers } from './gpu-barriers.ts';
 import type { GpuKernel } from './gpu-kernel.ts';
 import { productTiles } from './gpu-product.ts';
-import { verifyGpu } from './gpu-verify.ts';
-import { inThread } from './gpu-statements.ts';
+import { bytesOf, verifyGpu } from './gpu-verify.ts';
+import { inThread, isTogether, scansAsLoops } from './gpu-statements.ts';
 import { importKernel } from './import.ts';
 import { ANYTHING, type GpuTarget } from './target.ts';
 
-/** What every graphics processor of NVIDIA has; two blocks on each of 132 multiprocessors. No device has it yet. */
+/**
+ * Kernels without tiles start so many times the target's blocks: their threads need few registers, so that more blocks
+ * run at the same time, and some compute while others wait for memory.
+ */
+const LIGHT = 4;
+
+/** Bytes of arrays that a thread may have for itself, where its iteration could also have a block. */
+const PRIVATE = 1024;
+
+/** What every graphics processor of NVIDIA has; two blocks on each of 132 multiprocessors. */
 export const GPU: GpuTarget = {
   kind: 'gpu',
   limits: ANYTHING,
@@ -24,13 +33,15 @@ function scheduleGpu(kernel: Kernel, target: GpuTarget): GpuKernel {
   const e = new Exprs(),
     own = importKernel(e, kernel);
   if (own.form === 'matmul') return withBarriers(productTiles(e, own, target));
-  return own.grid.elements ? elements(e, own, target) : withBarriers(iterations(e, own, target));
+  const arrays = own.locals.reduce((bytes, l) => bytes + l.length * bytesOf(l.dtype), 0),
+    alone = own.grid.elements || (arrays <= PRIVATE && !own.body.some(isTogether));
+  return alone ? elements(e, own, target) : withBarriers(iterations(e, own, target));
 }
 
-/** A thread computes an element, with the loops inside it. */
+/** A thread computes an element, or another iteration without parts that a block could share, with the loops in it. */
 function elements(e: Exprs, { grid, buffers, locals, ints, body }: LoopKernel, target: GpuTarget): GpuKernel {
   const { threads } = target,
-    blocks = Math.max(1, Math.min(target.blocks, Math.ceil((grid.index.max + 1) / threads))),
+    blocks = Math.max(1, Math.min(LIGHT * target.blocks, Math.ceil((grid.index.max + 1) / threads))),
     block = e.loop(blocks, 'block'),
     thread = e.loop(threads, 'thread');
   const from = e.linear(0, [
@@ -54,11 +65,11 @@ function elements(e: Exprs, { grid, buffers, locals, ints, body }: LoopKernel, t
 function iterations(e: Exprs, k: LoopKernel, target: GpuTarget): GpuKernel {
   const { grid, buffers, ints } = k,
     { threads } = target,
-    blocks = Math.max(1, Math.min(target.blocks, grid.index.max + 1)),
+    blocks = Math.max(1, Math.min(LIGHT * target.blocks, grid.index.max + 1)),
     block = e.loop(blocks, 'block'),
     thread = e.loop(threads, 'thread'),
-    statements = new BlockStatements(e, k, thread, threads),
-    body = statements.all(k.body);
+    statements = new BlockStatements(e, { ...k, body: scansAsLoops(e, k.body, k.locals) }, thread, threads),
+    body = statements.all();
   return {
     form: 'threads',
     buffers,

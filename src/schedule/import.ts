@@ -43,6 +43,18 @@ export function importKernel(e: Exprs, kernel: Kernel): Kernel {
       case 'transpose':
       case 'prefetch':
         return { ...s, rows: go(s.rows), from: matrix(s.from) };
+      case 'histogram':
+        return { ...s, index: variable(s.index), extent: go(s.extent), key: go(s.key) };
+      case 'scan':
+        return s;
+      case 'rank':
+        return {
+          ...s,
+          index: variable(s.index),
+          extent: go(s.extent),
+          value: go(s.value),
+          body: s.body.map((b) => ({ ...b, index: go(b.index), value: go(b.value) })),
+        };
     }
   }
 

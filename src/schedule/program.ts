@@ -7,8 +7,29 @@ import { schedule, type Scheduled } from './schedule.ts';
 import { scheduleSteps } from './steps.ts';
 import type { Target } from './target.ts';
 
-/** Schedules of earlier programs by kernel key, which need not be made again. */
-export type ScheduleMemo = Map<string, Scheduled>;
+/**
+ * A kernel of a program. It is scheduled when `kernel` is first read: a device that finds the kernel compiled, in
+ * memory or on disk, never reads it.
+ */
+export class ProgramKernel {
+  readonly key: string;
+  readonly #lowered: Kernel;
+  readonly #target: Target;
+  #scheduled: Scheduled | undefined;
+
+  constructor(key: string, lowered: Kernel, target: Target) {
+    this.key = key;
+    this.#lowered = lowered;
+    this.#target = target;
+  }
+
+  get kernel(): Scheduled {
+    return (this.#scheduled ??= schedule(this.#lowered, this.#target));
+  }
+}
+
+/** Kernels of earlier programs by key: each is scheduled at most once. */
+export type ScheduleMemo = Map<string, ProgramKernel>;
 /** How many are remembered: more than a model needs. */
 const REMEMBERED = 4096;
 
@@ -18,12 +39,12 @@ export function scheduleProgram(
   program: Program,
   target: Target,
   memo: ScheduleMemo,
-): { readonly program: Program; readonly kernels: { readonly key: string; readonly kernel: Scheduled }[] } {
-  const kernels = new Map<string, Scheduled>();
-  const add = (key: string, kernel: Kernel): void => {
-    kernels.set(key, keepRecent(memo, key, memo.get(key) ?? schedule(kernel, target), REMEMBERED));
-  };
-  for (const call of calls) if (call.kind === 'kernel') add(call.key, call.kernel);
-  const scheduled = scheduleSteps(program, kernels, target, add);
-  return { program: scheduled, kernels: [...kernels].map(([key, kernel]) => ({ key, kernel })) };
+): { readonly program: Program; readonly kernels: readonly ProgramKernel[] } {
+  const lowered = new Map<string, Kernel>();
+  for (const call of calls) if (call.kind === 'kernel') lowered.set(call.key, call.kernel);
+  const scheduled = scheduleSteps(program, lowered, target);
+  const kernels = [...lowered].map(([key, kernel]) =>
+    keepRecent(memo, key, memo.get(key) ?? new ProgramKernel(key, kernel, target), REMEMBERED),
+  );
+  return { program: scheduled, kernels };
 }

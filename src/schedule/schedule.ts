@@ -20,3 +20,9 @@ export function forCpu(kernel: Scheduled): CpuKernel {
   if (kernel.form === 'threads') throw new VerifyError('schedule', 'a kernel for a GPU was given to a CPU');
   return kernel;
 }
+
+/** The kernel, if it is one for a GPU. */
+export function forGpu(kernel: Scheduled): GpuKernel {
+  if (kernel.form !== 'threads') throw new VerifyError('schedule', 'a kernel for a CPU was given to a GPU');
+  return kernel;
+}

@@ -6,22 +6,15 @@ import { groupsOf } from '../kernel/groups.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { overlap } from '../plan/overlap.ts';
 import type { KernelStep, PlannedTensor, Program, Step } from '../plan/program.ts';
-import type { CpuKernel } from './cpu-kernel.ts';
 import { copyKernel } from './copy.ts';
-import { shareOf } from './groupwise.ts';
-import { forCpu, type Scheduled } from './schedule.ts';
+import { shareOf } from '../kernel/shares.ts';
 import type { Target } from './target.ts';
 
 /**
  * The same program with more barriers, with copies as kernels, and with products that run group by group. `kernels`: of
- * the program, by key. `add` gives the schedule of another kernel, which the program then needs too.
+ * the program, by key, before they are scheduled; the kernels of copies are added to it.
  */
-export function scheduleSteps(
-  program: Program,
-  kernels: ReadonlyMap<string, Scheduled>,
-  target: Target,
-  add: (key: string, kernel: Kernel) => void,
-): Program {
+export function scheduleSteps(program: Program, kernels: Map<string, Kernel>, target: Target): Program {
   if (target.kind !== 'cpu') return { ...program, steps: program.steps.map(copied) };
   const { wave, groupwise } = target;
   let length = 0,
@@ -31,11 +24,11 @@ export function scheduleSteps(
       step = { ...copied(given), barrier },
       kernel = step.kind === 'kernel' ? kernels.get(step.kernel) : undefined;
     length = barrier ? 1 : length + 1;
-    if (!groupwise || step.kind !== 'kernel' || !kernel) {
+    if (!groupwise || step.kind !== 'kernel' || !kernel || step.bySlot) {
       chain = [];
       return step;
     }
-    const planned = { step, kernel: forCpu(kernel) },
+    const planned = { step, kernel },
       after = barrier ? groupwiseAfter(program.tensors, chain, planned) : undefined;
     chain = after ? [...chain, planned] : [planned];
     return after ? { ...step, runsGroupwiseAfterPrevious: after } : step;
@@ -45,7 +38,7 @@ export function scheduleSteps(
   function copied(step: Step): Step {
     if (step.kind !== 'copy') return step;
     const { key, kernel } = copyKernel(program.tensors[step.buffers[0]].type);
-    add(key, kernel);
+    kernels.set(key, kernel);
     return { ...step, kind: 'kernel', kernel: key, ints: [] };
   }
 }
@@ -53,7 +46,7 @@ export function scheduleSteps(
 /** A step and what it runs. */
 export interface Planned {
   readonly step: KernelStep;
-  readonly kernel: CpuKernel;
+  readonly kernel: Kernel;
 }
 
 /** `before`: the steps that run group by group already; the last of them is the step before `next`. */
@@ -62,13 +55,17 @@ export function groupwiseAfter(
   before: readonly Planned[],
   next: Planned,
 ): KernelStep['runsGroupwiseAfterPrevious'] {
-  const own = groupsOf(next.kernel),
-    head = before.length > 0 ? groupsOf(before[0].kernel) : null;
+  const own = groupsOnCore(next.kernel),
+    head = before.length > 0 ? groupsOnCore(before[0].kernel) : null;
   if (!own || !head || own.groups !== head.groups) return undefined;
   const offsets = next.step.buffers[own.offsets];
   if (before[0].step.buffers[head.offsets] !== offsets) return undefined;
   return before.every((b) => apart(tensors, b, next)) ? { groups: own.groups, offsets } : undefined;
 }
+
+/** The groups of a product that runs on the matrix core, which computes in float32. */
+const groupsOnCore = (kernel: Kernel): ReturnType<typeof groupsOf> =>
+  kernel.form === 'matmul' && kernel.dtype === 'float32' ? groupsOf(kernel) : null;
 
 function apart(tensors: readonly PlannedTensor[], a: Planned, b: Planned): boolean {
   const flagged = (x: Planned, y: Planned): boolean =>

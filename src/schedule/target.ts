@@ -1,7 +1,11 @@
 // What the compiler knows of a machine. A device hands out its target as plain data; lowering and scheduling read it.
 import { DTYPES } from '../base/dtype.ts';
+import type { OpTable } from '../graph/builder.ts';
+import type { Graph } from '../graph/graph.ts';
 import type { Limits } from '../graph/limits.ts';
 import type { Kernel } from '../kernel/kernel.ts';
+import type { Call, Lowered } from '../lower/lowered.ts';
+import type { Exchanges } from '../lower/task.ts';
 import type { GpuKernel } from './gpu-kernel.ts';
 
 /** A processor with a cache and vector lanes: kernels are divided into tasks, which threads run. */
@@ -18,6 +22,18 @@ export interface CpuTarget {
   readonly groupwise: boolean;
   /** How many kernels may run at the same time. */
   readonly wave: number;
+  /** Of a device that is one of several ranks. It is part of the target so that other programs need not contain it. */
+  readonly ranks?: RankStages;
+}
+
+/** What the compiler does for many ranks (device/native/rank-stages.ts). */
+export interface RankStages {
+  /** From the graph of the global batch, the graph that each rank runs. */
+  graph(graph: Graph, ops: OpTable): Graph;
+  /** The order of kernels and exchanges. */
+  readonly exchanges: Exchanges;
+  /** Kernels and exchanges, each exchange in two calls where others can run between them. */
+  divide(lowered: Lowered): readonly Call[];
 }
 
 /** A graphics processor: blocks of threads that share memory and wait for each other. */
@@ -35,6 +51,8 @@ export interface GpuTarget {
 }
 
 export type Target = CpuTarget | GpuTarget;
+
+export const ranksOf = (target: Target): RankStages | undefined => (target.kind === 'cpu' ? target.ranks : undefined);
 
 /** What a kernel can do on CPUs, and on GPUs that have pointers: anything. */
 export const ANYTHING: Limits = {

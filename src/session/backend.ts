@@ -11,7 +11,9 @@ import type { Program } from '../plan/program.ts';
 import { isCache, type Caches, type Executor, type Runnable } from '../run/executor.ts';
 import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
-import { DEVICES, type DeviceName, type Files, type Platform } from './platform.ts';
+import { ranksOf } from '../schedule/target.ts';
+import { DEVICE_NAMES, isDevice, type DeviceName, type Files, type Platform } from './platform.ts';
+import type { Group } from './ranks.ts';
 import type { NewParameters } from './states.ts';
 
 export interface Backend {
@@ -36,6 +38,8 @@ export interface Backend {
   room(): { readonly bytes: number; readonly why: string };
   /** Reads and writes checkpoint files; null on platforms without files. */
   readonly files: Files | null;
+  /** The ranks of which this process is one; null: one process. */
+  readonly group: Group | null;
 }
 
 /** A graph with its memory planned. */
@@ -78,15 +82,21 @@ export interface BackendOptions {
   readonly memory?: number | undefined;
   /** Whether programs change parameters; default true. If none does, the layout of weights may be one for reading. */
   readonly trains?: boolean | undefined;
-  /** Receives one line when `auto` could not choose the fastest device; default console.warn. */
+  /** Receives one line when `auto` chooses a GPU, or could not choose the fastest device; default console.warn. */
   readonly say?: ((line: string) => void) | undefined;
+  readonly group?: Group | null | undefined;
 }
 
+/** Bytes that are free on this host, for each of its ranks. */
+export const freeMemory = (platform: Platform, group: Group | null): number =>
+  platform.freeMemory() / (group?.ranks.onHost.size ?? 1);
+
 export async function openBackend(platform: Platform, options: BackendOptions): Promise<Backend> {
-  const { device, threads = platform.threads(), memory, say = console.warn, trains = true } = options,
+  const { group = null } = options,
+    ranks = group?.ranks,
+    { device, threads = platform.threads(ranks), memory, say = console.warn, trains = true } = options,
     { files } = platform;
-  if (!DEVICES.includes(device))
-    throw new UserError(`there is no device named ${String(device)}`, `one of ${DEVICES.join(', ')}`);
+  if (!isDevice(device)) throw new UserError(`there is no device named ${String(device)}`, `one of ${DEVICE_NAMES}`);
   if (!Number.isInteger(threads) || threads < 1 || threads > 256)
     throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
@@ -101,6 +111,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
     return {
       executor,
       files,
+      group,
       admit: () => undefined,
       replan: () => null,
       budget: () => ({ bytes: Infinity, given: true }),
@@ -108,16 +119,20 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
       plan: (graph) => ({ bytes: 0, compiled: null, needs: () => 0, begin: () => begin(graph) }),
     };
   }
-  const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
+  const onCpu = options.threads !== undefined,
+    request = { threads, memory: memory ?? freeMemory(platform, group), say, ranks, onCpu },
+    opened = await platform.open(device, request);
   await opened.compile([NORMALS]).catch(async (error: unknown) => {
     await opened.close();
     throw error;
   });
-  const executor = new ProgramExecutor(opened),
+  const executor = new ProgramExecutor(opened, group && group.runs),
     { info } = opened,
     memo = newMemo(!trains);
   // Memory that the executor holds already counts as free: the next plan can use it.
-  const free = (): number => memory ?? platform.freeMemory() + executor.stateBytes() + executor.arenaBytes();
+  const free = (): number =>
+    memory ??
+    (info.limit?.own ? info.limit.bytes : freeMemory(platform, group) + executor.stateBytes() + executor.arenaBytes());
   const budget = (): { bytes: number; given: boolean } => ({
     bytes: Math.min(free(), info.limit?.bytes ?? Infinity),
     given: memory !== undefined,
@@ -139,11 +154,14 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   return {
     executor,
     files,
+    group,
     admit,
     budget,
     room: () => ({ bytes: budget().bytes, why: whyLess(free(), info) }),
     plan: (graph) => planned(compileGraph(graph, opened.target, memo)),
     replan(before, edits) {
+      // Over ranks, the room for a rank's rows follows from capacities before the graph is lowered (passes/ranks).
+      if (ranksOf(opened.target)) return null;
       try {
         return planned(recompileGraph(before, edits, opened.target, memo));
       } catch (error) {
@@ -199,9 +217,9 @@ function needsOf(bytes: number, states: ReadonlyMap<string, number>, executor: E
   return () => bytes + executor.stateBytes(false) + freshBytes(states, executor);
 }
 
-/** " (why)" where the device can address less than the free memory; or ''. */
+/** " (why)" where the device can address less than the free memory, or has its own; or ''. */
 const whyLess = (free: number, { limit }: Pick<DeviceInfo, 'limit'>): string =>
-  limit && limit.bytes < free ? ` (${limit.why})` : '';
+  limit && (limit.bytes < free || (limit.own && limit.bytes === free)) ? ` (${limit.why})` : '';
 
 /** There is too little memory for a plan, a program, caches or a model. */
 export class MemoryError extends UserError {

@@ -5,9 +5,11 @@ import { isFloat, type DType } from '../base/dtype.ts';
 import { isHalf } from '../base/half.ts';
 import { UserError } from '../base/errors.ts';
 import { checkSeed } from '../base/random.ts';
+import type { Run } from '../base/runs.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { isParameter, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
 import type { Json } from '../io/json.ts';
+import type { Safetensors } from '../io/safetensors-bytes.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { ownerOf } from '../optim/updates.ts';
 import type { Executor } from '../run/executor.ts';
@@ -16,7 +18,7 @@ import type { Named } from '../trace/module.ts';
 import { differences, foreignMoments, updatingIn } from './differences.ts';
 import type { Precision } from './platform.ts';
 import { storedDtype } from './precision.ts';
-import type { StateView } from './states.ts';
+import type { StateView, Value } from './states.ts';
 import type { UpdatingState } from './updating.ts';
 
 /** The parts of a session that checkpoints read and write. */
@@ -34,11 +36,6 @@ export interface Saved {
   states(): StateView[];
   updating(): UpdatingState;
   plan(): object;
-}
-
-export interface Value {
-  readonly name: string;
-  readonly value: HostTensor;
 }
 
 /** What is restored besides values, when a whole checkpoint is loaded. */
@@ -97,7 +94,7 @@ export function checkValues(
     const p = named.parameters.get(owner ?? name) ?? (known.has(name) ? executor.typeOf(name) : value),
       dtype = storedDtype(named, precision, name) ?? p.dtype;
     if (owner !== null && !named.parameters.has(owner)) {
-      const what = `restore: the model has no parameter ${owner}${owner === name ? '' : ` (${name})`}`;
+      const what = `${where} does not fit: the model has no parameter ${owner}${owner === name ? '' : ` (${name})`}`;
       throw new UserError(what, `it has ${listed([...named.parameters.keys()], 3)}`);
     }
     // The reference keeps and saves all floats as float64.
@@ -112,19 +109,27 @@ export function checkValues(
   }
 }
 
+/** What a checkpoint gives a session. */
+export interface Given {
+  readonly values: readonly Value[];
+  readonly whole: Resumed | undefined;
+  /** What differs from the session that wrote it, one line each. */
+  readonly told: readonly string[];
+}
+
 /**
- * Reads a checkpoint, checks it, gives its values to `set`, and closes it. what: 'all' to continue training,
- * 'parameters' to use the model only. Rejects with a UserError, with nothing changed, if the checkpoint does not fit
- * the model.
+ * Reads a checkpoint, checks it, and closes it. what: 'all' to continue training, 'parameters' to use the model only.
+ * runsOf: which elements of a state this rank needs; undefined: all. Rejects with a UserError if the checkpoint does
+ * not fit the model.
  */
-export async function restoreFrom(
+export async function readFrom(
   session: Saved,
   { meta, file }: Checkpoint,
   what: 'all' | 'parameters',
-  set: (values: readonly Value[], meta: CheckpointMeta, whole?: Resumed) => void,
-): Promise<CheckpointMeta> {
+  runsOf: (name: string) => readonly Run[] | undefined,
+): Promise<Given> {
   try {
-    const { optimizer, precision, seed, say = console.warn } = session.options,
+    const { optimizer, precision, seed } = session.options,
       values: Value[] = [];
     let rounded = 0;
     const states = new Set(meta.states);
@@ -134,11 +139,11 @@ export async function restoreFrom(
       if (!isParameter(name, states) && what === 'parameters') continue;
       if (isParameter(name, states) && !session.named.parameters.has(name))
         throw misfit(file.where, `it has a parameter ${name}, which the model does not have`);
-      const value = await file.read(name),
+      const { value, part } = await valueIn(file, name, session.named, runsOf(name)),
         dtype = storedDtype(session.named, precision, name),
         converts = dtype !== null && dtype !== value.dtype && isStoredFloat(dtype) && isStoredFloat(value.dtype);
       if (converts && isHalf(dtype)) rounded++;
-      values.push({ name, value: converts ? convert(value, dtype) : value });
+      values.push({ name, value: converts ? converted(value, dtype) : value, part });
     }
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
     if (missing !== undefined) throw misfit(file.where, `it lacks the parameter ${missing} of the model`);
@@ -146,12 +151,28 @@ export async function restoreFrom(
     const going = { optimizer, precision, seed, updating: session.updating() };
     const told = what === 'all' ? differences(going, meta, foreign.size) : [];
     if (rounded > 0) told.push(`${rounded} tensors of the checkpoint were rounded to bfloat16`);
-    set(values, meta, what === 'all' ? wholeOf(session, meta, file.where) : undefined);
-    for (const line of told) say(line);
-    return meta;
+    return { values, whole: what === 'all' ? wholeOf(session, meta, file.where) : undefined, told };
   } finally {
     await file.close();
   }
+}
+
+/** A value, or some of its elements, in another dtype. */
+const converted = (value: HostTensor, dtype: DType): HostTensor => ({
+  ...convert({ ...value, shape: [value.data.length] }, dtype),
+  shape: value.shape,
+});
+
+/** The value of a tensor, or its elements of these runs if it has the shape that the model expects. */
+async function valueIn(
+  file: Safetensors,
+  name: string,
+  { parameters }: Named,
+  runs: readonly Run[] | undefined,
+): Promise<{ readonly value: HostTensor; readonly part: boolean }> {
+  const shape = file.tensors.get(name)?.shape ?? [],
+    part = runs !== undefined && parameters.get(ownerOf(name) ?? name)?.shape.join() === shape.join();
+  return { value: part ? await file.readRuns(name, runs) : await file.read(name), part };
 }
 
 /** Whether sessions store floats of this dtype: a checkpoint's are converted from one to another of these. */

@@ -1,22 +1,45 @@
 // Builds a session from a model, options and a platform. If that fails, the device is closed again.
+import { UserError } from '../base/errors.ts';
 import { nameParameters } from '../trace/module.ts';
-import { openBackend } from './backend.ts';
-import type { Platform } from './platform.ts';
-import { checkRoom } from './room.ts';
+import { freeMemory, openBackend } from './backend.ts';
+import { isGpu, type Platform } from './platform.ts';
+import type { Group } from './ranks.ts';
+import { checkRoom, type Room } from './room.ts';
 import { Session } from './session.ts';
 import { checkCall, type CompileOptions, type Model } from './step.ts';
 
 /** `compile` of web.ts and node.ts. */
-export async function compileOn(platform: Platform, model: Model, options: CompileOptions): Promise<Session> {
-  checkCall(model, options);
-  const { device = 'auto', memory = platform.freeMemory() } = options;
-  // The reference is exempt: `dynamoe inspect` prints graphs of models that fit into no memory.
-  if (device !== 'reference') checkRoom(nameParameters(model), { bytes: memory, precision: options.precision });
-  const backend = await openBackend(platform, { ...options, device, trains: options.optimizer !== undefined });
+export async function compileOn(platform: Platform, model: Model, given: CompileOptions): Promise<Session> {
+  checkCall(model, given);
+  const group = groupOf(platform, given),
+    { ranks: _, ...alone } = given,
+    options = group ? { ...given, device: 'native' as const } : alone,
+    { device = 'auto', memory = freeMemory(platform, group) } = options,
+    check = (room: Room): void => {
+      checkRoom(nameParameters(model), { ...room, precision: options.precision, ranks: group?.ranks.size });
+    };
+  // The reference is exempt: `dynamoe inspect` prints graphs of models that fit into no memory. A GPU has its own
+  // memory.
+  if (device !== 'reference' && !isGpu(device)) check({ bytes: memory });
+  const backend = await openBackend(platform, {
+    ...options,
+    device,
+    group,
+    trains: options.optimizer !== undefined,
+  });
   try {
+    if (isGpu(device)) check(backend.room());
     return new Session(model, options, backend);
   } catch (error) {
     await backend.executor.close();
     throw error;
   }
+}
+
+/** null: one process. */
+function groupOf({ group }: Platform, options: CompileOptions): Group | null {
+  const { ranks } = options;
+  if (!ranks || ranks.size === 1) return null;
+  if (group) return group(ranks, options);
+  throw new UserError('compile: there are no ranks on this platform', 'Node has them');
 }

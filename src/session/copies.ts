@@ -13,10 +13,16 @@ const KEPT = 4,
 
 type Arrays = Readonly<Record<string, TypedArray>>;
 
+/** Copies of what a batch says of each sample besides x and y, for the samples `from` to `to` - 1 (all by default). */
+export const perSample = ({ ids, lengths }: Batch, from?: number, to?: number): Pick<Batch, 'ids' | 'lengths'> => ({
+  ...(ids && { ids: ids.slice(from, to) }),
+  ...(lengths && { lengths: lengths.slice(from, to) }),
+});
+
 /** A deep copy of a batch. */
-export function copyOf({ x, y, ids }: Batch): Batch {
+export function copyOf(batch: Batch): Batch {
   const of = (t: HostTensor): HostTensor => ({ dtype: t.dtype, shape: [...t.shape], data: t.data.slice() });
-  return { x: of(x), y: of(y), ...(ids && { ids: ids.slice() }) };
+  return { x: of(batch.x), y: of(batch.y), ...perSample(batch) };
 }
 
 /** The input arrays of one call: the caller's arrays until the call returns, then copies. */
@@ -113,12 +119,13 @@ export class Copies {
     }
   }
 
-  /** The same for a batch. Its ids are copied at once, because statistics keep them. */
-  ofBatch<T>({ x, y, ids }: Batch, work: (own: Batch, loan: Loan) => Promise<T>): Promise<T> {
-    const same = x === y;
+  /** The same for a batch. Its ids and lengths are copied at once, because statistics keep them. */
+  ofBatch<T>(batch: Batch, work: (own: Batch, loan: Loan) => Promise<T>): Promise<T> {
+    const { x, y } = batch,
+      same = x === y;
     return this.of({ x: x.data, ...(!same && { y: y.data }) }, (loan) => {
       const own = new Lent(x, loan, 'x');
-      return work({ x: own, y: same ? own : new Lent(y, loan, 'y'), ...(ids && { ids: ids.slice() }) }, loan);
+      return work({ x: own, y: same ? own : new Lent(y, loan, 'y'), ...perSample(batch) }, loan);
     });
   }
 

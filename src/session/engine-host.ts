@@ -8,7 +8,9 @@ import type { Executor } from '../run/executor.ts';
 import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
 import type { Batching } from './batching.ts';
+import { UserError } from '../base/errors.ts';
 import type { Compiling } from './backend.ts';
+import type { Group } from './ranks.ts';
 import type { ProgramKey, Programs, Traced } from './programs.ts';
 import type { Updating } from './updating.ts';
 
@@ -23,6 +25,8 @@ export interface EngineSession {
   readonly programs: Programs;
   readonly executor: Executor;
   readonly updating: Updating;
+  /** The ranks of the session, if there are several. */
+  readonly group: Pick<Group, 'agreement'> | null;
 }
 
 export class SessionEngineHost implements EngineHost {
@@ -57,8 +61,10 @@ export class SessionEngineHost implements EngineHost {
   }
 
   async carry(changes: readonly Change[]): Promise<() => void> {
-    const moves = this.knobs.moves(changes),
-      back = await carry(this.#of.executor, moves),
+    const moves = this.knobs.moves(changes);
+    if (moves.length > 0 && this.#of.group)
+      throw new UserError('experts cannot be added, removed or moved while a run goes on over ranks');
+    const back = await carry(this.#of.executor, moves),
       ages = this.#of.updating.carry(moves);
     return () => {
       ages();
@@ -168,7 +174,8 @@ export class SessionEngineHost implements EngineHost {
   }
 
   budget(): { bytes: number; given: boolean } {
-    return this.#of.programs.budget();
+    const { bytes, given } = this.#of.programs.budget();
+    return { bytes: given ? bytes : (this.#of.group?.agreement.least(bytes) ?? bytes), given };
   }
   trim(): void {
     this.#of.programs.trim(this.#running());

@@ -1,8 +1,7 @@
 // Traces a session's graphs: output, loss, and the training step. In: a model and a batch; out: graphs.
 import { cast } from '../graph/ops/elementwise/cast.ts';
 import { UserError } from '../base/errors.ts';
-import { divided, sizes } from '../base/shape.ts';
-import type { Batch } from '../base/tensor.ts';
+import { sizes } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
 import { add } from '../graph/ops/elementwise/add.ts';
 import { mul } from '../graph/ops/elementwise/mul.ts';
@@ -14,6 +13,7 @@ import type { Named } from '../trace/module.ts';
 import type { PublicState } from '../trace/public-state.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { inShares, outputTerms } from './means.ts';
+import { batchInputs, type BatchType } from './rows.ts';
 import { withActivations, withSaved, withStates } from './precision.ts';
 import type { CompileOptions, Model, Phase } from './step.ts';
 import type { Updating } from './updating.ts';
@@ -57,7 +57,7 @@ export function sessionGraph(
  */
 export function forwardGraph(
   source: Source,
-  batch: Batch,
+  batch: BatchType,
   observed: boolean,
   phase: Phase,
   also?: (t: Trace) => void,
@@ -68,14 +68,14 @@ export function forwardGraph(
   } = source;
   return sessionGraph(source, true, observed, (t) => {
     t.inParts = phase !== undefined;
-    t.samples = batch.ids ? batch.x.shape[0] : null;
+    t.samples = batch.ids && !batch.rows ? batch.x.shape[0] : null;
     lossGraph(t, batch, model, loss);
     also?.(t);
   });
 }
 
 /** The complete graph of a training step. phase: for one of `batches` micro-batches. */
-export function stepGraph(source: Source, batch: Batch, observed: boolean, phase: Phase, batches: number): Graph {
+export function stepGraph(source: Source, batch: BatchType, observed: boolean, phase: Phase, batches: number): Graph {
   const {
     options: { optimizer, precision = 'float32' },
     updating,
@@ -105,9 +105,8 @@ export function outputOf(model: Model, x: Tensor): Tensor {
  * Adds the outputs. In training: `loss`, `total` (with auxiliary losses) and each auxiliary loss; in a part of a
  * batch, each times the part's share. Otherwise: `loss`, the terms and counts of its means, and `output`.
  */
-export function lossGraph(t: Trace, batch: Batch, model: Model, lossOf: Loss): void {
-  const x = t.input('input', 'x', divided(batch.x, 'batch')),
-    y = t.input('input', 'y', divided(batch.y, 'batch'));
+export function lossGraph(t: Trace, batch: BatchType, model: Model, lossOf: Loss): void {
+  const { x, y } = batchInputs(t, batch);
   const output = outputOf(model, x),
     own = lossOf(output, y);
   if (own.shape.length !== 0) {

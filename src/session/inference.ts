@@ -9,18 +9,28 @@ import { lossGraph, outputOf, sessionGraph, type Source } from './graphs.ts';
 import { measured, type Measured } from './means.ts';
 import type { Order } from './order.ts';
 import type { Recompiling } from './recompiling.ts';
-import { familyOf, splitStats, type CompileOptions } from './step.ts';
+import { batchInputs, fromRows, rowInputs, rowShapes, type BatchType, type RowPrograms } from './rows.ts';
+import { familyOf, shapesOf, splitStats, type CompileOptions } from './step.ts';
 import type { Inputs, Outputs } from './watch.ts';
 
 /** The parts of a session that inference uses. */
 export interface Inferable {
   readonly source: Source;
   readonly options: Pick<CompileOptions, 'loss'>;
+  readonly rows: RowPrograms;
   readonly copies: Copies;
   readonly order: Order;
   readonly recompiling: Recompiling;
   /** The inputs `seed` and `step`. */
   readonly counters: () => Inputs;
+}
+
+interface Formed {
+  readonly family: string;
+  readonly build: (t: Trace) => void;
+  readonly inputs: Inputs;
+  /** Gives outputs the shape of the batch. */
+  readonly whole: (out: Outputs) => Outputs;
 }
 
 export class Inference {
@@ -44,8 +54,10 @@ export class Inference {
       order.run(
         () => {
           // Read when the run's turn has come: steps before it change the counters, and arrays may be copies by then.
-          const inputs = { ...counters(), x: own.x.data, y: own.y.data, ...(own.ids && { ids: own.ids }) };
-          return this.#run(familyOf('eval', own), this.#lossOf(own), inputs, loan);
+          const { family, build, inputs, whole } = this.#formed('eval', own, (form) => this.#lossOf(form));
+          return this.#run(family, build, { ...counters(), ...inputs, ...(own.ids && { ids: own.ids }) }, loan).then(
+            whole,
+          );
         },
         { within },
       ),
@@ -57,14 +69,34 @@ export class Inference {
   async predict(x: HostTensor): Promise<HostTensor> {
     const { copies, order, counters, source } = this.#of;
     const out = await copies.ofBatch({ x, y: x }, (own, loan) => {
-      const build = (t: Trace): void => {
-        t.output('output', outputOf(source.model, t.input('input', 'x', own.x)));
-      };
-      return order.run(() =>
-        this.#run(familyOf('predict', own), build, { ...counters(), x: own.x.data, y: own.y.data }, loan),
-      );
+      const buildOf =
+        (form: BatchType) =>
+        (t: Trace): void => {
+          t.output('output', outputOf(source.model, batchInputs(t, form).x));
+        };
+      return order.run(() => {
+        const { family, build, inputs, whole } = this.#formed('predict', own, buildOf);
+        return this.#run(family, build, { ...counters(), ...inputs }, loan).then(whole);
+      });
     });
     return out['output'];
+  }
+
+  /** The program for a batch, for its fixed sizes or for rows: its family, what it computes, and its inputs. */
+  #formed(purpose: string, batch: Batch, buildOf: (form: BatchType) => (t: Trace) => void): Formed {
+    const rows = this.#of.rows.of(purpose, batch, shapesOf(batch), (bounds) =>
+      this.#traced(buildOf({ ...batch, rows: bounds })),
+    );
+    const { x, y } = batch,
+      build = buildOf({ ...batch, rows });
+    if (!rows)
+      return { family: familyOf(purpose, batch), build, inputs: { x: x.data, y: y.data }, whole: (out) => out };
+    return {
+      family: `${purpose} ${rowShapes(batch, rows)}`,
+      build,
+      inputs: rowInputs(batch, rows),
+      whole: ({ output, ...rest }) => ({ ...rest, output: fromRows(output, batch) }),
+    };
   }
 
   /** As `Session.runGraph`. */
@@ -80,7 +112,7 @@ export class Inference {
     return this.#traced(this.#lossOf(batch));
   }
 
-  #lossOf(batch: Batch): (t: Trace) => void {
+  #lossOf(batch: BatchType): (t: Trace) => void {
     const { source, options } = this.#of;
     return (t) => {
       lossGraph(t, batch, source.model, options.loss);

@@ -21,7 +21,7 @@ import { copyOf } from './copies.ts';
 type Inputs = Readonly<Record<string, TypedArray>>;
 type Outputs = Readonly<Record<string, HostTensor>>;
 
-/** Number of count graphs that are kept: the same as the number of programs. */
+/** Number of count graphs that are kept. */
 const KEPT = 32;
 
 const COUNT = 'count:',

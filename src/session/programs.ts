@@ -1,4 +1,4 @@
-// The compiled programs of a session by purpose and shapes: compiled when first needed, kept up to a limit.
+// The compiled programs of a session by purpose and shapes: compiled when first needed, kept up to a limit of bytes.
 import { keepRecent } from '../base/recent.ts';
 import { sameData } from '../base/same.ts';
 import type { Graph } from '../graph/graph.ts';
@@ -12,10 +12,19 @@ import { MemoryError, type Backend, type Compiling, type Planned } from './backe
 import type { States } from './states.ts';
 
 /**
- * KEPT: loaded programs; the least recently used is released first. PLANS: plans that were requested but not compiled.
- * PRICES: bytes that plans need.
+ * KEPT: bytes of loaded programs, but at most SHARE of the session's memory limit; the least recently used program is
+ * released first, and LEAST programs stay in any case, so that steps and evaluations in turns compile nothing. HOST:
+ * what a program takes on the host (measured: 0.1 to 0.6 MB).
  */
-const KEPT = 32,
+const KEPT = 128 * 2 ** 20,
+  SHARE = 1 / 8,
+  LEAST = 4,
+  HOST = 2 ** 19;
+/**
+ * LATEST: programs whose graphs are kept, to be resized. PLANS: plans that were requested but not compiled. PRICES:
+ * bytes that plans need.
+ */
+const LATEST = 32,
   PLANS = 4,
   PRICES = 1024;
 /** GRAPHS: traced graphs. SAME: keys that turned out to have the same graph as another key. */
@@ -232,7 +241,7 @@ export class Programs {
 
   /** Marks a family as the most recently used. */
   #keepLatest(family: string, latest = this.#latest.get(family)): void {
-    if (latest) keepRecent(this.#latest, family, latest, KEPT);
+    if (latest) keepRecent(this.#latest, family, latest, LATEST);
   }
 
   #replanned(family: string): Planned | null {
@@ -254,8 +263,16 @@ export class Programs {
     this.#compiling.delete(key.text);
     this.#loaded.set(key.text, made);
     this.#arena = Math.max(this.#arena, made.bytes.arena);
+    this.#release(Math.min(KEPT, SHARE * this.budget().bytes));
+  }
+
+  /** Releases programs that were not used for the longest time, until the others hold at most `most` bytes. */
+  #release(most: number): void {
+    const own = ({ bytes: { io, constants } }: Runnable): number => io + constants + HOST;
+    let held = [...this.#loaded.values()].reduce((n, program) => n + own(program), 0);
     for (const [old, program] of this.#loaded) {
-      if (this.#loaded.size <= KEPT) break;
+      if (held <= most || this.#loaded.size <= LEAST) break;
+      held -= own(program);
       this.#loaded.delete(old);
       this.#kernels.delete(old);
       this.#backend.executor.release(program);

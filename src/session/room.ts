@@ -3,7 +3,7 @@
 import { bytesPer, type DType } from '../base/dtype.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { showBytes } from '../plan/print.ts';
-import type { Parameter } from '../trace/parameter.ts';
+import { isOfExperts, type Parameter } from '../trace/parameter.ts';
 import type { Named } from '../trace/module.ts';
 import { MemoryError, type Backend } from './backend.ts';
 import type { Precision } from './platform.ts';
@@ -11,11 +11,15 @@ import { storedDtype } from './precision.ts';
 import type { CompileOptions } from './step.ts';
 import type { Updating } from './updating.ts';
 
-/** Available bytes. why: in brackets, why the device allows no more. precision: decides the bytes of states. */
+/**
+ * Available bytes. why: in brackets, why the device allows no more. precision: decides the bytes of states. ranks: how
+ * many processes divide the experts.
+ */
 export interface Room {
   readonly bytes: number;
   readonly why?: string;
   readonly precision?: Precision | undefined;
+  readonly ranks?: number | undefined;
 }
 
 export interface Training {
@@ -35,23 +39,24 @@ const SHOWN = 3; // number of the largest parameters in the error
  */
 export function checkRoom(
   named: Pick<Named, 'parameters'>,
-  { bytes: available, why = '', precision }: Room,
+  { bytes: available, why = '', precision, ranks = 1 }: Room,
   training: Training | null = null,
 ): void {
   const { parameters } = named,
     dtypeOf = (name: string, { dtype }: Parameter): DType => storedDtype(named, precision, name) ?? dtype,
-    bytes = (name: string, p: Parameter): number => p.size * bytesPer(dtypeOf(name, p)),
+    own = (p: Parameter): number => (isOfExperts(p) && p.shape[0] % ranks === 0 ? p.size / ranks : p.size),
+    bytes = (name: string, p: Parameter): number => own(p) * bytesPer(dtypeOf(name, p)),
     sum = (names: Iterable<string>, of: (name: string, p: Parameter) => number): number =>
       [...names].reduce((n, name) => n + (parameters.has(name) ? of(name, parameters.get(name) as Parameter) : 0), 0);
-  const own = sum(parameters.keys(), bytes),
+  const values = sum(parameters.keys(), bytes),
     { optimizer, trained = [], sums = false, batch = 0 } = training ?? {};
   // Sums of gradients have the dtype of the parameter, also where the parameter is stored in 16 bits.
   const moments = (optimizer?.moments?.length ?? 0) * sum(trained, bytes),
-    beside = moments + (sums ? sum(trained, (_, p) => p.size * bytesPer(p.dtype)) : 0);
-  const need = own + beside + batch;
+    beside = moments + (sums ? sum(trained, (_, p) => own(p) * bytesPer(p.dtype)) : 0);
+  const need = values + beside + batch;
   if (need <= available) return;
   const parts = [
-    ['parameters', own],
+    ['parameters', values],
     [sums ? 'moments and sums of gradients' : 'moments of the optimizer', beside],
     ['a batch', batch],
   ] as const;
@@ -81,18 +86,20 @@ export class TrainingMemory {
   readonly #optimizer: Optimizer | undefined;
   readonly #updating: Updating;
   readonly #precision: Precision | undefined;
+  readonly #ranks: number | undefined;
   readonly #backend: Pick<Backend, 'room'>;
   #checked = '';
 
   constructor(
     named: Named,
-    { optimizer, precision }: Pick<CompileOptions, 'optimizer' | 'precision'>,
+    { optimizer, precision, ranks }: Pick<CompileOptions, 'optimizer' | 'precision' | 'ranks'>,
     updating: Updating,
     backend: Pick<Backend, 'room'>,
   ) {
     this.#named = named;
     this.#optimizer = optimizer;
     this.#precision = precision;
+    this.#ranks = ranks?.size;
     this.#updating = updating;
     this.#backend = backend;
   }
@@ -103,7 +110,7 @@ export class TrainingMemory {
       frozen = [...this.#updating.frozen()].filter(([, { parts }]) => parts === true);
     const key = `${String(sums)} ${frozen.map(([name]) => name).join()}`;
     if (!optimizer || key === this.#checked) return;
-    const room = { ...this.#backend.room(), precision: this.#precision };
+    const room = { ...this.#backend.room(), precision: this.#precision, ranks: this.#ranks };
     checkRoom(this.#named, room, { optimizer, trained: this.#updating.options().trained, sums });
     this.#checked = key;
   }

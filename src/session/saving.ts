@@ -1,6 +1,7 @@
 // Saving and restoring a session: values, steps, seed and plan, between runs and in the order of calls. In: checkpoints
 // as files or bytes, or values by name; out: the session with those values, or a UserError and nothing changed.
 import { UserError } from '../base/errors.ts';
+import { PARTS } from '../base/parts.ts';
 import {
   checkpointBytes,
   decodeCheckpoint,
@@ -13,16 +14,16 @@ import {
   checkValues,
   clearStates,
   contentOf,
-  restoreFrom,
+  readFrom,
   restorePlanOrNothing,
+  type Given,
   type Resumed,
   type Saved,
-  type Value,
 } from './checkpoint.ts';
 import type { Order } from './order.ts';
 import type { Files } from './platform.ts';
 import type { PlanState, Recompiling } from './recompiling.ts';
-import type { States } from './states.ts';
+import type { States, Value } from './states.ts';
 import type { Updating } from './updating.ts';
 
 /** What a checkpoint replaces besides values: the number of committed steps, and the seed of random streams. */
@@ -34,7 +35,7 @@ export interface Progress {
 /** The parts of a session that are saved and restored. */
 export interface Savable {
   readonly session: Saved;
-  readonly backend: Pick<Backend, 'executor' | 'files'>;
+  readonly backend: Pick<Backend, 'executor' | 'files' | 'group'>;
   readonly order: Order;
   readonly progress: Progress;
   readonly states: States;
@@ -87,28 +88,56 @@ export class Saving {
 
   /** As `Session.restoreCheckpoint`. */
   restoreCheckpoint(checkpoint: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
-    return this.#of.order.run(() => this.#setFrom(checkpoint, what), { writes: true });
+    return this.#restore(() => Promise.resolve(checkpoint), what);
   }
 
-  #setFrom(checkpoint: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
-    const { session, recompiling } = this.#of;
-    return restoreFrom(session, checkpoint, what, (values, { step, plan }, whole) => {
-      const restore = (p: PlanState, w: 'all' | 'parameters'): void => {
-        recompiling.restore(p, w);
-      };
-      this.#set(step, values, whole, () => {
-        if (plan !== undefined) restorePlanOrNothing(session, restore, plan, what, checkpoint.file.where);
-      });
+  #restore(open: () => Promise<Checkpoint>, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
+    return this.#of.order.run(() => this.#setFrom(open, what), { writes: true });
+  }
+
+  async #setFrom(open: () => Promise<Checkpoint>, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
+    const {
+        session,
+        recompiling,
+        states,
+        backend: { group },
+      } = this.#of,
+      { say = console.warn } = session.options;
+    const read = async (): Promise<Given & { readonly meta: CheckpointMeta; readonly where: string }> => {
+      const checkpoint = await open(),
+        { meta, file } = checkpoint;
+      const given = await readFrom(session, checkpoint, what, (name) => states.runsOf(name));
+      if (group && PARTS !== (meta.parts ?? 1) && what === 'all')
+        throw new UserError(
+          `${file.where} was written by a version that added gradients in one chain, which ranks cannot go on with`,
+          'continue in one process',
+        );
+      return { ...given, meta, where: file.where };
+    };
+    const { values, whole, told, meta, where } = await (group ? group.agreed(read) : read());
+    const restore = (plan: PlanState, w: 'all' | 'parameters'): void => {
+      recompiling.restore(plan, w);
+    };
+    this.#set(meta.step, values, whole, () => {
+      if (meta.plan !== undefined) restorePlanOrNothing(session, restore, meta.plan, what, where);
     });
+    for (const line of told) say(line);
+    return meta;
   }
 
   save(path: string): Promise<void> {
-    return this.#of.order.run(() => this.#files('save', 'serialize').save(path, this.#content()));
+    const { order, backend } = this.#of;
+    return order.run(async () => {
+      const files = this.#files('save', 'serialize'),
+        content = this.#content();
+      if (backend.group) await backend.group.write(content, (own) => files.save(path, own));
+      else await files.save(path, content);
+    });
   }
 
   async load(path: string): Promise<void> {
     const files = this.#files('load', 'deserialize');
-    await this.#of.order.run(async () => this.#setFrom(await files.load(path), 'all'), { writes: true });
+    await this.#restore(() => files.load(path), 'all');
   }
 
   serialize(): Promise<Uint8Array<ArrayBuffer>> {
@@ -117,9 +146,7 @@ export class Saving {
 
   async deserialize(bytes: Uint8Array): Promise<void> {
     const own = Uint8Array.from(bytes);
-    await this.#of.order.run(async () => this.#setFrom(await decodeCheckpoint(own, 'the checkpoint'), 'all'), {
-      writes: true,
-    });
+    await this.#restore(() => decodeCheckpoint(own, 'the checkpoint'), 'all');
   }
 
   #content(): CheckpointContent {

@@ -23,12 +23,12 @@ import { Programs } from './programs.ts';
 import { Recompiling, type PlanState } from './recompiling.ts';
 import { StepParts } from './parts.ts';
 import { TrainingMemory } from './room.ts';
-import { States, type StateView } from './states.ts';
+import { RowPrograms } from './rows.ts';
+import { States, type StateView, type Value } from './states.ts';
 import {
   splitStats,
   checkFinite,
   closedError,
-  phaseOf,
   resultOf,
   type RanPart,
   type CompileOptions,
@@ -36,7 +36,7 @@ import {
   type Phase,
   type StepResult,
 } from './step.ts';
-import { clearStates, type Resumed, type Value } from './checkpoint.ts';
+import { clearStates, type Resumed } from './checkpoint.ts';
 import { Saving, type Progress } from './saving.ts';
 import { Updating, type UpdatingState } from './updating.ts';
 import { isSum, type Inputs, type Outputs, type Part } from './watch.ts';
@@ -77,20 +77,30 @@ export class Session {
       updating = (this.#updating = new Updating(named, optimizer, knobs));
     this.#source = { model, named, options, knobs, updating, state: new PublicState(model, named, { optimizer }) };
     this.#progress = { steps: 0, seed: options.seed ?? 0 };
-    this.#parts = new StepParts(this.#source, batching, () => this.#observed);
+    const rows = new RowPrograms(model, knobs, (line) => {
+      (options.say ?? console.warn)(line);
+    });
+    this.#parts = new StepParts(this.#source, batching, rows, () => this.#observed);
     this.#room = new TrainingMemory(named, options, updating, backend);
-    this.#states = new States(named, backend.executor, () => this.#progress.seed, options.precision);
+    this.#states = new States(
+      named,
+      backend.executor,
+      () => this.#progress.seed,
+      options.precision,
+      backend.group?.placement ?? null,
+    );
     const programs = (this.#programs = new Programs(backend, this.#source, this.#states)),
-      watched = { model, named, batching, knobs, programs, executor: backend.executor, updating };
+      watched = { model, named, batching, knobs, programs, executor: backend.executor, updating, group: backend.group };
     this.#recompiling = new Recompiling(
       watched,
       () => this.#progress.steps,
       () => this.#inference.runs,
-      options,
+      { ...options, ...(backend.group && { agreement: backend.group.agreement }) },
     );
     this.#inference = new Inference({
       source: this.#source,
       options,
+      rows,
       copies: this.#copies,
       order: this.#order,
       recompiling: this.#recompiling,
@@ -149,7 +159,7 @@ export class Session {
     const check = (...part: RanPart): Promise<never> | null =>
       checkFinite(this.executor, this.#progress.steps + 1, part);
     const work = {
-      shape: this.#parts.shapes(batch),
+      shape: this.#parts.shape(batch),
       programs: () => this.#parts.programs(batch),
       parts: (): Part[] =>
         this.#parts.of(batch, { steps: this.#progress.steps, inputs: (part) => this.#inputs(part), known, loan }),
@@ -272,16 +282,11 @@ export class Session {
     return this.#order.run(
       async () => {
         this.#room.check(this.#parts.count(batch) > 1);
-        this.#recompiling.training.before(this.#parts.shapes(batch), () => this.#parts.programs(batch));
-        const all = this.#parts.split(batch),
-          [first] = all,
-          n = all.length;
-        const get = (phase: Phase): Promise<Runnable> => {
-          const { family, graph } = this.#parts.program(first, phase, n);
-          return this.#programs.get(family, graph);
-        };
-        if (n > 1) await get('add');
-        return get(phaseOf(n - 1, n));
+        this.#recompiling.training.before(this.#parts.shape(batch), () => this.#parts.programs(batch));
+        const all = new Map(this.#parts.programs(batch).map((part) => [part.family, part]));
+        let last: Runnable | undefined;
+        for (const { family, graph } of all.values()) last = await this.#programs.get(family, graph);
+        return last as Runnable;
       },
       { writes: true }, // a rule may change settings
     );

@@ -7,23 +7,34 @@ import { aLimit, aFlag, aFunction, anObject, aNumber, anything, aText, needed, o
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Loss } from '../nn/loss.ts';
+import type { Ranks } from '../device/ranks.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import type { Agreement } from '../recompile/agreement.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { FLAG } from '../optim/updates.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
+import { perSample } from './copies.ts';
 import { PRECISIONS, type DeviceName, type Precision } from './platform.ts';
 
 /** A model that a session can train: one tensor in, one out. */
 export interface Model {
   forward(x: Tensor): Tensor;
+  /**
+   * Says that x [batch, time] holds sequences of up to `longest` elements, and that `forward` also takes them as rows:
+   * x [rows], in one dimension that is segmented by sample, gives [rows, ...]. Then one program serves all lengths.
+   */
+  readonly sequences?: { readonly longest: number };
 }
 
 export interface CompileOptions {
   readonly loss: Loss;
   /** Needed for `step`. */
   readonly optimizer?: Optimizer;
-  /** Default `auto`: native if a C compiler is found, else wasm. float32 results have the same bits on both. */
+  /**
+   * Default `auto`: an NVIDIA GPU (`cuda`) if there is one and `threads` is not given, else native if a C compiler is
+   * found, else wasm. float32 results have the same bits on all of them. `cuda:1` and `cuda:GPU-8f2c` choose a GPU, by
+   * its number or the beginning of its UUID.
+   */
   readonly device?: DeviceName;
   /**
    * What is stored in 16 bits; default 'float32': nothing. 'bfloat16': activations, and what is saved for gradients.
@@ -31,7 +42,7 @@ export interface CompileOptions {
    * are computed in float32 in any case.
    */
   readonly precision?: Precision;
-  /** Maximum number of CPU threads; default: all cores. The reference device uses one. */
+  /** Maximum number of CPU threads; default: all cores. The reference device and GPUs use one. */
   readonly threads?: number;
   /**
    * Random seed for initial weights, dropout and noise: a whole number from 0 to 4294967295; default 0. Loading a
@@ -63,6 +74,18 @@ export interface CompileOptions {
   /** Agreement between processes that train one model together; default: a single process. */
   readonly agreement?: Agreement;
   /**
+   * Processes that train this model together, from `openRanks`: 1, 2, 4 or 8; null or absent: this one alone. Each
+   * makes the same model, options and calls, and passes the same batches, of which it computes its share. Results and
+   * checkpoints have the bits of one process. Calls that fail do so on all of them. Only the native device. Rules must
+   * decide alike on every rank.
+   */
+  readonly ranks?: Ranks | null;
+  /**
+   * Which expert is in each slot, by number of experts: { 4: [2, 0, 3, 1] }. Of R ranks, rank r computes the experts in
+   * the r-th part of the slots, where R divides their number. Results do not depend on it. Default: in order.
+   */
+  readonly placement?: Readonly<Record<string, readonly number[]>>;
+  /**
    * Called with one line of text where `auto` found no C compiler, a checkpoint came from another optimiser, and once
    * for each rule that fails; default console.warn. topic 'rule': a failing rule, which is also reported to `events`.
    */
@@ -81,6 +104,8 @@ const KEYS: KeysOf<CompileOptions> = {
   observe: aFlag,
   events: aFunction,
   agreement: anObject,
+  ranks: anything,
+  placement: anObject,
   say: aFunction,
 };
 
@@ -210,12 +235,11 @@ export function splitBatch(batch: Batch, parts: number): Batch[] {
       data: t.data.subarray(i * step, (i + 1) * step),
     };
   };
-  const { ids } = batch,
-    each = size / parts;
+  const each = size / parts;
   return Array.from({ length: parts }, (_, i) => ({
     x: cut(batch.x, i),
     y: cut(batch.y, i),
-    ...(ids && { ids: ids.slice(i * each, (i + 1) * each) }),
+    ...perSample(batch, i * each, (i + 1) * each),
   }));
 }
 

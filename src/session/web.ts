@@ -15,6 +15,8 @@ const web: Platform = {
       case 'wasm':
       case 'auto':
         return WasmDevice.open(threads, { memory });
+      default:
+        throw new UserError(`the device ${device} exists only in Node`, "device: 'auto' runs on WebAssembly");
     }
   },
   threads: () => globalThis.navigator?.hardwareConcurrency ?? 1,

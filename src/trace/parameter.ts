@@ -5,6 +5,7 @@ import { isHalf, toHalf } from '../base/half.ts';
 import { checkOptions, shown, type KeysOf } from '../base/options.ts';
 import { aFlag, aText } from '../base/kinds.ts';
 import { Stream } from '../base/random.ts';
+import type { Run } from '../base/runs.ts';
 import { checkSize } from '../base/shape.ts';
 import type { Role as StateRole } from '../graph/state.ts';
 
@@ -225,23 +226,28 @@ const PART = 65536; // elements
 
 /**
  * The initial values in parts, in arrays that are used again: a new array for each part would stay in memory until
- * garbage is collected. stored: the dtype of the parameter in memory, if it is another.
+ * garbage is collected. stored: the dtype of the parameter in memory, if it is another. runs: which values lie in this
+ * memory; all by default.
  */
 export function* initialParts(
   p: Parameter,
   name: string,
   seed: number,
   stored: DType = p.dtype,
+  runs: readonly Run[] = [{ at: 0, from: 0, count: p.size }],
 ): Generator<{ readonly at: number; readonly data: TypedArray }> {
   const stream = new Stream(seed, name),
-    count = Math.min(PART, p.size),
-    part = hostArray(p.dtype, count),
-    short = isHalf(stored) ? new Uint16Array(count) : null;
-  for (let at = 0; at < p.size; at += PART) {
-    const n = Math.min(PART, p.size - at),
-      data = fillFrom(p, stream, part.subarray(0, n), at);
-    yield { at, data: short && isHalf(stored) ? toHalf(stored, data, short.subarray(0, n)) : data };
-  }
+    most = Math.min(PART, p.size),
+    // Normal numbers come in pairs: a run that begins with the second of a pair makes the first one, too.
+    part = hostArray(p.dtype, most + 1),
+    short = isHalf(stored) ? new Uint16Array(most) : null;
+  for (const { at, from, count } of runs)
+    for (let i = 0; i < count; i += PART) {
+      const n = Math.min(PART, count - i),
+        odd = (from + i) % 2,
+        data = fillFrom(p, stream, part.subarray(0, n + odd), from + i - odd).subarray(odd);
+      yield { at: at + i, data: short && isHalf(stored) ? toHalf(stored, data, short.subarray(0, n)) : data };
+    }
 }
 
 function fillFrom({ init }: Parameter, stream: Stream, out: TypedArray, from: number): TypedArray {

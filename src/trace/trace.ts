@@ -3,7 +3,7 @@
 // statistics.
 import { UserError } from '../base/errors.ts';
 import { hash32 } from '../base/hash.ts';
-import { divided, elements, isDynamic, showType, type TensorType } from '../base/shape.ts';
+import { divided, elements, isDynamic, sameDim, showType, type Segmented, type TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
@@ -40,6 +40,8 @@ export class Trace extends GraphBuilder {
   observed = false;
   /** The number of samples in the batch, if each has an id; null if they have none. */
   samples: number | null = null;
+  /** Where the batch is rows that are segmented by sample: their dimension. */
+  rows: Segmented | null = null;
   /** Whether the batch is computed in parts, of which this is one. */
   inParts = false;
   readonly losses: AuxiliaryLoss[] = [];
@@ -94,8 +96,8 @@ export class Trace extends GraphBuilder {
 
   /**
    * A number that is given at each run: 'step', 'seed' (uint32), 'position' (int32), hyper-parameters (float32). If the
-   * batch is computed in parts: 'part', the number of this part, and 'apart', that number times an equal share of the
-   * range of uint32.
+   * batch is computed in parts: 'part', the number of this part; 'apart', that number times an equal share of the range
+   * of uint32; 'first_row', the number of rows of the parts before it.
    */
   scalar(name: string, dtype: 'uint32' | 'int32' | 'float32' | 'float64'): Tensor {
     let value = this.#scalars.get(name);
@@ -166,6 +168,9 @@ export class Trace extends GraphBuilder {
       step = this.scalar('step', 'uint32');
     const source = { key: this.keyOf(module, purpose), seed, step };
     if (!this.inParts) return source;
+    const [first] = like.shape;
+    if (this.rows && first !== undefined && sameDim(first, this.rows))
+      return { ...source, first: mul(this.scalar('first_row', 'uint32'), elements(like.shape.slice(1))) };
     // The number of elements at run time is unknown here, and a bound must not matter: the ranges of parts are far
     // apart.
     if (isDynamic(like.shape)) return { ...source, first: this.scalar('apart', 'uint32') };

@@ -1,6 +1,7 @@
 // The settings of a run, which come from a config file, from flags, from a run that is resumed or from a checkpoint.
 // Out: a checked Config, the parts that a file built, and the file's name.
 import { resolve } from 'node:path';
+import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
 import { isJson, loadConfigFile, refuseConfigAsText, type ConfigSource } from './config-file.ts';
 import { buildExperiment, type Experiment } from './experiment.ts';
@@ -49,10 +50,30 @@ export async function configure(
   }
 }
 
-/** Stored settings, checked like any others, because the file may have been edited. */
+const storedSchema = z.object({
+  config: z.unknown().optional(),
+  source: z.object({ path: z.string().min(1), sha256: z.string() }).nullish(),
+});
+
+/**
+ * Stored settings, checked like any others, because the file may have been edited. null, which `session.save` of a
+ * program writes: the file has none.
+ */
 export function parseSettings(stored: Json, where: string): RunSettings {
-  const { config, source } = stored as { config?: unknown; source?: ConfigSource | null };
-  return { config: parseConfig(config ?? {}, where, { stored: true }), source: source ?? null };
+  if (stored === null)
+    throw new ConfigError(
+      `${where} holds no settings of a run, so its model cannot be built again`,
+      'files of `dynamoe train` hold them; a program that builds the model can load the file: session.load(path)',
+    );
+  const { data, error } = storedSchema.safeParse(stored);
+  if (error) {
+    const [{ path, message }] = error.issues;
+    throw new ConfigError(
+      `${where}: ${path.join('.') || 'the settings'}: ${message}`,
+      'the file is damaged, or was edited: dynamoe train writes it',
+    );
+  }
+  return { config: parseConfig(data.config ?? {}, where, { stored: true }), source: data.source ?? null };
 }
 
 /**

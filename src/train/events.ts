@@ -2,6 +2,7 @@
 // plain JSON; when an event is written it also gets `time`. docs/dashboard.md describes them for readers of the log.
 import type { RecompileEvent } from '../recompile/rule.ts';
 import type { Settings } from '../trace/knobs.ts';
+import type { RankTimes } from './ranks.ts';
 
 export interface StartEvent {
   readonly event: 'start';
@@ -18,6 +19,8 @@ export interface StartEvent {
   readonly unit: 'tokens' | 'samples';
   readonly train_samples: number;
   readonly validation_samples: number;
+  /** Processes that train together; absent: one. */
+  readonly ranks?: number;
 }
 
 export interface StepEvent {
@@ -44,6 +47,8 @@ export interface StepEvent {
    * agreement with cached assignments.
    */
   readonly layers?: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** Over ranks, by rank: ms of the step, ms of them in which it waited for other ranks, and bytes that it sent. */
+  readonly ranks?: RankTimes;
 }
 
 export interface EvalEvent {
@@ -86,6 +91,8 @@ export interface SaveEvent {
   readonly event: 'checkpoint';
   readonly step: number;
   readonly checkpoint: string;
+  /** It is kept as that of the best validation so far. */
+  readonly best?: true;
   readonly ms: number;
 }
 
@@ -103,6 +110,7 @@ export interface FailEvent {
   readonly error: string;
 }
 
+/** Over ranks, of each number the largest of any rank. */
 export interface PeakBytes {
   readonly arena: number;
   readonly params: number;
@@ -110,11 +118,20 @@ export interface PeakBytes {
   readonly rss: number;
 }
 
+export interface BestValidation {
+  readonly step: number;
+  readonly val_loss: number;
+}
+
 export interface DoneEvent {
   readonly event: 'done';
   readonly step: number;
   readonly val_loss: number | null;
   readonly metrics?: Readonly<Record<string, number>>;
+  /** The validation with the lowest loss; absent: none had a loss. */
+  readonly best?: BestValidation;
+  /** The run ended before its last step, because validations did not improve (`patience`). */
+  readonly early?: true;
   readonly checkpoint: string;
   readonly seconds: number;
   readonly peak_bytes: PeakBytes;

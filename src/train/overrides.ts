@@ -16,6 +16,8 @@ const RUN = {
   threads: true,
   evalEvery: true,
   saveEvery: true,
+  keep: true,
+  patience: true,
   accumulate: false,
   precision: false,
   recompile: false,

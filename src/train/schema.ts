@@ -8,7 +8,7 @@ import { ROUTINGS } from '../nn/moe/memory.ts';
 import { OVERFLOWS, PRIORITIES, unusedBeyond } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies/select.ts';
-import { DEVICES, PRECISIONS } from '../session/platform.ts';
+import { DEVICE_NAMES, isDevice, PRECISIONS, type DeviceName } from '../session/platform.ts';
 import { ROLES } from '../trace/parameter.ts';
 import { ConfigError } from './config-error.ts';
 
@@ -97,6 +97,8 @@ function isPolicies(names: string): boolean {
   }
 }
 
+export const KEEP = ['last', 'best,last'] as const;
+
 const configSchema = z.strictObject({
   /** null: the config file builds its own model. */
   model: modelSchema.nullable().prefault({}),
@@ -127,6 +129,10 @@ const configSchema = z.strictObject({
   evalBatch: whole.optional(),
   /** Steps between checkpoints; 0: only at the end. Default about every ten seconds. */
   saveEvery: z.int().min(0).optional(),
+  /** Which checkpoints stay: the newest, or also that of the best validation, as best.safetensors. */
+  keep: z.enum(KEEP).default('last'),
+  /** After so many validations without a lower loss, the run ends; default: never. */
+  patience: whole.optional(),
   accumulate: whole.default(1),
   /** What is stored in 16 bits: nothing, activations (bfloat16), or weights and moments too (bfloat16-weights). */
   precision: z.enum(PRECISIONS).default('float32'),
@@ -135,7 +141,7 @@ const configSchema = z.strictObject({
     .string()
     .refine(isPolicies, { error: `expected auto, off, or some of ${POLICY_NAMES.join(',')}` })
     .default('auto'),
-  device: z.enum(DEVICES).default('auto'),
+  device: z.custom<DeviceName>(isDevice, { error: `expected one of ${DEVICE_NAMES}` }).default('auto'),
   threads: whole.max(256).optional(),
   /** Memory limit for weights, optimizer and activations in MiB; default: what is free. */
   memory: whole.optional(),

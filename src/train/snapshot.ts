@@ -5,6 +5,7 @@ import type { Json } from '../io/json.ts';
 import { contentOf } from '../session/checkpoint.ts';
 import type { Session } from '../session/session.ts';
 import type { RunSettings } from './configure.ts';
+import type { BestValidation } from './events.ts';
 
 /** The last validation, kept so that a resumed run neither repeats nor misses one. */
 export interface LastValidation {
@@ -20,18 +21,26 @@ export interface DataMark {
   readonly bytes?: number;
 }
 
+/** The best validation, and how many came after it that were not better. */
+export interface Progress {
+  readonly best: BestValidation | null;
+  readonly worse: number;
+}
+export const NO_PROGRESS: Progress = { best: null, worse: 0 };
+
 export interface SnapshotParts {
   readonly settings: RunSettings;
   readonly data: DataMark;
   readonly validated: LastValidation | null;
+  readonly progress: Progress;
 }
 
 /** Everything that later steps of the run depend on. */
-export function snapshot(session: Session, { settings, data, validated }: SnapshotParts): CheckpointContent {
+export function snapshot(session: Session, { settings, data, validated, progress }: SnapshotParts): CheckpointContent {
   return contentOf(session, {
     config: plain(settings),
     data: { ...data, batch: session.steps },
-    extra: { validated: plain(validated) },
+    extra: { validated: plain(validated), progress: plain(progress) },
   });
 }
 
@@ -39,6 +48,11 @@ const plain = (value: object | null): Json => JSON.parse(JSON.stringify(value)) 
 
 export function validatedIn(meta: CheckpointMeta): LastValidation | null {
   return (meta.extra as { validated?: LastValidation | null } | undefined)?.validated ?? null;
+}
+
+/** A checkpoint of an older version has none. */
+export function progressIn(meta: CheckpointMeta): Progress {
+  return (meta.extra as { progress?: Progress } | undefined)?.progress ?? NO_PROGRESS;
 }
 
 /** How the data differs from that of the checkpoint; null: it is the same. */

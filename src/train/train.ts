@@ -10,10 +10,12 @@ import { windowsShape } from '../data/windows.ts';
 import type { CheckpointContent } from '../io/checkpoint.ts';
 import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import type { Json } from '../io/json.ts';
+import type { Ranks } from '../device/ranks.ts';
 import { openRun, refuseRun, type RunFolder } from '../io/run-folder.ts';
 import type { DeviceName } from '../session/platform.ts';
 import type { Session } from '../session/session.ts';
 import { NonFiniteError, type StepResult } from '../session/step.ts';
+import { agreedError } from '../session/ranks.ts';
 import type { Configured } from './configure.ts';
 import type { DoneEvent, PeakBytes, StepEvent } from './events.ts';
 import type { TrainingData } from './experiment.ts';
@@ -24,7 +26,17 @@ import { Loggers, type Logger } from './logger.ts';
 import { checkTraining, openSession } from './open.ts';
 import { planEvent } from './plan-event.ts';
 import { ConfigError } from './config-error.ts';
-import { dataChange, snapshot, validatedIn, type DataMark, type LastValidation } from './snapshot.ts';
+import {
+  NO_PROGRESS,
+  progressIn,
+  snapshot,
+  validatedIn,
+  type DataMark,
+  type LastValidation,
+  type Progress,
+} from './snapshot.ts';
+import { RunRanks } from './ranks.ts';
+import { checkResume, dataMark } from './resume.ts';
 import { round, stepEvent } from './step-event.ts';
 import { heldOut, validate } from './validate.ts';
 
@@ -41,6 +53,8 @@ export interface TrainOptions extends Configured {
   readonly busy?: (what: string, share?: number) => void;
   /** Stops after the step that runs, and saves. */
   readonly stop?: AbortSignal;
+  /** The processes that train together, of which this is one; null: it trains alone. */
+  readonly ranks?: Ranks | null;
 }
 
 const SAVE_MS = 10_000; // least time between checkpoints, if no number of steps is set
@@ -52,12 +66,15 @@ const SLOW_TENSORS = 2000; // number of parameter tensors above which compiling 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
 
 export async function train(options: TrainOptions): Promise<DoneEvent | null> {
-  const { experiment, out, resume = false } = options;
-  await refuseRun(out, resume).catch((error: unknown) => {
-    throw error instanceof UserError ? new ConfigError(error.message.split('\n')[0], error.hint, error) : error;
+  const { experiment, out, resume = false, ranks = null } = options,
+    together = new RunRanks(ranks, options.stop);
+  const data = await together.agreed(async () => {
+    await refuseRun(out, resume).catch((error: unknown) => {
+      throw error instanceof UserError ? new ConfigError(error.message.split('\n')[0], error.hint, error) : error;
+    });
+    checkTraining(experiment, ranks);
+    return experiment.data(options.say);
   });
-  checkTraining(experiment);
-  const data = experiment.data(options.say);
   const earlyDecisions: RecompileEvent[] = []; // decisions before the log is open
   let onDecision = (event: RecompileEvent): void => {
     earlyDecisions.push(event);
@@ -66,6 +83,7 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     device: options.device ?? experiment.config.device,
     say: options.say,
     observe: true,
+    ranks,
     events: (event) => {
       onDecision(event);
     },
@@ -77,16 +95,19 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     if (tensors > SLOW_TENSORS)
       options.say(`compiling a model of ${tensors} parameter tensors, which may take minutes`);
     const { batch: size, seed } = experiment.config;
-    await session.prepare(await firstBatch(data, { size, seed, context: experiment.context }));
-    const mark = await dataMark(data);
-    const run = await openRun(out, {
-      resume,
-      say: options.say,
-      settings: JSON.parse(JSON.stringify(options.settings)) as Json,
-      check: (checkpoint) => checkResume(options, checkpoint, mark),
-    });
+    await session.prepare(await together.agreed(() => firstBatch(data, { size, seed, context: experiment.context })));
+    const mark = await together.agreed(() => dataMark(data));
+    together.same('the data', mark.fingerprint);
+    const run = await together.openRun(() =>
+      openRun(out, {
+        resume,
+        say: options.say,
+        settings: JSON.parse(JSON.stringify(options.settings)) as Json,
+        check: (checkpoint) => checkResume({ out, config: experiment.config }, checkpoint, mark),
+      }),
+    );
     try {
-      const training = new Training(options, session, data, mark, run);
+      const training = new Training(options, { session, data, mark, run, together });
       onDecision = (event) => {
         training.recompiled(event);
       };
@@ -111,34 +132,12 @@ async function firstBatch(data: TrainingData, options: TextBatchOptions): Promis
   return windowsShape(options.size, options.context);
 }
 
-/** What a checkpoint stores to identify the data. */
-async function dataMark(data: TrainingData): Promise<DataMark> {
-  const fingerprint = await data.fingerprint();
-  if (!(data instanceof TextDataset)) return { fingerprint };
-  const { files, bytes } = await data.info();
-  return { fingerprint, files: files.length, bytes };
-}
-
-/** Rejects if the run cannot be continued from its checkpoint exactly. */
-async function checkResume(
-  { out, experiment: { config } }: TrainOptions,
-  { path, step: has }: { readonly path: string; readonly step: number },
-  mark: DataMark,
-): Promise<void> {
-  if (has > config.steps)
-    throw new ConfigError(
-      `the run in ${out} has done ${has} steps, more than the ${config.steps} it should have in all`,
-      `--steps ${2 * has} continues to step ${2 * has}`,
-    );
-  const { meta, file } = await loadCheckpoint(path);
-  await file.close();
-  const change = dataChange(meta, mark);
-  if (change === null) return;
-  throw new UserError(
-    `the data${config.data.length > 0 ? ` in ${config.data.join(', ')}` : ''} is not what the run ` +
-      `in ${out} was started with: ${change}`,
-    'the run cannot be continued exactly: restore the files, or start a new run; name data that has moved by --data',
-  );
+interface Opened {
+  readonly session: Session;
+  readonly data: TrainingData;
+  readonly mark: DataMark;
+  readonly run: RunFolder;
+  readonly together: RunRanks;
 }
 
 interface Saved {
@@ -157,20 +156,23 @@ class Training {
   readonly #began = performance.now();
   readonly #mark: DataMark;
   #validated: LastValidation | null = null;
+  #progress: Progress = NO_PROGRESS;
   #saved: Saved | undefined;
   #lookedAt = performance.now();
   #savedAt = performance.now();
   #saveMs = 0;
+  readonly #together: RunRanks;
 
-  constructor(options: TrainOptions, session: Session, data: TrainingData, mark: DataMark, run: RunFolder) {
+  constructor(options: TrainOptions, { session, data, mark, run, together }: Opened) {
     this.#options = options;
     this.#session = session;
     this.#data = data;
     this.#mark = mark;
     this.#run = run;
+    this.#together = together;
     this.#saved = run.checkpoint;
     this.#loggers = new Loggers(
-      [...options.loggers, ...options.experiment.loggers],
+      [...options.loggers, ...(together.leads ? options.experiment.loggers : [])],
       (event) => {
         run.append(event);
       },
@@ -192,35 +194,39 @@ class Training {
       await this.#loggers.finish(null);
       return done;
     } catch (error) {
-      await this.#rescue();
+      // Over ranks the others may wait for this one elsewhere: nothing more can be saved.
+      if (!this.#together.ranks) await this.#rescue();
       await this.#loggers.fail(this.#session.steps, error instanceof Error ? error : new Error(String(error)));
       throw error;
     }
   }
 
   async #train(early: readonly RecompileEvent[]): Promise<DoneEvent | null> {
-    const {
-      stop,
-      experiment: { config, context },
-    } = this.#options;
+    const { config, context } = this.#options.experiment,
+      together = this.#together;
     await this.#begin();
     for (const event of early) this.recompiled(event);
     const from = this.#session.steps,
       { batch: size, seed, steps } = config;
     await this.#validateIfDue();
+    together.asksToStop();
     let mark = performance.now();
     for await (const batch of this.#data.batches({ size, seed, context, from, limit: Math.max(0, steps - from) })) {
-      if (stop?.aborted) break;
-      const result = await this.#step(batch);
-      this.#loggers.log(this.#stepEvent(result, batch, performance.now() - mark));
+      if (together.stopping || this.#hasStalled()) break;
+      const result = await this.#step(batch),
+        ms = performance.now() - mark,
+        all = together.ranks && together.afterStep(ms, together.leads && (await this.#due()));
+      this.#loggers.log({ ...this.#stepEvent(result, batch, ms), ...(all && { ranks: all.times }) });
       await this.#logPlan(batch);
       await this.#validateIfDue();
-      if (this.#saveDue() || (await this.#folderLost())) await this.#save();
+      if (all ? all.save : await this.#due()) await this.#save();
       mark = performance.now();
     }
     const { path: checkpoint } = await this.#save();
-    const { validated } = this.#state();
-    if (this.#session.steps < steps || validated?.step !== this.#session.steps) {
+    const { validated } = this.#state(),
+      { best } = this.#progress,
+      stalled = this.#session.steps < steps && this.#hasStalled();
+    if ((this.#session.steps < steps && !stalled) || validated?.step !== this.#session.steps) {
       this.#loggers.log({ event: 'stopped', step: this.#session.steps, checkpoint });
       return null;
     }
@@ -230,9 +236,11 @@ class Training {
       step: this.#session.steps,
       val_loss,
       ...(metrics && { metrics }),
+      ...(best && { best }),
+      ...(stalled && { early: true }),
       checkpoint,
       seconds: round((performance.now() - this.#began) / 1000, 3),
-      peak_bytes: this.#peakBytes(),
+      peak_bytes: together.largest(this.#peakBytes()),
     };
     this.#loggers.log(done);
     return done;
@@ -252,18 +260,22 @@ class Training {
     this.#run.damaged.forEach((reason) => {
       say(`passed over a damaged checkpoint: ${reason}`);
     });
-    if (this.#run.checkpoint) {
-      const meta = await this.#session.restoreCheckpoint(await loadCheckpoint(this.#run.checkpoint.path));
+    const { checkpoint } = this.#run;
+    if (checkpoint) {
+      const opened = await this.#together.agreed(() => loadCheckpoint(checkpoint.path)),
+        meta = await this.#session.restoreCheckpoint(opened);
       this.#validated = validatedIn(meta);
+      this.#progress = progressIn(meta);
     }
-    const { executor, named, steps } = this.#session;
+    const { executor, named, steps } = this.#session,
+      { ranks } = this.#together;
     this.#planFrom = steps + 1;
     await this.#loggers.init({ folder: out, settings, step: steps });
     this.#loggers.log({
       event: 'start',
       version,
       config,
-      device: executor.description,
+      device: `${executor.description}${ranks ? `; ${ranks.description}` : ''}`,
       threads: executor.threads,
       parameters: [...named.parameters.values()].reduce((n, p) => n + p.size, 0),
       steps: config.steps,
@@ -272,6 +284,7 @@ class Training {
       unit: this.#data instanceof TextDataset ? 'tokens' : 'samples',
       train_samples: await this.#data.batches({ size: 1, context }).samples(),
       validation_samples: await heldOut(this.#data, context),
+      ...(ranks && { ranks: ranks.size }),
     });
   }
 
@@ -281,10 +294,12 @@ class Training {
     } catch (error) {
       if (!(error instanceof NonFiniteError)) throw error;
       const [message] = error.message.split('\n');
-      throw new UserError(
-        `${message}; ${this.#session.steps === 0 ? 'no step was done before it' : await this.#lastGood()}`,
-        error.hint,
-        error,
+      throw agreedError(
+        new UserError(
+          `${message}; ${this.#session.steps === 0 ? 'no step was done before it' : await this.#lastGood()}`,
+          error.hint,
+          error,
+        ),
       );
     }
   }
@@ -334,14 +349,21 @@ class Training {
   }
 
   async #validateIfDue(): Promise<void> {
-    const { experiment, stop, busy, say } = this.#options,
+    const { experiment, busy, say } = this.#options,
+      together = this.#together,
       { steps, evalEvery = Math.max(100, Math.ceil(steps / 4)) } = experiment.config;
     const step = this.#session.steps,
       start = performance.now();
     const due = step > 0 && (step === steps || (evalEvery > 0 && step % evalEvery === 0));
-    if (!due || this.#validated?.step === step || stop?.aborted) return;
-    const found = await validate(this.#session, experiment, this.#data, stop, (share) => busy?.('validating', share));
-    if (!found && stop?.aborted) return;
+    if (!due || this.#validated?.step === step || together.asksToStop()) return;
+    const found = await validate(
+      this.#session,
+      experiment,
+      this.#data,
+      () => together.asksToStop(),
+      (share) => busy?.('validating', share),
+    );
+    if (!found && together.stopping) return;
     if (!found) {
       if (step === steps) say('there is too little held-out data to validate on');
       this.#validated = { step, val_loss: null };
@@ -351,6 +373,34 @@ class Training {
     const metrics = Object.keys(found.metrics).length > 0 ? { metrics: found.metrics } : {};
     this.#validated = { step, val_loss, ...metrics };
     this.#loggers.log({ event: 'eval', step, val_loss, ...metrics, ms: round(performance.now() - start, 1) });
+    await this.#compare(step, val_loss);
+  }
+
+  /** Whether a validation is the best so far, which is saved if `keep` says so. */
+  async #compare(step: number, val_loss: number | null): Promise<void> {
+    const { best, worse } = this.#progress,
+      { keep, patience } = this.#options.experiment.config;
+    if (val_loss !== null && (best === null || val_loss < best.val_loss)) {
+      this.#progress = { best: { step, val_loss }, worse: 0 };
+      if (keep === 'best,last') await this.#write('saveBest');
+      return;
+    }
+    this.#progress = { best, worse: worse + 1 };
+    if (this.#hasStalled())
+      this.#options.say(
+        `no validation was better than that of step ${best?.step ?? 0} (${best?.val_loss.toFixed(4) ?? 'none'}) in ` +
+          `${patience} validations: the run ends (patience ${patience})`,
+      );
+  }
+
+  /** Whether validations have not improved for so long that the run ends. */
+  #hasStalled(): boolean {
+    const { patience } = this.#options.experiment.config;
+    return patience !== undefined && this.#progress.worse >= patience;
+  }
+
+  async #due(): Promise<boolean> {
+    return this.#saveDue() || this.#folderLost();
   }
 
   #saveDue(): boolean {
@@ -389,22 +439,37 @@ class Training {
   async #save(): Promise<Saved> {
     const step = this.#session.steps,
       start = performance.now();
-    await this.#keep();
-    if (this.#saved?.step === step) return this.#saved;
-    this.#loggers.flush();
-    const path = await this.#run.save(finiteContent(this.#snapshot(), this.#trained)).catch((error: unknown) => {
-      if (!(error instanceof NotFiniteError)) throw error;
-      throw new UserError(this.#unsaved(error), 'lower the learning rate, or clip gradients', error);
-    });
-    this.#saved = { path, step };
+    const together = this.#together;
+    await together.agreed(() => this.#keep());
+    if (together.decided(this.#saved?.step === step)) return this.#saved ?? { path: this.#run.path, step };
+    this.#saved = { path: await this.#write('save'), step };
     this.#savedAt = performance.now();
     this.#saveMs = this.#savedAt - start;
-    this.#loggers.log({ event: 'checkpoint', step, checkpoint: path, ms: round(this.#saveMs, 1) });
     return this.#saved;
   }
 
+  /** Writes a checkpoint, and its event. Returns its path. */
+  async #write(as: 'save' | 'saveBest'): Promise<string> {
+    const step = this.#session.steps,
+      start = performance.now();
+    this.#loggers.flush();
+    const content = finiteContent(this.#snapshot(), this.#trained);
+    const checkpoint = await this.#together.save(this.#run, content, as).catch((error: unknown) => {
+      if (!(error instanceof NotFiniteError)) throw error;
+      throw agreedError(new UserError(this.#unsaved(error), 'lower the learning rate, or clip gradients', error));
+    });
+    const best = as === 'saveBest' && { best: true as const };
+    this.#loggers.log({ event: 'checkpoint', step, checkpoint, ...best, ms: round(performance.now() - start, 1) });
+    return checkpoint;
+  }
+
   #snapshot(): CheckpointContent {
-    return snapshot(this.#session, { settings: this.#options.settings, data: this.#mark, validated: this.#validated });
+    return snapshot(this.#session, {
+      settings: this.#options.settings,
+      data: this.#mark,
+      validated: this.#validated,
+      progress: this.#progress,
+    });
   }
 
   #peakBytes(): PeakBytes {

@@ -24,12 +24,15 @@ export async function heldOut(data: TrainingData, context: number): Promise<numb
   }
 }
 
-/** The means over all held-out samples, weighted as the loss counts. null: no samples, or `stop` was set. */
+/**
+ * The means over all held-out samples, weighted as the loss counts. null: no samples, or `stops`, asked before
+ * each batch, said so.
+ */
 export async function validate(
   session: Session,
   { config, context, metrics }: Experiment,
   data: TrainingData,
-  stop?: AbortSignal,
+  stops: () => boolean = () => false,
   progress?: (share: number) => void,
 ): Promise<Validation | null> {
   const count = await heldOut(data, context);
@@ -38,7 +41,7 @@ export async function validate(
   const mean = new MeanLoss();
   const tallies = Object.entries(metrics).map(([name, metric]) => ({ name, tally: tallyOf(metric) }));
   for await (const batch of data.pass({ size, context, split: 'validation' })) {
-    if (stop?.aborted) return null;
+    if (stops()) return null;
     const found = await session.measure(batch);
     mean.add(found);
     for (const { tally } of tallies) tally.add(found.outputs['output'], batch);

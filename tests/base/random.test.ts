@@ -34,6 +34,15 @@ test('initial values that are drawn part by part equal those drawn at once', () 
         found = new Float32Array(size);
       for (const { at, data } of initialParts(p, 'w', 4)) found.set(data, at);
       assert.deepEqual(found, whole, `${init.kind} ${size}`);
+      // Two parts of the tensor that change places.
+      const cut = Math.floor(size / 3),
+        swapped = new Float32Array(size),
+        runs = [
+          { at: 0, from: cut, count: size - cut },
+          { at: size - cut, from: 0, count: cut },
+        ];
+      for (const { at, data } of initialParts(p, 'w', 4, p.dtype, runs)) swapped.set(data, at);
+      assert.deepEqual(swapped, Float32Array.from([...whole.subarray(cut), ...whole.subarray(0, cut)]));
     }
   }
 });

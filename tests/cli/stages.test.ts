@@ -115,13 +115,13 @@ test('--device is accepted only with --stage schedule and --stage source', async
     refused.stderr,
     /--device has no effect here: only --stage schedule and --stage source depend on the device/,
   );
-  const gpu = await command('inspect', '--stage', 'schedule', '--device', 'gpu', ...TINY);
+  const gpu = await command('inspect', '--stage', 'schedule', '--device', 'cuda', ...TINY);
   assert.equal(gpu.code, 0, gpu.stderr);
   assert.match(gpu.stdout, /^[0-9a-f]{8} threads \(b0: /);
   assert.match(gpu.stdout, /thread\d+ < 256, \d+ bytes shared:/);
-  const noSource = await command('inspect', '--stage', 'source', '--device', 'gpu', ...TINY);
-  assert.equal(noSource.code, 2);
-  assert.match(noSource.stderr, /there is no source for a GPU yet/);
+  const source = await command('inspect', '--stage', 'source', '--device', 'cuda', ...TINY);
+  assert.equal(source.code, 0, source.stderr);
+  assert.match(source.stdout, /^DM_KERNEL\(k_[0-9a-f]+, 256, \d+\) \{$/m);
 });
 
 test('the program names its states: type, role and layout, in training and in evaluation', async () => {

@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
 import { temporaryFolder } from '../io/folder.ts';
+import type { TokenLogprob } from '../../src/session/generate.ts';
 import { command, eventsOf, lossesOf, start, TINY, writeText, type Running } from './command.ts';
 
 /** Waits until the run has printed step `n`. With n = 0: until the run has started. */
@@ -90,6 +91,21 @@ test('with --json, stdout has the documented events and nothing else', async (t)
   assert.equal(await text('--temperature', '1', '--seed', '3'), one);
   assert.notEqual(await text('--temperature', '1', '--seed', '4'), one);
   assert.equal(await text('--temperature', '1', '--top-k', '1', '--seed', '9'), await text('--temperature', '0'));
+  const limits = ['--top-p', '0.9', '--min-p', '0.001', '--repetition-penalty', '1.1', '--seed', '3'],
+    lines = (await text(...limits, '--logprobs', '2'))
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as TokenLogprob & { readonly text?: string }),
+    shown = (count: number): string =>
+      `the ${new TextDecoder().decode(Uint8Array.from(lines.slice(0, count), ({ token }) => token))}\n`;
+  assert.equal(await text(...limits), shown(24));
+  const end = lines.findIndex((line) => line.text !== undefined && line.text > ' ');
+  assert.ok(end >= 0, 'a byte of ASCII was generated');
+  assert.equal(
+    await text(...limits, '--stop', 'a text that does not come', '--stop', lines[end].text ?? ''),
+    shown(end),
+  );
+  for (const { logprob, top } of lines) assert.ok(top.length === 2 && top[0].logprob >= logprob && logprob <= 0);
 });
 
 test('a run that is killed by SIGKILL several times and resumed has the losses of an uninterrupted run', async (t) => {

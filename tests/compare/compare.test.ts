@@ -20,7 +20,7 @@ import { formatted, titleLines } from '../../bench/compare/markdown.ts';
 import { Peer, timed } from '../../bench/compare/protocol.ts';
 import { runnerOf } from '../../bench/compare/runners.ts';
 import { markdown, rowsOf, type Entry } from '../../bench/compare/table.ts';
-import { median } from '../../src/bench/gemm.ts';
+import { median } from '../../src/observe/quantile.ts';
 import { COMPARISONS } from '../../bench/compare/works.ts';
 
 const process_ = (parent: number, ticks: number, reaped = 0, name = 'p'): Process => ({ name, parent, ticks, reaped });

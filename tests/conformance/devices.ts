@@ -6,6 +6,7 @@ import { findToolchain } from '../../src/device/native/toolchain.ts';
 import { GPU } from '../../src/schedule/gpu.ts';
 import { NATIVE, type GpuTarget } from '../../src/schedule/target.ts';
 import { Interpreter } from '../interpreter/device.ts';
+import { ShimDevice } from '../support/cuda/shim.ts';
 import type { Draws } from './draws.ts';
 
 export interface DeviceEntry {
@@ -40,7 +41,17 @@ export const INTERPRETERS: readonly DeviceEntry[] = [NATIVE, SMALL_GPU].map((tar
   open: () => Promise.resolve(new Interpreter(target)),
 }));
 
-export const DEVICES: readonly DeviceEntry[] = [...OWN, ...(process.env['DYNAMOE_FULL'] ? INTERPRETERS : [])];
+/** The text of CUDA kernels, run on the CPU. Everyday runs give it a share of the cases in tests/device/cuda. */
+export const CUDA_TEXT: DeviceEntry = {
+  name: 'CUDA text on the CPU',
+  skip: async () => ((await findToolchain()) ? null : 'no C compiler'),
+  open: () => ShimDevice.open(),
+};
+
+export const DEVICES: readonly DeviceEntry[] = [
+  ...OWN,
+  ...(process.env['DYNAMOE_FULL'] ? [...INTERPRETERS, CUDA_TEXT] : []),
+];
 
 /**
  * Devices whose results must have equal bits; native and interpreters only if this WebAssembly engine rounds a
@@ -50,7 +61,11 @@ export const SAME_BITS: readonly DeviceEntry[] = [
   ...OWN,
   { name: 'wasm with 1 thread', skip: () => Promise.resolve(null), open: () => WasmDevice.open(1) },
   ...INTERPRETERS,
+  ...(process.env['DYNAMOE_FULL'] ? [CUDA_TEXT] : []),
 ];
+
+/** Those whose bits are the native device's: not comparable with a WebAssembly engine that rounds twice. */
+export const LIKE_NATIVE: readonly string[] = ['native', CUDA_TEXT.name, ...INTERPRETERS.map((i) => i.name)];
 
 /**
  * DYNAMOE_TEST_SEED is the seed of the random cases (a number or 'random'; default 1); DYNAMOE_TEST_RUNS multiplies
@@ -60,3 +75,10 @@ export function drawsFromEnv(): Draws {
   const { DYNAMOE_TEST_SEED: seed = '1', DYNAMOE_TEST_RUNS: times = '1' } = process.env;
   return { seed: seed === 'random' ? Math.floor(Math.random() * 2 ** 31) : Number(seed), times: Number(times) };
 }
+
+/**
+ * The seed of tests that compute a share of the cases, each time another one: DYNAMOE_TEST_SEED, otherwise a random
+ * number. Such a test names it.
+ */
+export const shareSeed = (): number =>
+  process.env['DYNAMOE_TEST_SEED'] === undefined ? Math.floor(Math.random() * 2 ** 31) : drawsFromEnv().seed;

@@ -39,7 +39,7 @@ const LARGE: Partial<Record<DType, readonly number[]>> = {
 };
 const elementwise = ({ op, name }: Family): boolean => {
   const lower = ops.get(op)?.lower;
-  return lower?.kind === 'map' && lower.linear !== undefined && name !== 'of what is computed';
+  return lower?.kind === 'map' && lower.linear !== undefined && !name?.startsWith('of ');
 };
 
 /** `plain`: values as the case draws them. `some`: one value in three is an extreme. `extreme`: all are extremes. */
@@ -87,16 +87,15 @@ function retyped(
 }
 
 /**
- * The inputs that must be finite. Devices multiply the zeros of a convolution's padding by the weights, and the
- * reference skips them, so an infinite weight would give different results.
+ * The inputs that must be finite. Devices multiply the zeros of a convolution's padding by the weights, and the weight
+ * 0 of a key that a query of attention does not see by the key's values; the reference skips them. So infinite values
+ * would give different results.
  */
-const mustBeFinite = ({ op }: Family, c: Case): string[] =>
-  /conv2d|depthwise/.test(op)
-    ? c.inputs
-        .filter((i) => (i.dtype ?? 'float32') === 'float32')
-        .slice(1)
-        .map((i) => i.name)
-    : [];
+function mustBeFinite({ op }: Family, c: Case): string[] {
+  const floats = c.inputs.filter((i) => (i.dtype ?? 'float32') === 'float32').map((i) => i.name);
+  if (op.startsWith('attention')) return floats;
+  return /conv2d|depthwise/.test(op) ? floats.slice(1) : [];
+}
 
 /** Whether the case can be built. Errors other than ShapeError are thrown. */
 function accepted(c: Case): boolean {

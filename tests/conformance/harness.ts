@@ -8,7 +8,7 @@ import { isHalf, toHalf } from '../../src/base/half.ts';
 import { Stream } from '../../src/base/random.ts';
 import { elements, sizes, type Dim, type TensorType } from '../../src/base/shape.ts';
 import type { HostTensor } from '../../src/base/tensor.ts';
-import type { Device } from '../../src/device/device.ts';
+import type { Device, KernelSource } from '../../src/device/device.ts';
 import { gradients } from '../../src/grad/differentiate.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import type { Graph, ValueId } from '../../src/graph/graph.ts';
@@ -23,6 +23,7 @@ import { verifyGraph } from '../../src/graph/verify.ts';
 import { compileGraph, loadProgram, type Compiled } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { evaluate, liveElements, type Values } from '../../src/run/reference.ts';
+import type { Target } from '../../src/schedule/target.ts';
 import { PoisonedDevice } from './poisoned.ts';
 
 /**
@@ -260,12 +261,29 @@ export function checkGradients(c: Case, seed: number, order: 1 | 2 = 1): void {
 }
 
 /** The result of a device for one output of a case. */
-interface Result {
+export interface Result {
   readonly graph: Graph;
   readonly name: string;
   readonly type: TensorType;
   readonly got: TypedArray;
   readonly expected: Float64Array;
+}
+
+/** Two graphs, one with all outputs and one with the results alone, since kernels are grouped differently in them. */
+function variantsOf({ graph }: Built): readonly Graph[] {
+  const results = graph.outputs.filter((o) => o.name.startsWith('out/'));
+  return results.length < graph.outputs.length ? [graph, { ...graph, outputs: results }] : [graph];
+}
+
+/** The kernels of a case, so that those of many cases can be compiled together. */
+export const kernelsOf = (c: Case, target: Target): readonly KernelSource[] =>
+  variantsOf(buildCase(c)).flatMap((g) => compileGraph(g, target).kernels);
+
+/** The results and gradients of a case on a device, without the rows past a count. */
+export async function resultsOf(c: Case, seed: number, device: Device): Promise<readonly Result[]> {
+  const built = buildCase(c),
+    inputs = drawInputs(c, built, seed);
+  return runCase(built, inputs, reference(built, inputs), device);
 }
 
 /** Runs a case on a device and returns results and gradients, without the rows past a count. */
@@ -275,11 +293,8 @@ async function runCase(
   values: Values,
   device: Device,
 ): Promise<Result[]> {
-  const { graph } = built,
-    results = graph.outputs.filter((o) => o.name.startsWith('out/'));
-  // Two programs, one with all outputs and one with the results alone, since kernels are grouped differently in them.
-  const variants = results.length < graph.outputs.length ? [graph, { ...graph, outputs: results }] : [graph];
-  const compiled = variants.map((g) => compileGraph(g, device.target)),
+  const variants = variantsOf(built),
+    compiled = variants.map((g) => compileGraph(g, device.target)),
     all: Result[] = [];
   await device.compile(compiled.flatMap((v) => v.kernels));
   for (const [i, v] of variants.entries()) all.push(...(await runOn(v, compiled[i])));

@@ -2,7 +2,7 @@
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import type { Device } from '../../src/device/device.ts';
-import { drawsFromEnv, INTERPRETERS, SAME_BITS } from './devices.ts';
+import { drawsFromEnv, LIKE_NATIVE, SAME_BITS } from './devices.ts';
 import { checkDraws, title } from './draws.ts';
 import { checkDevices, checkGradients } from './harness.ts';
 import type { Family } from './shapes.ts';
@@ -66,7 +66,7 @@ async function openAll(): Promise<Opened> {
   const sameBits = new Set(devices.keys()),
     wasm = devices.get('wasm');
   if (wasm?.info.exact.includes('float32') === false) {
-    for (const name of ['native', ...INTERPRETERS.map((i) => i.name)])
+    for (const name of LIKE_NATIVE)
       if (sameBits.delete(name))
         unusable.set(name, 'its bits are not compared: this engine rounds products before it adds');
   }

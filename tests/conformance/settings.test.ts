@@ -36,7 +36,7 @@ const GRAPHS_PER_PROGRAM = 24; // graphs that are compiled into one program
  */
 const TRUSTING = new RegExp(
   '^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|maxPool2dTake|permute.*|' +
-    'placeRows|recall|remember|segment.*|splitRows|splitSegments|topKUnless|window.*)$',
+    'own.*|placeRows|rank.*|recall|remember|rowSegments|segment.*|splitRows|splitSegments|topKUnless|window.*)$',
 );
 
 interface Call {

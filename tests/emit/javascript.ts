@@ -47,6 +47,7 @@ function operation({ op, args }: OpExpr, a: readonly string[]): string | null {
 }
 
 export const JAVASCRIPT: Dialect = {
+  typeOf: (e) => e.dtype,
   // In JavaScript digits are a float64: those of a float32 must give it exactly.
   literal: (value, dtype) =>
     dtype === 'float32' || !Number.isFinite(value) ? `${Math.fround(value)}` : digits(value, dtype),

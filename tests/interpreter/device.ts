@@ -5,16 +5,8 @@ import { compileFunction } from 'node:vm';
 import { bytesPer, DTYPES, type TypedArray } from '../../src/base/dtype.ts';
 import { math64 } from '../../src/base/math64.ts';
 import { threefry } from '../../src/base/random.ts';
-import type {
-  Bound,
-  BoundStep,
-  Device,
-  KernelSource,
-  Memory,
-  Place,
-  Read,
-  StepTimes,
-} from '../../src/device/device.ts';
+import { onlyKernels, type Bound, type BoundKernel, type BoundStep, type Device } from '../../src/device/device.ts';
+import type { KernelSource, Memory, Place, Read, StepTimes } from '../../src/device/device.ts';
 import { isNormals, type NormalsSource } from '../../src/device/normals.ts';
 import { printScheduled } from '../../src/schedule/print.ts';
 import type { Scheduled } from '../../src/schedule/schedule.ts';
@@ -111,7 +103,7 @@ export class Interpreter implements Device {
   }
 
   bind(steps: readonly BoundStep[]): Bound {
-    const runs = steps.map((step) => this.#bound(step));
+    const runs = onlyKernels(steps, this.info.name).map((step) => this.#bound(step));
     const all = (from: number, to: number, done: (i: number, ms: number) => void): void => {
       for (let i = from; i < to; i++) {
         const start = performance.now();
@@ -134,7 +126,7 @@ export class Interpreter implements Device {
     };
   }
 
-  #bound({ kernel: key, buffers, ints, unless }: BoundStep): () => void {
+  #bound({ kernel: key, buffers, ints, unless }: BoundKernel): () => void {
     const found = this.#compiled.get(key);
     if (!found) throw new Error(`kernel ${key} was not compiled`);
     const { kernel, run } = found;

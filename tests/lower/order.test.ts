@@ -4,7 +4,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
 import { layerGraph, layerOf, type LayerWork } from '../../src/bench/layer-work.ts';
-import { orderTasks, type Task } from '../../src/lower/order.ts';
+import { orderTasks } from '../../src/lower/order.ts';
+import type { Task } from '../../src/lower/task.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { compileGraph } from '../../src/pipeline.ts';
 

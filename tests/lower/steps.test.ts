@@ -2,7 +2,7 @@
 // planner, verifier, printer and executor know collectives and calls of libraries, which no device runs yet.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { VerifyError } from '../../src/base/errors.ts';
+import { UserError, VerifyError } from '../../src/base/errors.ts';
 import { showDivided } from '../../src/base/shape.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
@@ -64,38 +64,25 @@ test('a copy between tensors of different sizes is refused', () => {
   );
 });
 
-test('a collective needs a tensor that carries its axis', () => {
+test('a collective runs alone', () => {
   const program = planned();
-  const collective = (last: Step): Step => {
-    const { buffers, writes, barrier, unless, ops: names, scope, flops } = last;
-    return {
-      kind: 'collective',
-      collective: 'joinRanks',
-      axis: 'batch',
-      buffers,
-      writes,
-      barrier,
-      unless,
-      ops: names,
-      scope,
-      flops,
+  const collective =
+    (alone: boolean) =>
+    (last: Step): Step => {
+      const { buffers, writes, barrier, unless, ops: names, scope, flops } = last;
+      return {
+        kind: 'collective',
+        collective: 'joinRanks',
+        ints: [],
+        ...{ buffers, writes, barrier: barrier && alone, unless, ops: names, scope, flops },
+      };
     };
-  };
+  const own = verifyProgram(withLast(program, collective(true)));
+  assert.match(printProgram(own), / joinRanks update/);
   assert.throws(
-    () => verifyProgram(withLast(program, collective)),
-    (e: unknown) =>
-      e instanceof VerifyError && /a collective over batch, which none of its tensors carries/.test(e.message),
+    () => verifyProgram(withLast(program, collective(false))),
+    (e: unknown) => e instanceof VerifyError && /runs beside a collective/.test(e.message),
   );
-  const carried: Program = {
-    ...withLast(program, collective),
-    tensors: program.tensors.map((t) => ({
-      ...t,
-      type: { ...t.type, axes: t.type.shape.map((_, i) => (i === 0 ? 'batch' : null)) },
-    })),
-  };
-  verifyProgram(carried);
-  assert.match(printProgram(carried), /float32\[8@batch, 4\]/);
-  assert.match(printProgram(carried), / joinRanks over batch update/);
 });
 
 test('a device refuses the kinds of steps that it does not run', async () => {
@@ -104,6 +91,14 @@ test('a device refuses the kinds of steps that it does not run', async () => {
     { program, kernels } = compileGraph(graphWithCopy(), device.target);
   try {
     await device.compile(kernels);
+    const { buffers, writes, barrier, unless, ops: names, flops } = program.steps[0];
+    const exchange: Step = {
+      kind: 'collective',
+      collective: 'exchangeRows',
+      ints: [4, 8, 0, 8],
+      scope: 'layers.0.moe',
+      ...{ buffers, writes, barrier, unless, ops: names, flops },
+    };
     executor.setState('s', { dtype: 'float32', shape: [8, 4] }, null);
     const call = (last: Step): Step => ({ ...last, kind: 'call', library: 'cublasLt', function: 'matmul' });
     assert.match(printProgram(withLast(program, call)), / cublasLt\.matmul update/);
@@ -112,6 +107,12 @@ test('a device refuses the kinds of steps that it does not run', async () => {
     assert.throws(
       () => executor.load(withLast(program, call)),
       (e: unknown) => e instanceof VerifyError && /runs no call steps/.test(e.message),
+    );
+    assert.throws(
+      () => executor.load(withLast(program, () => exchange)),
+      (e: unknown) =>
+        e instanceof UserError &&
+        /^step \d+ \(exchangeRows in layers\.0\.moe\): the device wasm was opened without ranks/.test(e.message),
     );
   } finally {
     await executor.close();

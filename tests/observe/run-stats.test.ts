@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
-import { quantile, RunStats } from '../../src/observe/run-stats.ts';
+import { quantile } from '../../src/observe/quantile.ts';
+import { RunStats } from '../../src/observe/run-stats.ts';
 
 const stepStats = (step: number, load: readonly number[], more: Record<string, number> = {}) => ({
   step,

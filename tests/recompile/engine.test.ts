@@ -7,7 +7,7 @@ import { Stream } from '../../src/base/random.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { MoE } from '../../src/nn/moe/moe.ts';
 import { adamW } from '../../src/optim/adam.ts';
-import type { Agreement } from '../../src/recompile/agreement.ts';
+import { alone, type Agreement, type Readiness } from '../../src/recompile/agreement.ts';
 import { NOTICE } from '../../src/recompile/engine.ts';
 import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
@@ -273,22 +273,21 @@ test('a run that is saved and loaded between decision and effect continues like 
 
 test('two executors that compile at different speeds swap at the same step', async () => {
   // Each process waits for the answer of the other one: they swap if both are ready.
-  const waiting: { ready: boolean; resolve(all: boolean): void }[] = [];
-  const agreeSwapStep = (_: number, ready: boolean): Promise<boolean> =>
-    new Promise((resolve) => {
-      const other = waiting.pop();
-      if (!other) {
-        waiting.push({ ready, resolve });
-        return;
-      }
-      resolve(ready && other.ready);
-      other.resolve(ready && other.ready);
-    });
+  const waiting: { own: Readiness; resolve(all: Readiness): void }[] = [];
   const agreement: Agreement = {
+    ...alone,
     reduceStats: (own) => Promise.resolve({ ...own, ms: 1 }),
-    agreeSwapStep,
-    anyFailed: (own) => Promise.resolve(own),
-    anyOverflow: (own) => Promise.resolve(own),
+    agree: (own) =>
+      new Promise((resolve) => {
+        const other = waiting.pop();
+        if (!other) {
+          waiting.push({ own, resolve });
+          return;
+        }
+        const all = { ...own, ready: own.ready && other.own.ready };
+        resolve(all);
+        other.resolve(all);
+      }),
   };
   const a = await open({ agreement }),
     b = await open({ agreement });

@@ -318,7 +318,7 @@ test(
   },
 );
 
-for (const method of ['reduceStats', 'agreeSwapStep', 'anyFailed'] as const) {
+for (const method of ['reduceStats', 'agree'] as const) {
   test(`if other processes do not answer (${method}), one message says so and the run continues`, async () => {
     const opened = await open({ ...alone, [method]: () => Promise.reject(new Error('nobody there')) }),
       { session, messages } = opened;

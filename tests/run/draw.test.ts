@@ -8,12 +8,14 @@ import { NORMALS } from '../../src/device/normals.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { ReferenceExecutor } from '../../src/run/reference.ts';
+import { ShimDevice } from '../support/cuda/shim.ts';
 import { noCompiler } from '../support/toy.ts';
 
 // Numbers of elements: one, odd counts, and more than a thread draws at a time.
 const SIZES = [1, 2, 7, 32_768, 32_769, 200_001, 3];
 const DEVICES: readonly (readonly [string, () => Promise<Device>])[] = [
   ['native', () => NativeDevice.open(2)],
+  ['CUDA text on the CPU', () => ShimDevice.open()],
   ['wasm, 2 threads', () => WasmDevice.open(2)],
   ['wasm, 3 threads', () => WasmDevice.open(3)],
 ];
@@ -23,7 +25,7 @@ const bits = (data: ArrayLike<number>): Uint32Array => new Uint32Array(Float32Ar
 for (const [name, open] of DEVICES) {
   test(
     `${name}: normal numbers equal those of the host, and other states are not changed`,
-    { skip: name === 'native' && noCompiler },
+    { skip: !name.startsWith('wasm') && noCompiler },
     async () => {
       const device = await open(),
         executor = new ProgramExecutor(device);
@@ -55,6 +57,36 @@ for (const [name, open] of DEVICES) {
     },
   );
 }
+
+for (const [name, open] of DEVICES)
+  test(
+    `${name}: parts of a stream of normal numbers, in any order, equal those of the host`,
+    { skip: !name.startsWith('wasm') && noCompiler },
+    async () => {
+      const device = await open(),
+        executor = new ProgramExecutor(device),
+        all = new Stream(9, 'w').normals(0, 0.5, new Float32Array(200_000)),
+        runs = [
+          { at: 0, from: 120_002, count: 40_001 },
+          { at: 40_001, from: 0, count: 3 },
+          { at: 40_004, from: 199_998, count: 2 },
+        ];
+      await device.compile([NORMALS]);
+      try {
+        executor.setState('w', { dtype: 'float32', shape: [40_006] }, null);
+        await executor.draw([{ name: 'w', std: 0.5, runs }], 9);
+        const found = executor.peekState('w').data as Float32Array;
+        for (const { at, from, count } of runs)
+          assert.deepEqual(
+            bits(found.subarray(at, at + count)),
+            bits(all.subarray(from, from + count)),
+            `from ${from}`,
+          );
+      } finally {
+        await executor.close();
+      }
+    },
+  );
 
 test('two draws may be requested at once, before the threads have started', async () => {
   const device = await WasmDevice.open(2),

@@ -82,6 +82,7 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
   const session = new Session(new MLP([4, 8, 4]), options, {
     executor,
     files: null,
+    group: null,
     admit: () => undefined,
     room: () => ({ bytes: Infinity, why: '' }),
     budget: () => ({ bytes: Infinity, given: true }),

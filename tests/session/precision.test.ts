@@ -146,6 +146,18 @@ for (const precision of SHORT) {
     assert.deepEqual(await course(other), await course(session));
   });
 
+  test(`${precision}: a step has the same bits by a program for fixed sizes and by one for rows`, async () => {
+    for (const model of [denseLm, lm]) {
+      await using rows = await open(model(), { precision }),
+        fixed = await open(model(), { precision });
+      await rows.step(toyBatch(0, 3, 7));
+      await fixed.deserialize(await rows.serialize());
+      const batch = toyBatch(1, 5, 6);
+      assert.deepEqual(await rows.step(batch), await fixed.step(batch));
+      assert.deepEqual(fingerprint(rows), fingerprint(fixed));
+    }
+  });
+
   test(`${precision}: results are near those of float32, on devices and on the reference`, async () => {
     const losses = async (options: Partial<CompileOptions>): Promise<number[]> => {
       await using session = await open(toyLM(), options);

@@ -41,6 +41,13 @@ test('a checkpoint that does not fit changes nothing', async () => {
   const before = fingerprint(session),
     plan = JSON.stringify(session.plan());
   await assert.rejects(session.deserialize(await other.serialize()), /the checkpoint has shape/);
+  const moment = Buffer.from(await session.serialize())
+    .toString('latin1')
+    .replace('optim/m/blocks', 'optim/m/clocks');
+  await assert.rejects(
+    session.deserialize(Uint8Array.from(Buffer.from(moment, 'latin1'))),
+    /^UserError: the checkpoint does not fit: the model has no parameter clocks\.0.*\(optim\/m\/clocks/,
+  );
   assert.deepEqual(fingerprint(session), before);
   assert.equal(JSON.stringify(session.plan()), plan);
   assert.equal(session.steps, 2);

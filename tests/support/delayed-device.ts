@@ -2,7 +2,8 @@
 // not write memory that they read through another buffer, as on GPUs. It wraps a CPU device. A read copies the memory
 // when it is called; its arrays are full of ones (NaN as floats) until its promise resolves.
 import type { TypedArray } from '../../src/base/dtype.ts';
-import type { Bound, BoundStep, Device, KernelSource, Memory, Place, Read } from '../../src/device/device.ts';
+import { onlyKernels, type Bound, type BoundKernel, type BoundStep, type Device } from '../../src/device/device.ts';
+import type { KernelSource, Memory, Place, Read } from '../../src/device/device.ts';
 import { isNormals, type NormalsSource } from '../../src/device/normals.ts';
 import { WrappedDevice } from './wrapped-device.ts';
 
@@ -102,16 +103,17 @@ export class DelayedDevice extends WrappedDevice {
   }
 
   /** Throws if a kernel would write memory that it also uses through another buffer. */
-  #refuseInPlace({ kernel, buffers }: BoundStep): void {
+  #refuseInPlace({ kernel, buffers }: BoundKernel): void {
     const writes = this.#writes.get(kernel) ?? [],
       shared = buffers.findIndex((a, i) => writes[i] && buffers.some((b, j) => j !== i && samePlace(a, b)));
     if (shared >= 0) throw new Error(`kernel ${kernel} writes buffer ${shared} in place`);
   }
 
   override bind(steps: readonly BoundStep[]): Bound {
-    for (const s of steps) this.#refuseInPlace(s);
+    const kernels = onlyKernels(steps, this.info.name);
+    for (const s of kernels) this.#refuseInPlace(s);
     return this.device.bind(
-      steps.map((s) => ({
+      kernels.map((s) => ({
         ...s,
         buffers: s.buffers.map(realPlace),
         unless: s.unless && realPlace(s.unless),

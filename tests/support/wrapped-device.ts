@@ -52,5 +52,5 @@ export class WrappedDevice implements Device {
 export const placesOf = (step: BoundStep): Place[] => [
   ...step.buffers,
   ...(step.unless ? [step.unless] : []),
-  ...(step.runsGroupwiseAfterPrevious ? [step.runsGroupwiseAfterPrevious.offsets] : []),
+  ...('kernel' in step && step.runsGroupwiseAfterPrevious ? [step.runsGroupwiseAfterPrevious.offsets] : []),
 ];

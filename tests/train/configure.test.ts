@@ -82,6 +82,31 @@ test('a resumed run keeps all settings except those that do not affect results',
     assert.throws(() => resume(flags), ConfigError);
 });
 
+test('stored settings that are damaged or missing are refused by the name of their file', () => {
+  const source = { path: 'c.json', sha256: '00' };
+  const refused: [unknown, RegExp][] = [
+    [null, /^run\.json holds no settings of a run.*session\.load/s],
+    [1, /^run\.json: the settings: .*expected object/],
+    [[], /^run\.json: the settings: /],
+    [{ config: 1 }, /^run\.json: the config: /],
+    [{ source: 'c.json' }, /^run\.json: source: /],
+    [{ source: { ...source, path: '' } }, /^run\.json: source\.path: /],
+    ...[null, 1, [], {}].map((path): [unknown, RegExp] => [
+      { source: { ...source, path } },
+      /^run\.json: source\.path: /,
+    ]),
+    [{ source: { path: 'c.json' } }, /^run\.json: source\.sha256: /],
+  ];
+  for (const [stored, message] of refused)
+    assert.throws(
+      () => parseSettings(stored as never, 'run.json'),
+      (error) => error instanceof ConfigError && message.test(error.message),
+      JSON.stringify(stored),
+    );
+  assert.deepEqual(parseSettings({ source }, 'run.json').source, source);
+  assert.equal(parseSettings({}, 'run.json').source, null);
+});
+
 test('a JSON config may begin with a byte order mark; text that is not UTF-8 or JSON is refused', async (t) => {
   const folder = await temporaryFolder(t),
     file = join(folder, 'c.json'),

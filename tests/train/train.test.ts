@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
 import { Stream } from '../../src/base/random.ts';
 import { arrays } from '../../src/data/arrays.ts';
+import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
 import { MLP } from '../../src/nn/mlp.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import type { Configured } from '../../src/train/configure.ts';
@@ -99,6 +100,63 @@ test('a run that is stopped during a validation repeats it when resumed, and end
     say,
   });
   assert.deepEqual(numbers(parts), numbers(whole));
+});
+
+test('the best checkpoint stays, and a run whose validations do not improve ends, also when resumed', async (t) => {
+  const folder = await temporaryFolder(t),
+    lines: string[] = [];
+  /** A learning rate so high that validations soon get worse. */
+  const wild = (over: object): Configured => {
+    const { settings, experiment } = classifier(),
+      config = { ...experiment.config, keep: 'best,last' as const, evalEvery: 3, steps: 400, patience: 4, ...over };
+    return {
+      settings: { ...settings, config },
+      experiment: { ...experiment, config, optimizer: sgd({ lr: (step) => (step < 9 ? 0.2 : 3), momentum: 0.9 }) },
+    };
+  };
+  const run = async (out: string, over: object, resume = false, stopAt = Infinity): Promise<TrainEvent[]> => {
+    const events: TrainEvent[] = [],
+      stop = new AbortController();
+    const log = (e: TrainEvent): void => {
+      events.push(e);
+      if (e.event === 'step' && e.step === stopAt) stop.abort();
+    };
+    const say = (line: string): void => {
+      lines.push(line);
+    };
+    await train({ ...wild(over), out, resume, loggers: [{ log }], say, stop: stop.signal });
+    return events;
+  };
+  const out = join(folder, 'whole'),
+    events = await run(out, {}),
+    evals = events.flatMap((e) => (e.event === 'eval' ? [e] : [])),
+    done = events.at(-1);
+  assert.ok(done?.event === 'done' && done.early === true && done.step < 400, JSON.stringify(done));
+  const losses = evals.map((e) => e.val_loss ?? Infinity),
+    best = losses.indexOf(Math.min(...losses));
+  assert.deepEqual(done.best, { step: evals[best].step, val_loss: losses[best] });
+  assert.equal(evals.length, best + 5, 'it ends after four validations that are not better');
+  assert.ok(lines.some((line) => line.includes('patience 4')));
+
+  // The file holds the parameters of that step: a session that loads it has its validation loss.
+  const kept = await loadCheckpoint(join(out, 'best.safetensors'));
+  assert.equal(kept.meta.step, done.best?.step);
+  await kept.file.close();
+  assert.equal(events.filter((e) => e.event === 'checkpoint' && e.best === true).at(-1)?.event, 'checkpoint');
+
+  // Stopped on the way and resumed, it ends at the same step with the same numbers.
+  const torn = join(folder, 'torn'),
+    first = await run(torn, {}, false, done.step - 4),
+    rest = await run(torn, {}, true);
+  assert.deepEqual(numbers([...first, ...rest]), numbers(events));
+  const last = rest.at(-1);
+  assert.ok(last?.event === 'done' && last.early === true);
+  assert.deepEqual(last.best, done.best);
+  // Resumed again, it has nothing to do; with more patience it goes on.
+  const again = (await run(torn, {}, true)).at(-1);
+  assert.ok(again?.event === 'done' && again.step === done.step);
+  const more = (await run(torn, { patience: 6, steps: done.step + 3 }, true)).at(-1);
+  assert.ok(more?.event === 'done' && more.step === done.step + 3 && more.early === undefined);
 });
 
 test('accuracy is the share of rows whose largest output is the target', () => {

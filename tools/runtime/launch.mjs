@@ -59,10 +59,12 @@ function execve(node, argv) {
   try {
     const koffi = require('koffi');
     const libc = koffi.load(process.platform === 'darwin' ? 'libSystem.B.dylib' : 'libc.so.6');
-    // Node marks the standard streams as close-on-exec, which must be undone.
+    // Node marks the files that it inherits as close-on-exec. This must be undone for the standard streams, and for the
+    // socket by which MPICH's mpirun and srun --mpi=pmi2 talk to a rank.
     const fcntl = libc.func('int fcntl(int fd, int command, ...)');
     const F_SETFD = 2;
-    for (const fd of [0, 1, 2]) fcntl(fd, F_SETFD, 'int', 0);
+    const launcher = Number(process.env.PMI_FD ?? NaN);
+    for (const fd of [0, 1, 2, ...(Number.isInteger(launcher) ? [launcher] : [])]) fcntl(fd, F_SETFD, 'int', 0);
     libc.func('int execv(const char *path, const char **argv)')(node, [...argv, null]);
   } catch {
     // There is no koffi for this platform, or no such C library.

@@ -1,7 +1,10 @@
 # The PyTorch peer of the comparison. It reads requests from stdin, one JSON object per line, and writes answers to
 # stdout (see protocol.ts). Each model is written in the usual way for PyTorch. Where there are several usual ways, it
-# is the fastest one that we found.
-import json, math, sys, time
+# is the fastest one that we found. DYNAMOE_TORCH_DEVICE=cuda: on the GPU, where the time of a step is that of all
+# steps of a turn, the last one complete, divided by their number.
+import json, math, os, sys, time
+
+DEVICE = os.environ.get('DYNAMOE_TORCH_DEVICE', 'cpu')
 
 def status(name):
     with open('/proc/self/status') as f:
@@ -92,12 +95,29 @@ class Einsum(Bank):
         rows = torch.einsum('tec,td->ecd', dispatch, x)
         return torch.einsum('tec,ecd->td', combine, self.ffn(rows))
 
+class Grouped(Bank):
+    """Dropless: tokens sorted by expert, one grouped product for all experts (Hugging Face, torchtitan)."""
+    def __init__(self, d, ff, experts, k):
+        super().__init__(d, ff, experts, k, 1)
+        self.product = getattr(F, 'grouped_mm', None) or getattr(torch, '_grouped_mm', None)
+        if self.product is None: raise RuntimeError('this PyTorch has no grouped_mm')
+    def forward(self, x):
+        weights, chosen = gate(x, self.router, self.k)
+        flat = chosen.flatten()
+        order = torch.argsort(flat, stable=True)
+        ends = torch.bincount(flat, minlength=self.experts).cumsum(0).to(torch.int32)
+        token = torch.div(order, self.k, rounding_mode='floor')
+        rows = torch.relu(self.product(x.index_select(0, token), self.w1, offs=ends))
+        out = self.product(rows, self.w2, offs=ends)
+        return torch.zeros_like(x).index_add(0, token, out * weights.flatten().index_select(0, order)[:, None])
+
 def layer(style, w):
     d, ff, experts, k = w['dModel'], w['dFf'], w['experts'], w['topK']
     name, _, factor = style.partition(' ')
     if name == 'loop': return Loop(d, experts, k, lambda: Expert(d, ff))
     if name == 'sorted': return SortedLoop(d, experts, k, lambda: Expert(d, ff))
     if name == 'dense': return Expert(d, k * ff)
+    if name == 'grouped': return Grouped(d, ff, experts, k)
     return {'scatter': Scatter, 'einsum': Einsum}[name](d, ff, experts, k, float(factor))
 
 # -- the small classifier: 784 -> 10 --
@@ -164,11 +184,11 @@ class LossyLoop(SortedLoop):
         return super().forward(x)
 
 class Block(nn.Module):
-    def __init__(self, d, heads, time):
+    def __init__(self, d, heads, time, experts, hidden):
         super().__init__()
         self.heads, self.norm1, self.norm2 = heads, RMSNorm(d), RMSNorm(d)
         self.qkv, self.out = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d, bias=False)
-        self.moe = LossyLoop(d, 8, 2, lambda: GeluExpert(d, 256))
+        self.moe = LossyLoop(d, experts, 2, lambda: GeluExpert(d, hidden))
         half = d // heads // 2
         angle = torch.arange(time)[:, None] * 10000.0 ** (-torch.arange(half) / half)
         self.cos, self.sin = angle.cos(), angle.sin()
@@ -184,10 +204,11 @@ class Block(nn.Module):
         return x + self.moe(self.norm2(x).view(n * t, d)).view(n, t, d)
 
 class Language(nn.Module):
-    def __init__(self, d=128, layers=4, heads=4, time=64):
+    def __init__(self, dModel=128, layers=4, heads=4, context=64, experts=8, hidden=256):
         super().__init__()
+        d = dModel
         self.embedding, self.head, self.norm = nn.Embedding(256, d), nn.Linear(d, 256, bias=False), RMSNorm(d)
-        self.blocks = nn.ModuleList(Block(d, heads, time) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(d, heads, context, experts, hidden) for _ in range(layers))
     def forward(self, x):
         h = self.embedding(x)
         for block in self.blocks: h = block(h)
@@ -199,6 +220,8 @@ class Language(nn.Module):
 def open_work(style, w):
     kind, train = w['kind'], w['pass'] == 'train'
     torch.manual_seed(0)
+    torch.set_default_dtype(torch.float32)
+    if DEVICE != 'cpu': torch.set_default_device(DEVICE)
     if kind == 'layer':
         # ' bfloat16': parameters, input and everything computed are bfloat16.
         short = style.endswith(' bfloat16')
@@ -214,8 +237,8 @@ def open_work(style, w):
         loss_of = lambda: F.cross_entropy(model(x), y)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, foreach=True)
     else:
-        model = Language()
-        x, y = torch.randint(256, (w['batch'], 64)), torch.randint(256, (w['batch'] * 64,))
+        model, time = Language(**w.get('lm', {})), w.get('lm', {}).get('context', 64)
+        x, y = torch.randint(256, (w['batch'], time)), torch.randint(256, (w['batch'] * time,))
         loss_of = lambda: F.cross_entropy(model(x).view(-1, 256), y) + model.losses()
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01, foreach=True)
     def forward():
@@ -242,14 +265,19 @@ def main():
                 with open('/proc/self/clear_refs', 'w') as f: f.write('5')
                 start = status('VmRSS')
                 step = open_work(request['style'], request['work'])
-                answer = {'version': f'PyTorch {torch.__version__}, {request["threads"]} threads'}
+                answer = {'version': f'PyTorch {torch.__version__}, {request["threads"]} threads' if DEVICE == 'cpu'
+                          else f'PyTorch {torch.__version__}, {torch.cuda.get_device_name()}'}
             else:
-                ms, loss = [], math.nan
+                ms, loss, first = [], math.nan, time.perf_counter()
                 for _ in range(request['steps']):
                     begin = time.perf_counter()
                     loss = step()
                     ms.append((time.perf_counter() - begin) * 1000)
+                if DEVICE != 'cpu':
+                    torch.cuda.synchronize()
+                    ms = [(time.perf_counter() - first) * 1000 / len(ms)] * len(ms)
                 answer = {'ms': ms, 'rss': status('VmHWM') - start, 'loss': float(loss)}
+                if DEVICE != 'cpu': answer['rss'] = torch.cuda.max_memory_allocated()
         except Exception as error:
             answer = {'error': f'{type(error).__name__}: {error}'}
         print(json.dumps(answer), flush=True)

@@ -1,5 +1,6 @@
 // The page: receives the logs of runs as server-sent events and draws them.
 import { Chart, type Line, type Mark } from './charts.ts';
+import { RanksView } from './ranks.ts';
 import { drawDecisions, hideTip, marksOf } from './decisions.ts';
 import { byId, el, setText, table } from './dom.ts';
 import { bytes, count, duration, fixed, outcome } from './format.ts';
@@ -62,7 +63,8 @@ byId('curves').append(...Object.values(curves).map((c) => c.element));
 /** Titles of the charts of layer statistics, by name. */
 const statCharts = new Map<string, Chart>(),
   heats = new Map<string, Heat>(),
-  plan = new PlanView(redraw);
+  plan = new PlanView(redraw),
+  ranks = new RanksView(byId('ranks'), byId('ranks-hint'), byId('ranks-table'));
 const TITLES: Readonly<Record<string, string>> = {
   gate_entropy: 'Gate entropy (nats)',
   dropped: 'Choices dropped in a step',
@@ -138,6 +140,7 @@ function draw(): void {
   layers(run, marks);
   drawDecisions(run);
   plan.draw(run);
+  ranks.draw(run);
   if (byId<HTMLDetailsElement>('curve-table').open) curveTable(run);
 }
 

@@ -38,6 +38,7 @@ const KNOWN: Readonly<Record<string, Check>> = {
     lr: maybe(number),
     rss: maybe(number),
     load: maybe(record(numbers)),
+    ranks: maybe(fields({ ms: numbers, waited_ms: numbers, sent: numbers })),
     layers: maybe(record(record(number))),
   }),
   eval: fields({ step: number, val_loss: (v) => v === null || number(v), metrics: maybe(record(number)) }),

@@ -16,6 +16,17 @@ export interface Layer {
   readonly stats: Map<string, Column>;
 }
 
+/** Of each rank, means over some steps: ms of a step, ms of them in which it waited, bytes that it sent. */
+export interface RankMeans {
+  readonly steps: number;
+  readonly ms: readonly number[];
+  readonly waited: readonly number[];
+  readonly sent: readonly number[];
+}
+
+/** Over how many of the last steps what ranks do is averaged. */
+const RANK_STEPS = 50;
+
 export class Run {
   readonly name: string;
   status: Status = 'waiting';
@@ -40,6 +51,8 @@ export class Run {
   readonly layers = new Map<string, Layer>();
   readonly recompiles: RecompileEvent[] = [];
   readonly plans: PlanEvent[] = [];
+  /** What each rank did in each of the last steps. */
+  readonly #ranks: NonNullable<StepEvent['ranks']>[] = [];
   lr = NaN;
   peak = 0;
   #clock = 0;
@@ -105,6 +118,7 @@ export class Run {
     this.planned.push(this.#bytes);
     if (e.rss !== undefined) this.peak = Math.max(this.peak, e.rss);
     if (e.lr !== undefined) this.lr = e.lr;
+    if (e.ranks) this.#addRanks(e.ranks);
     for (const [path, load] of Object.entries(e.load ?? {})) {
       const layer = this.#layer(path, load.length);
       layer.load = load;
@@ -116,6 +130,23 @@ export class Run {
     }
     for (const layer of this.layers.values())
       for (const column of layer.stats.values()) if (column.length < this.step.length) column.push(NaN);
+  }
+
+  #addRanks(ranks: NonNullable<StepEvent['ranks']>): void {
+    // The run may have been resumed on another number of ranks.
+    if (this.#ranks[0]?.ms.length !== ranks.ms.length) this.#ranks.length = 0;
+    this.#ranks.push(ranks);
+    if (this.#ranks.length > RANK_STEPS) this.#ranks.shift();
+  }
+
+  /** null: the run is one process. */
+  rankMeans(): RankMeans | null {
+    const all = this.#ranks,
+      steps = all.length;
+    if (steps === 0) return null;
+    const mean = (of: (r: NonNullable<StepEvent['ranks']>) => readonly number[]): number[] =>
+      of(all[0]).map((_, rank) => all.reduce((sum, r) => sum + of(r)[rank], 0) / steps);
+    return { steps, ms: mean((r) => r.ms), waited: mean((r) => r.waited_ms), sent: mean((r) => r.sent) };
   }
 
   #layer(path: string, experts: number): Layer {

@@ -1,12 +1,15 @@
 // The driver of the native device: memory, kernel libraries, and a pool of threads that runs a Program's table of
 // steps wave by wave.
 //
-// The tasks of a wave are numbered across its steps; `first` holds the number of each step's first task. `left` counts
-// the tasks that no thread has taken, `open` those that are not done. A thread takes a task by decrementing `left`
-// while it is positive. Only a thread that has taken a task reads the other fields of the wave, and the wave cannot end
-// before that thread subtracts its tasks from `open`. So a worker that starts late, or never, delays nobody; and
-// reading an old value of `left` is harmless, because the compare-and-swap decides. A chain is a wave whose tasks are
-// groups: a task is one group's part of all its steps, one after the other (driver.h: dm_step.groups).
+// The tasks of a wave are numbered across its steps; `first` holds the number of each step's first task. The share of
+// thread t of T is every T-th task from t on; `left` holds which of them no thread has taken. A thread takes the tasks
+// of its own share in their order, then those of other threads, of each share the last one first. So steps with as
+// many tasks give the same tasks to the same threads, which have their data in the cache, and threads rarely wait for
+// each other's `left`. `open` counts the tasks of all shares that are not done. Only a thread that has taken a task
+// reads the other fields of the wave, and the wave cannot end before that thread subtracts its tasks from `open`. So a
+// worker that starts late, or never, delays nobody; and reading an old value of `left` is harmless, because the
+// compare-and-swap decides. A chain is a wave whose tasks are groups: a task is one group's part of all its steps, one
+// after the other (driver.h: dm_step.groups).
 //   caller -> worker: fields of the wave, then left (release); the taker's compare-and-swap acquires.
 //   worker -> caller: results, then open -= done (release); the caller acquires open == 0.
 // Sleeping uses Dekker's pattern (seq_cst): a sleeper announces itself, then checks again; a waker changes the word,
@@ -147,7 +150,9 @@ const char *dm_info(void) {
 #define LINE 64
 typedef struct pool pool;
 typedef struct member {
-  pool *pool;
+  // Tasks of this thread's share that no thread has taken: those at positions `from` to `to` - 1 (from | to << 32).
+  _Alignas(LINE) _Atomic uint64_t left;
+  _Alignas(LINE) pool *pool;
   pthread_t handle;
   float *scratch;
   int32_t index;
@@ -160,9 +165,9 @@ struct pool {
   int32_t *first;   // first[s]: the number of tasks before step s; first[count]: all. Of a chain: its groups, in order
   int64_t capacity; // of `first`
   int32_t threads, eager, groups; // groups: not 0 in a chain
+  int64_t only;                   // dm_ctx.only
   member *members;
   pthread_mutex_t running;
-  _Alignas(LINE) _Atomic int32_t left;
   _Alignas(LINE) _Atomic uint32_t open;
   _Atomic uint32_t caller_sleeps;
   _Alignas(LINE) _Atomic uint32_t wave; // number of waves announced: the word that idle workers sleep on
@@ -176,7 +181,8 @@ static dm_ctx context(const pool *p, const dm_step *s, int thread) {
                   .scratch = p->members[thread].scratch,
                   .core = &dm_core_table,
                   .thread = thread,
-                  .threads = p->threads};
+                  .threads = p->threads,
+                  .only = p->only};
 }
 
 static int skipped(const dm_step *s) { return s->skip_if && *(const volatile int32_t *)(intptr_t)s->skip_if; }
@@ -214,34 +220,43 @@ static void run_group(const pool *p, int thread, int32_t q) {
   }
 }
 
+// Whether no task of a share is left.
+static int none(uint64_t left) { return (uint32_t)left >= (uint32_t)(left >> 32); }
+
+// Takes a task of a thread's share: the first if it is the own share, else the last. Returns its number; -1: none is
+// left.
+static int32_t take(pool *p, int32_t from, int own) {
+  _Atomic uint64_t *share = &p->members[from].left;
+  uint64_t left = atomic_load_explicit(share, memory_order_relaxed);
+  while (!none(left)) {
+    uint64_t rest = own ? left + 1 : left - ((uint64_t)1 << 32);
+    if (atomic_compare_exchange_weak_explicit(share, &left, rest, memory_order_acquire, memory_order_relaxed))
+      return from + p->threads * (int32_t)(own ? (uint32_t)left : (uint32_t)(rest >> 32));
+  }
+  return -1;
+}
+
 // Takes and runs tasks of the current wave until none is left. Returns the number of tasks it ran.
 static int32_t work(pool *p, int thread) {
   int32_t done = 0;
   int64_t s = -1;
   dm_ctx c;
   run_fn run = NULL;
-  int32_t left = atomic_load_explicit(&p->left, memory_order_relaxed);
-  while (left > 0) {
-    if (!atomic_compare_exchange_weak_explicit(&p->left, &left, left - 1, memory_order_acquire, memory_order_relaxed))
-      continue;
-    const int32_t *first = p->first;
-    int32_t task = (p->groups ? p->groups : first[p->count]) - left;
-    done++;
-    if (p->groups) {
-      run_group(p, thread, task);
-      left = atomic_load_explicit(&p->left, memory_order_relaxed);
-      continue;
+  for (int32_t i = 0; i < p->threads; i++)
+    for (int32_t task; (task = take(p, (thread + i) % p->threads, i == 0)) >= 0; done++) {
+      if (p->groups) {
+        run_group(p, thread, task);
+        continue;
+      }
+      const int32_t *first = p->first;
+      if (s < 0 || task < first[s] || task >= first[s + 1]) {
+        for (s = s < 0 || task < first[s] ? 0 : s + 1; task >= first[s + 1];)
+          s++;
+        c = context(p, &p->steps[s], thread);
+        run = (run_fn)(intptr_t)p->steps[s].run_fn;
+      }
+      run(&c, task - first[s]);
     }
-    if (s < 0 || task >= first[s + 1]) {
-      do
-        s++;
-      while (task >= first[s + 1]);
-      c = context(p, &p->steps[s], thread);
-      run = (run_fn)(intptr_t)p->steps[s].run_fn;
-    }
-    run(&c, task - first[s]);
-    left = atomic_load_explicit(&p->left, memory_order_relaxed);
-  }
   return done;
 }
 
@@ -255,14 +270,14 @@ static void *worker(void *argument) {
       dm_unpark(&p->open, 1);
     dm_wait w = {0};
     int32_t idle;
-    while ((idle = atomic_load_explicit(&p->left, memory_order_relaxed) <= 0 &&
+    while ((idle = none(atomic_load_explicit(&m->left, memory_order_relaxed)) &&
                    !atomic_load_explicit(&p->stop, memory_order_relaxed)))
       if (!dm_poll(&w, p->eager))
         break;
     if (idle) {
       uint32_t wave = atomic_load(&p->wave);
       atomic_fetch_add(&p->sleepers, 1);
-      if (atomic_load(&p->left) <= 0 && !atomic_load(&p->stop))
+      if (none(atomic_load(&m->left)) && !atomic_load(&p->stop))
         dm_park(&p->wave, wave);
       atomic_fetch_sub(&p->sleepers, 1);
     }
@@ -273,7 +288,11 @@ static void *worker(void *argument) {
 
 static void announce(pool *p, int32_t tasks) {
   atomic_store_explicit(&p->open, (uint32_t)tasks, memory_order_relaxed);
-  atomic_store(&p->left, tasks);
+  for (int32_t t = p->threads - 1; t >= 0; t--) {
+    uint64_t to = (uint64_t)((int64_t)tasks + p->threads - 1 - t) / (uint64_t)p->threads;
+    atomic_store_explicit(&p->members[t].left, to << 32, memory_order_release);
+  }
+  atomic_thread_fence(memory_order_seq_cst);
   atomic_fetch_add(&p->wave, 1);
   int32_t sleepers = atomic_load(&p->sleepers);
   if (sleepers > 0)
@@ -373,6 +392,23 @@ static int64_t run_wave(pool *p, const dm_step *steps, int64_t count, int64_t *t
   return 0;
 }
 
+// Runs a product group by group, all threads on one group, while its rows come or go (dm_step.slot).
+static int64_t run_by_slot(pool *p, const dm_step *s, int64_t *tasks) {
+  void (*slot)(int64_t, int64_t) = (void (*)(int64_t, int64_t))(intptr_t)s->slot;
+  int64_t error = 0, n = 0;
+  *tasks = 0;
+  for (int64_t z = 0; z < s->slots && !error; z++) {
+    if (s->flags & DM_SLOTS_COME)
+      slot(s->exchange, z);
+    p->only = z + 1;
+    error = run_wave(p, s, 1, &n), *tasks += n;
+    if (!(s->flags & DM_SLOTS_COME))
+      slot(s->exchange, z);
+  }
+  p->only = 0;
+  return error;
+}
+
 int64_t dm_run(int64_t pool_, const void *table, int64_t from, int64_t to, int64_t *profile_ns) {
   pool *p = (pool *)(intptr_t)pool_;
   const dm_step *steps = table;
@@ -387,13 +423,14 @@ int64_t dm_run(int64_t pool_, const void *table, int64_t from, int64_t to, int64
       error = run_chain(p, steps + i, chain), end = i + chain;
       continue;
     }
-    for (end = i + 1; end < to && !profile_ns && !(steps[end].flags & DM_BARRIER);)
-      end++;
+    for (end = i + 1; end < to && !profile_ns && !steps[i].slot; end++)
+      if (steps[end].flags & DM_BARRIER || steps[end].slot)
+        break;
     // If a chain starts with the last step of this wave, that step is left to the chain.
     if (end < to && steps[end].groups && end - i > 1 && chain_of(p, steps + end - 1, to - end + 1) > 1)
       end--;
     int64_t start = profile_ns ? dm_now() : 0;
-    error = run_wave(p, steps + i, end - i, &tasks);
+    error = steps[i].slot ? run_by_slot(p, steps + i, &tasks) : run_wave(p, steps + i, end - i, &tasks);
     if (profile_ns && !error)
       profile_ns[2 * i] += dm_now() - start, profile_ns[2 * i + 1] += tasks;
   }
@@ -425,15 +462,16 @@ int64_t dm_pool_create(int threads) {
     return 0;
   memset(p, 0, sizeof *p);
   p->threads = threads, p->eager = threads <= cpus;
-  p->members = calloc((size_t)threads, sizeof *p->members);
+  p->members = aligned_alloc(LINE, (size_t)threads * sizeof *p->members);
   pthread_mutex_init(&p->running, NULL);
   int ok = p->members != NULL, started = 1;
   if (!ok)
     p->threads = 0;
   for (int32_t t = 0; t < p->threads; t++) {
     // Kernels use only the beginning of scratch, so it gets small pages: unused ones never become resident.
-    p->members[t] = (member){.pool = p, .index = t, .scratch = (float *)(intptr_t)map(DM_SCRATCH_BYTES, 0)};
-    ok = ok && p->members[t].scratch;
+    member *m = memset(&p->members[t], 0, sizeof *m);
+    m->pool = p, m->index = t, m->scratch = (float *)(intptr_t)map(DM_SCRATCH_BYTES, 0);
+    ok = ok && m->scratch;
   }
   while (ok && started < threads) {
     ok = pthread_create(&p->members[started].handle, NULL, worker, &p->members[started]) == 0;

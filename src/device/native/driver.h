@@ -18,10 +18,15 @@ typedef struct dm_step {
   int64_t
       groups; // not 0: this step and the one before may be run group by group, as DM_GROUP_TASK(z); both are products
   int64_t offsets; // address of int32_t[groups + 1]: the first row of each group
+  // Not 0: a product that runs group by group. Before group z (DM_SLOTS_COME), or after it, slot(exchange, z) is
+  // called: it waits for rows of another rank, or sends them.
+  int64_t slot; // address of void (*)(int64_t exchange, int64_t z)
+  int64_t slots, exchange;
 } dm_step;
-#define DM_STEP_WORDS 8
+#define DM_STEP_WORDS 11
 // A step with this flag starts when all earlier steps have ended; steps after it without the flag run concurrently.
 #define DM_BARRIER 1
+#define DM_SLOTS_COME 2
 
 // Memory: page-aligned and zeroed; 0 on failure. dm_free needs the same number of bytes as dm_alloc.
 int64_t dm_alloc(int64_t bytes);

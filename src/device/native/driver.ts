@@ -6,8 +6,9 @@ import { fileURLToPath } from 'node:url';
 import type Koffi from 'koffi';
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
-import { hashHex } from '../../base/hash.ts';
-import { KernelCache } from './cache.ts';
+import { kernelCache, type KernelCache } from '../cache.ts';
+import { loadKoffi } from '../koffi.ts';
+import { hashOf, once, sourcesHash } from '../sources.ts';
 import { compileShared, type Toolchain } from './toolchain.ts';
 
 /** Addresses are plain numbers: user-space addresses are below 2^53. */
@@ -32,6 +33,8 @@ export interface Driver {
   readonly panel: number;
   fmaPeak(threads: number, seconds: number): Promise<number>;
   memoryPeak(threads: number): Promise<number>;
+  /** The compiler, the architecture and its vectors: JSON text (dm_info in driver.h). */
+  info(): string;
   /** Addresses of the functions that make initial values (normals.c). */
   readonly normals: { readonly tasks: number; readonly run: number };
 }
@@ -40,26 +43,10 @@ type Foreign = ReturnType<ReturnType<typeof Koffi.load>['func']>;
 
 const here = dirname(fileURLToPath(import.meta.url));
 
-export const headersHash = (): string =>
-  hashHex(
-    sources(/\.h$/)
-      .map((f) => readFileSync(f, 'utf8'))
-      .join('\n'),
-  );
+export const headersHash = once(() => hashOf(sources(/\.h$/).map((f) => readFileSync(f, 'utf8'))));
 
 /** Hash of all sources that decide which C text a kernel becomes. */
-export const emitterHash = (): string =>
-  hashHex(
-    ['base', 'kernel', 'schedule', 'emit/clike', 'emit/c']
-      .flatMap((folder) => {
-        const path = join(here, '..', '..', folder);
-        return readdirSync(path)
-          .filter((f) => /(?<!\.d)\.[jt]s$/.test(f))
-          .sort()
-          .map((f) => readFileSync(join(path, f), 'utf8'));
-      })
-      .join('\n'),
-  );
+export const emitterHash = once(() => sourcesHash(['base', 'kernel', 'schedule', 'emit/clike', 'emit/c']));
 
 const sources = (pattern: RegExp): string[] =>
   readdirSync(here)
@@ -69,19 +56,15 @@ const sources = (pattern: RegExp): string[] =>
 
 let loaded: Promise<Driver> | undefined;
 
-/**
- * Compiles (once, cached on disk) and loads the driver. say: receives a line if the cache is not in its usual place.
- */
+/** Compiles (once, cached on disk) and loads the driver. */
 export function loadDriver(tool: Toolchain, say: (line: string) => void): Promise<Driver> {
-  loaded ??= load(tool, new KernelCache(say));
-  return loaded;
+  return (loaded ??= load(tool, kernelCache(say)));
 }
 
 async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
-  // Imported here, not at the top: a bundle may contain this module but not koffi.
-  const { default: koffi } = await import('koffi');
+  const koffi = await loadKoffi();
   const files = sources(/\.c$/),
-    key = hashHex([tool.id, headersHash(), ...files.map((f) => readFileSync(f, 'utf8'))].join('\n'));
+    key = hashOf([tool.id, headersHash(), ...files.map((f) => readFileSync(f, 'utf8'))]);
   const { lib, path } = await cache.load(
     `driver_${key}`,
     (target) => compileShared(tool, files, here, target),
@@ -127,6 +110,7 @@ async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
     copyOut: lib.func('void dm_copy_out(void *into, int64_t address, int64_t bytes)') as Driver['copyOut'],
     view: (address, bytes) => koffi.view(BigInt(address), bytes),
     error: lib.func('const char *dm_error()') as Driver['error'],
+    info: lib.func('const char *dm_info()') as Driver['info'],
     poolCreate: number(lib.func('int64_t dm_pool_create(int threads)')),
     poolDestroy: lib.func('void dm_pool_destroy(int64_t pool)') as Driver['poolDestroy'],
     run: async (...args) => Number(await later<number | bigint>(run, ...args)),

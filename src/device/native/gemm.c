@@ -274,8 +274,18 @@ static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, in
   *prefetch = t.next;
 }
 
+// The groups that run (dm_ctx.only). Only their number, rows and depth may be read.
+static dm_gemm running(const dm_ctx *c, const dm_gemm *g) {
+  dm_gemm r = *g;
+  int64_t z = c->only - 1;
+  if (z >= 0)
+    r.groups = 1, r.m_off = g->m_off ? g->m_off + z : 0, r.k_off = g->k_off ? g->k_off + z : 0;
+  return r;
+}
+
 int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g) {
-  dm_plan p = dm_plan_of(g, c->threads);
+  dm_gemm r = running(c, g);
+  dm_plan p = dm_plan_of(&r, c->threads);
   return p.shares * p.pieces * p.cols;
 }
 
@@ -305,17 +315,18 @@ void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task) {
     group_task(c, g, DM_GROUP_TASK(0) - task);
     return;
   }
-  dm_plan p = dm_plan_of(g, c->threads);
-  int64_t share = task / p.cols % p.shares, piece = task / p.cols / p.shares, j0 = task % p.cols * p.nc,
-          nj = min64(p.nc, g->n - j0);
+  dm_gemm r = running(c, g);
+  dm_plan p = dm_plan_of(&r, c->threads);
+  int64_t first = c->only ? c->only - 1 : 0, share = task / p.cols % p.shares, piece = task / p.cols / p.shares,
+          j0 = task % p.cols * p.nc, nj = min64(p.nc, g->n - j0);
   if (nj <= 0)
     return;
-  dm_place from = dm_place_of(g, &p, share, piece), to = dm_place_of(g, &p, share, piece + 1);
+  dm_place from = dm_place_of(&r, &p, share, piece), to = dm_place_of(&r, &p, share, piece + 1);
   dm_prefetch prefetch = {0};
-  for (int64_t z = from.z; z <= to.z && z < g->groups; z++) {
-    int64_t i0 = z == from.z ? from.row : 0, i1 = z == to.z ? to.row : dm_rows_of(g, z);
+  for (int64_t z = from.z; z <= to.z && z < r.groups; z++) {
+    int64_t i0 = z == from.z ? from.row : 0, i1 = z == to.z ? to.row : dm_rows_of(&r, z);
     if (i0 < i1)
-      segment(c, g, z, i0, i1, j0, nj, z + (to.row == 0) >= to.z ? g->groups : z + 1, j0, &prefetch);
+      segment(c, g, first + z, i0, i1, j0, nj, z + (to.row == 0) >= to.z ? g->groups : first + z + 1, j0, &prefetch);
   }
 }
 

@@ -1,14 +1,18 @@
 // The compiled kernels of the native device: emits C for new kernels, compiles it in files of at most 8 kernels, and
 // finds compiled ones on disk.
 import { availableParallelism } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { hashHex } from '../../base/hash.ts';
 import { emitFile, functionName } from '../../emit/c/kernel.ts';
 import type { KernelSource } from '../device.ts';
+import { inFiles } from '../files.ts';
 import { isNormals, NORMALS, type NormalsSource } from '../normals.ts';
 import { emitterHash, headersHash, type Driver } from './driver.ts';
 import { compileShared, type Toolchain } from './toolchain.ts';
 
-const PER_FILE = 8;
+/** If another process has added nothing for this long, this one compiles. */
+const WAIT_MS = 60_000;
+const LOOK_MS = 20;
 /** Flags in addition to those of the toolchain: integer overflow in kernels wraps modulo 2^32, as on every device. */
 const FLAGS = ['-fwrapv'];
 
@@ -28,8 +32,11 @@ export class KernelLibrary {
    * Together with a kernel's key, it identifies the kernel's C text, so a compiled kernel is found without emitting C.
    */
   readonly #version: string;
+  /** Another process of this host compiles the same kernels: this one waits for its objects. */
+  readonly #waits: boolean;
 
-  constructor(tool: Toolchain, driver: Driver) {
+  constructor(tool: Toolchain, driver: Driver, waits = false) {
+    this.#waits = waits;
     this.#tool = tool;
     this.#driver = driver;
     this.#kernels = new Map([[NORMALS.key, driver.normals]]);
@@ -46,18 +53,27 @@ export class KernelLibrary {
   async add(kernels: readonly (KernelSource | NormalsSource)[]): Promise<void> {
     const fresh = new Map<string, KernelSource>();
     for (const k of kernels) if (!isNormals(k) && !this.#kernels.has(k.key)) fresh.set(k.key, k);
+    let missing = [...fresh.values()].filter((source) => !this.#find(source));
+    if (this.#waits) missing = await this.#waitFor(missing);
+    await inFiles(missing, availableParallelism(), (file) => this.#compile(file));
+  }
+
+  /** Takes a kernel from disk, if it is there. */
+  #find(source: KernelSource): boolean {
+    const path = this.#driver.cache.find(this.#name(source));
+    return path !== null && this.#take(source.key, path);
+  }
+
+  /** Waits while another process adds kernels to the folder. Returns those that do not come. */
+  async #waitFor(missing: KernelSource[]): Promise<KernelSource[]> {
     const { cache } = this.#driver;
-    const kept = await Promise.all(
-      [...fresh.values()].map(async (source) => ({ source, path: await cache.find(this.#name(source)) })),
-    );
-    const missing = kept.flatMap(({ source, path }) => (path !== null && this.#take(source.key, path) ? [] : [source]));
-    const files: KernelSource[][] = [];
-    for (let i = 0; i < missing.length; i += PER_FILE) files.push(missing.slice(i, i + PER_FILE));
-    let next = 0;
-    const worker = async (): Promise<void> => {
-      for (let file = files[next++]; file; file = files[next++]) await this.#compile(file);
-    };
-    await Promise.all(Array.from({ length: Math.min(files.length, availableParallelism()) }, worker));
+    for (let end = performance.now() + WAIT_MS; missing.length > 0 && cache.isShared && performance.now() < end;) {
+      await sleep(LOOK_MS);
+      const left = missing.filter((source) => !this.#find(source));
+      if (left.length < missing.length) end = performance.now() + WAIT_MS;
+      missing = left;
+    }
+    return missing;
   }
 
   /** Writes the C text beside the object, because messages of the compiler refer to it. */

@@ -1,5 +1,5 @@
-// Elementary functions of float64 for kernels, and Threefry. Those of float32 are written in the kernel language
-// (src/kernel/functions.ts). The functions of float64 promise no bits.
+// Elementary functions of float64 for kernels; those of float32 are written in the kernel language
+// (src/kernel/functions.ts). The functions of float64 promise no bits. Other arithmetic is in numbers.h.
 #ifndef DM_MATH_H
 #define DM_MATH_H
 #include <stdint.h>
@@ -15,6 +15,8 @@ static inline float dm_float(int32_t i) {
   memcpy(&x, &i, 4);
   return x;
 }
+#define DM_FUNCTION static inline
+#include "numbers.h"
 
 // Float64: within 1 ulp of the correctly rounded result. The C library's tanh may err by 2, and 1 / (1 + e^-x) by as
 // much.
@@ -86,23 +88,5 @@ static inline double dm_tanh(double x) {
   }
   const double c = 2.0 + m, d = (m - (c - 2.0)) + rest, y = dm_quotient(-m, -rest, c, d);
   return x > 0.0 ? y : -y;
-}
-
-// The first output word of Threefry-2x32 with 20 rounds (Random123), as src/base/random.ts.
-static inline uint32_t dm_threefry_first(uint32_t k0, uint32_t k1, uint32_t c0, uint32_t c1) {
-  const uint32_t k2 = 0x1bd11bdau ^ k0 ^ k1;
-  uint32_t a = c0 + k0, b = c1 + k1;
-#define DM_MIX(r) (a += b, b = ((b << (r)) | (b >> (32 - (r)))) ^ a)
-#define DM_EVEN(x, y, i) (DM_MIX(13), DM_MIX(15), DM_MIX(26), DM_MIX(6), a += (x), b += (y) + (i))
-#define DM_ODD(x, y, i) (DM_MIX(17), DM_MIX(29), DM_MIX(16), DM_MIX(24), a += (x), b += (y) + (i))
-  DM_EVEN(k1, k2, 1u);
-  DM_ODD(k2, k0, 2u);
-  DM_EVEN(k0, k1, 3u);
-  DM_ODD(k1, k2, 4u);
-  DM_EVEN(k2, k0, 5u);
-#undef DM_MIX
-#undef DM_EVEN
-#undef DM_ODD
-  return a;
 }
 #endif

@@ -1,6 +1,6 @@
-// The depth of a product in parts. Part p begins at sample floor(samples * p / parts). Each part has a sum of its own,
-// from +0, and the sums are joined as a tree: ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7)). So a finished
-// sum may wait for its right neighbour.
+// The depth of a product in parts. Part p begins at sample floor(samples * p / parts), or where offsets say. Each part
+// has a sum of its own, from +0, and the sums are joined as a tree: ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7)).
+// So a finished sum may wait for its right neighbour.
 #ifndef DM_PARTS_H
 #define DM_PARTS_H
 #include "microkernel.h"
@@ -17,7 +17,8 @@ static dm_parts dm_parts_of(const dm_gemm *g, int64_t depth) {
   if (g->parts > 1) {
     parts.count = g->parts;
     for (int64_t p = 1; p <= g->parts; p++)
-      parts.start[p] = depth / g->sample * p / g->parts * g->sample;
+      parts.start[p] =
+          g->part_off ? g->part_off[p * g->part_step] * g->sample : depth / g->sample * p / g->parts * g->sample;
   }
   return parts;
 }

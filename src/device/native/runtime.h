@@ -18,6 +18,7 @@ typedef struct dm_ctx {
   float *scratch;      // memory of this thread alone, 64-byte aligned, DM_SCRATCH_BYTES; not kept between tasks
   const dm_core *core; // services of the driver
   int32_t thread, threads;
+  int64_t only; // of a grouped product: 0: all groups run; z + 1: the tasks are those of group z alone
 } dm_ctx;
 #define DM_SCRATCH_BYTES (8u << 20)
 // Special tasks of a product. DM_GROUP_TASK(z): all of group z. DM_PREFETCH_TASK(z): computes nothing, but announces
@@ -34,8 +35,11 @@ typedef struct dm_gemm {
   int64_t m, k;                 // rows and depth of every group, unless ragged:
   const int32_t *m_off, *k_off; // NULL, or int32[groups+1]: group z has off[z+1]-off[z] rows (or depth), possibly 0
   // parts: a power of two up to 16, for products whose depth is not ragged; 0 or 1: a single sum. sample: steps of
-  // depth that belong together.
+  // depth that belong together. With part_off, part p begins at step part_off[p * part_step] * sample; else at sample
+  // floor(samples * p / parts).
   int64_t parts, sample;
+  const int32_t *part_off;
+  int64_t part_step;
   // A, direct (a_base != NULL): element (i,k) of group z is a_base(c,z)[i*a_si + k*a_sk]; one of the strides is 1.
   const float *(*a_base)(const dm_ctx *, int64_t z);
   int64_t a_si, a_sk;

@@ -64,6 +64,9 @@ async function search(): Promise<Toolchain | null> {
   return null;
 }
 
+export const noCompiler = (): UserError =>
+  new UserError('no C compiler found', 'install gcc or clang, set CC, or use --device wasm');
+
 /** Identifies a compiler, its flags and the CPU. */
 export const toolId = (words: readonly string[], version: string, cpu: string): string =>
   hashHex([...words, version, FLAGS.join(' '), cpu].join('\n'));
@@ -116,11 +119,12 @@ export function cpuFeatures(): string {
  * UserError that holds the first error lines.
  */
 export async function compileShared(
-  tool: Toolchain,
+  tool: Pick<Toolchain, 'command' | 'args' | 'flags'>,
   sources: readonly string[],
   include: string,
   target: string,
   flags: readonly string[] = [],
+  hint = HINT,
 ): Promise<void> {
   const name = [tool.command, ...tool.args].join(' ');
   try {
@@ -137,11 +141,11 @@ export async function compileShared(
     const lines = [...all.slice(0, LINES), ...(more > 0 ? [`and ${more} lines more`] : [])];
     throw new UserError(
       `${name} failed on ${sources.join(', ')}: ${lines.join('\n') || text.slice(0, 500)}`,
-      HINT,
+      hint,
       error,
     );
   }
-  if (!existsSync(target)) throw new UserError(`${name} made no file from ${sources.join(', ')}`, HINT);
+  if (!existsSync(target)) throw new UserError(`${name} made no file from ${sources.join(', ')}`, hint);
 }
 
 const HINT =

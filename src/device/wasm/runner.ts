@@ -1,7 +1,7 @@
 // One thread of the WebAssembly device: goes through a table of steps and runs the tasks that it takes. Workers are
 // started from the text of `makeRunner`, so that bundlers need not know them; therefore it must not refer to anything
 // outside itself. `makeMath64` is passed in; it is the one in base/math64.ts.
-import type { Parts } from '../../base/parts.ts';
+import type { KernelParts } from '../../base/parts.ts';
 import type { Math64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Extent } from '../../kernel/kernel.ts';
@@ -76,7 +76,7 @@ export function makeRunner(
   const env = { memory, ...makeMath64() }; // float64 functions that WebAssembly does not have
 
   /** How many sums of each element may be kept at a time. */
-  const levels = (parts: Parts | null): number => 1 + (parts ? Math.log2(parts.parts) : 0);
+  const levels = (parts: KernelParts | null): number => 1 + (parts ? Math.log2(parts.parts) : 0);
 
   /** The value of an extent for group z. */
   const size = (e: Extent, args: number, z: number): number => {
@@ -152,14 +152,18 @@ export function makeRunner(
       depth = Math.max(0, size(shape.depth, args, z));
     const panels = Math.ceil(nj / layout.panel),
       stride = panels * layout.panel * 4,
-      { parts: count, sample } = shape.parts ?? { parts: 1, sample: 1 },
+      { parts: count, sample, offsets, step = 1 } = shape.parts ?? { parts: 1, sample: 1 },
       apart = ni * stride,
       kept = count > 1 || depth > layout.depth;
     for (let p = 0, end = 0; p < count; p++) {
       const start = end,
         last = p + 1 === count,
         joins = 31 - Math.clz32((p + 1) & -(p + 1)); // how often 2 divides p + 1
-      end = last ? depth : Math.floor((Math.floor(depth / sample) * (p + 1)) / count) * sample;
+      end = last
+        ? depth
+        : offsets === undefined
+          ? Math.floor((Math.floor(depth / sample) * (p + 1)) / count) * sample
+          : words[(words[(args >>> 2) + offsets] >>> 2) + (p + 1) * step] * sample;
       for (let k0 = start; k0 < end || k0 === start; k0 += layout.depth) {
         const nk = Math.min(layout.depth, end - k0),
           ends = k0 + layout.depth >= end;
@@ -189,6 +193,16 @@ export function makeRunner(
 
   const counts: number[] = [];
   /**
+   * The number in place of a task's: threads that take tasks in turn get numbers that lie far apart, so that they
+   * rarely write to the same line of a cache.
+   */
+  const apart = (task: number, tasks: number): number => {
+    const turn = task % threads,
+      rest = tasks % threads;
+    return Math.floor(tasks / threads) * turn + Math.min(turn, rest) + Math.floor(task / threads);
+  };
+
+  /**
    * Runs one wave: steps first..end, whose tasks all threads share. idle: address of a barrier to wait at before the
    * first task, or 0.
    */
@@ -214,9 +228,10 @@ export function makeRunner(
       const at = (table >>> 2) + s * layout.stepWords,
         k = kernels[words[at]],
         args = words[at + 1],
-        own = task - (s === first ? 0 : counts[s - first - 1]);
+        before = s === first ? 0 : counts[s - first - 1],
+        own = task - before;
       if (k.shape.form === 'loops') {
-        const from = own * k.shape.grain;
+        const from = apart(own, counts[s - first] - before) * k.shape.grain;
         k.run(args, scratch, from, Math.min(from + k.shape.grain, k.extent(args)));
       } else product(k, k.shape, args, own);
     }
@@ -232,10 +247,10 @@ export function makeRunner(
       shape: { form: 'loops', grain: 1 },
       extent: (args) => Math.ceil(words[(args >>> 2) + 2] / PART),
       run: (args, own, from, to) => {
-        const [out, tables, count, seed, name, low, high, bytes] = words.subarray(args >>> 2, (args >>> 2) + 8);
+        const [out, tables, count, seed, name, low, high, bytes, pair] = words.subarray(args >>> 2, (args >>> 2) + 9);
         stdWords.set([low, high]);
         for (let at = from * PART; at < Math.min(to * PART, count); at += PART)
-          normals(out + bytes * at, tables, Math.min(PART, count - at), at / 2, seed, name, own, std[0], bytes);
+          normals(out + bytes * at, tables, Math.min(PART, count - at), pair + at / 2, seed, name, own, std[0], bytes);
         return 0;
       },
       packA: none,

@@ -1,5 +1,5 @@
 // A table of steps in the memory of the WebAssembly device.
-import type { Bound, BoundStep, StepTimes } from '../device.ts';
+import type { Bound, BoundKernel, StepTimes } from '../device.ts';
 import type { Block, Heap } from './heap.ts';
 import type { Layout } from './runner.ts';
 
@@ -18,7 +18,7 @@ export class WasmTable implements Bound {
     heap: Heap,
     { stepWords }: Layout,
     run: Run,
-    steps: readonly { readonly number: number; readonly step: BoundStep }[],
+    steps: readonly { readonly number: number; readonly step: BoundKernel }[],
   ) {
     const head = steps.length * stepWords,
       words = new Int32Array(steps.reduce((n, { step: s }) => n + s.buffers.length + s.ints.length, head));

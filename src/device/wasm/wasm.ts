@@ -6,7 +6,8 @@ import { A_STRIDE, DEPTH, emitCore, PANEL } from '../../emit/wasm/gemm.ts';
 import { emitModule } from '../../emit/wasm/kernel.ts';
 import type { CpuKernel } from '../../schedule/cpu-kernel.ts';
 import { forCpu } from '../../schedule/schedule.ts';
-import type { BoundStep, Device, DeviceInfo, KernelSource, Memory, Place, Read } from '../device.ts';
+import { onlyKernels, type BoundStep, type Device, type DeviceInfo } from '../device.ts';
+import type { KernelSource, Memory, Place, Read } from '../device.ts';
 import { isNormals, NORMALS, type NormalsSource } from '../normals.ts';
 import { WASM } from '../../schedule/target.ts';
 import { Heap, MOST_PAGES, PAGE, type Block } from './heap.ts';
@@ -170,7 +171,7 @@ export class WasmDevice implements Device {
   }
 
   bind(steps: readonly BoundStep[]): WasmTable {
-    const numbered = steps.map((step) => {
+    const numbered = onlyKernels(steps, this.info.name).map((step) => {
       const number = this.#numbers.get(step.kernel);
       if (number === undefined) throw new Error(`kernel ${step.kernel} was not compiled`);
       return { number, step };

@@ -37,6 +37,7 @@ const BUILTINS: Readonly<Record<string, string>> = {
 };
 
 export const C: Dialect = {
+  typeOf: (e) => e.dtype,
   literal,
   constant: (dtype, name, value) => `const ${valueType(dtype)} ${name} = ${value};`,
   variable: (dtype, name, value) => `${cType(dtype)} ${name}${value === null ? '' : ` = ${value}`};`,

@@ -40,7 +40,7 @@ function emitLoops(name: string, { grid, body, locals }: CpuLoops, params: reado
     ...block(`int64_t ${name}_tasks(const dm_ctx *c) `, [...head, `return (all + ${grid.grain - 1}) / ${grid.grain};`]),
     ...block(`void ${name}(const dm_ctx *c, int64_t task) `, [
       ...head,
-      C.constant('index', 'first', `task * ${grid.grain}`),
+      C.constant('index', 'first', `dm_own(c, task, (all + ${grid.grain - 1}) / ${grid.grain}) * ${grid.grain}`),
       C.constant('index', 'last', C.select(`first + ${grid.grain} < all`, `first + ${grid.grain}`, 'all')),
       ...stmts.loop(grid.index, 'first', 'last', grid.vector, body, undefined, stmts.declarations()),
     ]),

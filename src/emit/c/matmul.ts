@@ -12,6 +12,8 @@ export function emitMatmul(name: string, k: CpuMatmul, params: readonly string[]
   const lines: string[] = [],
     fields = [`.groups = ${k.groups}`, `.n = ${k.n}`, size('m', k.m), size('k', k.depth)];
   if (k.parts) fields.push(`.parts = ${k.parts.parts}`, `.sample = ${k.parts.sample}`);
+  if (k.parts?.offsets !== undefined)
+    fields.push(`.part_off = (const int32_t *)c->buf[${k.parts.offsets}]`, `.part_step = ${k.parts.step ?? 1}`);
   /** Writes a function of the group z; gives its name. */
   const part = (result: string, letter: string, more: string, body: readonly string[]): string => {
     const head = `static ${result}${name}_${letter}(const dm_ctx *c, int64_t ${k.z.name}${more}) `;

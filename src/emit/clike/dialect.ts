@@ -7,6 +7,8 @@ import type { CpuStmt } from '../../schedule/cpu-kernel.ts';
 export type CoreStmt = Extract<CpuStmt, { s: 'product' | 'transpose' | 'prefetch' }>;
 
 export interface Dialect {
+  /** The type of a value in the text: that of the expression, or for an index a narrower one that holds its values. */
+  typeOf(e: Expr): Scalar;
   literal(value: number, dtype: Scalar): string;
   /** Declares a named value that does not change. */
   constant(dtype: Scalar, name: string, value: string): string;

@@ -1,7 +1,7 @@
 // Expressions as C-like text. Every operation becomes one constant of the block it stands in: a shared value is
 // computed once, and rounding happens exactly where the kernel language says.
 import { VerifyError } from '../../base/errors.ts';
-import { postorder, type Expr, type OpExpr, type ScalarOp, type Term } from '../../kernel/expr.ts';
+import { postorder, type Expr, type OpExpr, type Scalar, type ScalarOp, type Term } from '../../kernel/expr.ts';
 import { definitionOf } from '../../kernel/functions.ts';
 import { INFIX } from '../../kernel/print.ts';
 import type { Dialect } from './dialect.ts';
@@ -31,7 +31,7 @@ export class ExprWriter {
     for (const x of postorder([e])) {
       if (this.#names.has(x) || !(x.k === 'op' || x.k === 'load')) continue;
       const name = `v${x.id}`;
-      this.lines.push(this.#dialect.constant(x.dtype, name, this.#text(x)));
+      this.lines.push(this.#dialect.constant(this.#dialect.typeOf(x), name, this.#text(x)));
       this.#names.set(x, name);
     }
     return this.#ref(e);
@@ -46,7 +46,7 @@ export class ExprWriter {
       case 'var':
         return e.name;
       case 'const':
-        return this.#dialect.literal(e.value, e.dtype);
+        return this.#dialect.literal(e.value, this.#dialect.typeOf(e));
       case 'int':
         return `n${e.slot}`;
       case 'load':
@@ -56,7 +56,7 @@ export class ExprWriter {
       case 'sum':
         return 'sum';
       case 'linear':
-        return this.#linear(e.constant, e.terms);
+        return this.#linear(e.constant, e.terms, this.#dialect.typeOf(e));
       case 'op':
         return this.#op(
           e,
@@ -67,9 +67,14 @@ export class ExprWriter {
     }
   }
 
-  #linear(constant: number, terms: readonly Term[]): string {
-    const number = (n: number): string => this.#dialect.literal(n, 'index');
-    const products = terms.map(([c, t]) => (c === 1 ? this.#ref(t) : `${number(c)} * ${this.#ref(t)}`));
+  /** dtype: of the sum. Terms and products of a narrower type might not hold their parts of it. */
+  #linear(constant: number, terms: readonly Term[], dtype: Scalar): string {
+    const d = this.#dialect,
+      number = (n: number): string => d.literal(n, dtype);
+    const products = terms.map(([c, t], i) => {
+      if (c !== 1) return `${number(c)} * ${this.#ref(t)}`;
+      return i === 0 && d.typeOf(t) !== dtype ? d.cast(dtype, d.typeOf(t), this.#ref(t)) : this.#ref(t);
+    });
     return `(${[...products, ...(constant ? [number(constant)] : [])].join(' + ')})`;
   }
 
@@ -82,7 +87,7 @@ export class ExprWriter {
     if (definitionOf(e.op, e.dtype)) return `${nameOf(e.op)}(${a[0]})`;
     switch (e.op) {
       case 'cast':
-        return d.cast(e.dtype, e.args[0].dtype, a[0]);
+        return d.cast(d.typeOf(e), d.typeOf(e.args[0]), a[0]);
       case 'select':
         return d.select(a[0], a[1], a[2]);
       case 'neg':

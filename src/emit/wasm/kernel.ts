@@ -3,7 +3,7 @@
 // and how its sums are stored; the matrix core (gemm.ts) runs in between. `args` is the address of a list of int32:
 // addresses of buffers, then run-time integers.
 import { bytesPer } from '../../base/dtype.ts';
-import type { Parts } from '../../base/parts.ts';
+import type { KernelParts } from '../../base/parts.ts';
 import { VerifyError } from '../../base/errors.ts';
 import { postorder, type Expr } from '../../kernel/expr.ts';
 import { ELEMENTARY } from '../../kernel/functions.ts';
@@ -27,7 +27,7 @@ export type KernelShape =
       readonly n: number;
       readonly m: Extent;
       readonly depth: Extent;
-      readonly parts: Parts | null;
+      readonly parts: KernelParts | null;
       readonly buffers: number;
     };
 

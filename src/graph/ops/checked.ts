@@ -26,28 +26,31 @@ export function checked<A extends Attrs>(op: Op<A>): Op<A> {
   return {
     ...op,
     infer(inputs, attrs, ids) {
-      inputs.forEach((t, i) => {
+      // Plain loops: every node of a graph comes here several times.
+      for (let i = 0; i < inputs.length; i++) {
         const wanted = takes[i] ?? 'any';
-        if (!FITS[wanted](t.dtype))
-          throw new ShapeError(
-            `${name}: needs ${NAMES[wanted]}, got ${showType(t)}${i > 0 ? ` as input ${i + 1}` : ''}`,
-            hintFor(t.dtype, wanted),
-          );
-      });
-      for (const [key, value] of Object.entries(attrs)) {
-        if (name === 'constant' || typeof value !== 'number') continue;
-        if (Number.isNaN(value)) throw new ShapeError(`${name}: ${key} is NaN`);
-        if (
-          Number.isFinite(value) &&
-          !Number.isFinite(Math.fround(value)) &&
-          inputs.some((t) => t.dtype === 'float32')
-        ) {
-          throw new ShapeError(`${name}: ${key} is ${value}, which is no finite float32`);
-        }
+        if (!FITS[wanted](inputs[i].dtype)) throw misfit(name, wanted, inputs[i], i);
       }
-      return op.infer(inputs, attrs, ids).map((t) => checkSize(name, t));
+      if (name !== 'constant') for (const key in attrs) checkNumber(name, key, attrs[key], inputs);
+      const types = op.infer(inputs, attrs, ids);
+      for (const type of types) checkSize(name, type);
+      return types;
     },
   };
+}
+
+function misfit(op: string, wanted: Takes, got: TensorType, at: number): ShapeError {
+  return new ShapeError(
+    `${op}: needs ${NAMES[wanted]}, got ${showType(got)}${at > 0 ? ` as input ${at + 1}` : ''}`,
+    hintFor(got.dtype, wanted),
+  );
+}
+
+function checkNumber(op: string, key: string, value: Attrs[string], inputs: readonly TensorType[]): void {
+  if (typeof value !== 'number') return;
+  if (Number.isNaN(value)) throw new ShapeError(`${op}: ${key} is NaN`);
+  if (Number.isFinite(value) && !Number.isFinite(Math.fround(value)) && inputs.some((t) => t.dtype === 'float32'))
+    throw new ShapeError(`${op}: ${key} is ${value}, which is no finite float32`);
 }
 
 const hintFor = (dtype: DType, wanted: Takes): string =>

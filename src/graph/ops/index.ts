@@ -7,6 +7,7 @@ import { attentionGradOp } from './attention/attentionGrad.ts';
 import { attentionGradKVOp } from './attention/attentionGradKV.ts';
 import { attentionGradQOp } from './attention/attentionGradQ.ts';
 import { ropeOp } from './attention/rope.ts';
+import { rowPositionOp } from './attention/rowPosition.ts';
 import { checked } from './checked.ts';
 import { constantOp } from './create/constant.ts';
 import { dropoutOp } from './create/dropout.ts';
@@ -33,6 +34,7 @@ import { groupedOuterOntoOp } from './matmul/groupedOuterOnto.ts';
 import { matmulOp } from './matmul/matmul.ts';
 import { admitOp } from './moe/admit.ts';
 import { admitAllOp } from './moe/admitAll.ts';
+import { choiceStartsOp } from './moe/choiceStarts.ts';
 import { clampCountOp } from './moe/clampCount.ts';
 import { collectOp } from './moe/collect.ts';
 import { combineOp } from './moe/combine.ts';
@@ -40,6 +42,8 @@ import { combineGradRowsOp } from './moe/combineGradRows.ts';
 import { combineGradWeightsOp } from './moe/combineGradWeights.ts';
 import { combineManyOp } from './moe/combineMany.ts';
 import { dispatchOp } from './moe/dispatch.ts';
+import { expertCapacityOp } from './moe/expertCapacity.ts';
+import { histogramOp } from './moe/histogram.ts';
 import { joinRowsOp } from './moe/joinRows.ts';
 import { joinSegmentsOp } from './moe/joinSegments.ts';
 import { permuteOp } from './moe/permute.ts';
@@ -55,6 +59,7 @@ import { segmentSumOp } from './moe/segmentSum.ts';
 import { segmentSumOntoOp } from './moe/segmentSumOnto.ts';
 import { splitRowsOp } from './moe/splitRows.ts';
 import { splitSegmentsOp } from './moe/splitSegments.ts';
+import { spreadRowsOp } from './moe/spreadRows.ts';
 import { sumChunksOp } from './moe/sumChunks.ts';
 import { topKUnlessOp } from './moe/topKUnless.ts';
 import { windowOffsetsOp } from './moe/windowOffsets.ts';
@@ -79,8 +84,9 @@ import { padOp } from './shape/pad.ts';
 import { readRowsOp } from './shape/readRows.ts';
 import { reshapeOp } from './shape/reshape.ts';
 import { scatterAddOp } from './shape/scatterAdd.ts';
-import { scatterAddPartsOp } from './shape/scatterAddParts.ts';
 import { sliceOp } from './shape/slice.ts';
+import { scatterAddPartsOp } from './shape/scatterAddParts.ts';
+import { sortInGroupsOp } from './shape/sortIndices.ts';
 import { putAlongOp, takeAlongOp } from './shape/takeAlong.ts';
 import { transposeOp } from './shape/transpose.ts';
 import { updateRowsOp } from './shape/updateRows.ts';
@@ -99,6 +105,7 @@ const all: readonly Op<any>[] = [
   attentionGradQOp,
   avgPool2dOp,
   avgPool2dGradOp,
+  choiceStartsOp,
   clampCountOp,
   collectOp,
   combineOp,
@@ -118,6 +125,7 @@ const all: readonly Op<any>[] = [
   depthwise2dGradInputOp,
   depthwise2dGradWeightOp,
   dispatchOp,
+  expertCapacityOp,
   dropoutOp,
   expandOp,
   flipOp,
@@ -126,6 +134,7 @@ const all: readonly Op<any>[] = [
   groupedMatmulOp,
   groupedOuterOp,
   groupedOuterOntoOp,
+  histogramOp,
   iotaOp,
   joinRowsOp,
   joinSegmentsOp,
@@ -150,6 +159,7 @@ const all: readonly Op<any>[] = [
   reshapeOp,
   rmsNormOp,
   ropeOp,
+  rowPositionOp,
   rowCountOp,
   scatterAddOp,
   scatterAddPartsOp,
@@ -160,9 +170,11 @@ const all: readonly Op<any>[] = [
   segmentSumOntoOp,
   sliceOp,
   softmaxOp,
+  sortInGroupsOp,
   sortOp,
   splitRowsOp,
   splitSegmentsOp,
+  spreadRowsOp,
   sumOp,
   sumChunksOp,
   takeAlongOp,
@@ -175,4 +187,10 @@ const all: readonly Op<any>[] = [
   windowRowsOp,
 ];
 
-export const ops: OpTable = new Map(all.map((op) => [op.name, checked(op as Op)]));
+const table = new Map<string, Op>(all.map((op) => [op.name, checked(op as Op)]));
+export const ops: OpTable = table;
+
+/** Adds ops that only some programs need, so that the others need not contain them. */
+export function addOps(more: readonly Op<never>[]): void {
+  for (const op of more) table.set(op.name, checked(op as unknown as Op));
+}

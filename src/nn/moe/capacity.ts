@@ -21,9 +21,22 @@ export function checkCapacity(capacity: Capacity, experts: number): Capacity {
   return typeof capacity === 'object' ? Object.freeze([...capacity]) : capacity;
 }
 
+/** Among how many experts choices are divided evenly: free slots do not count. */
+export const shareOf = (experts: number, active?: readonly boolean[]): number =>
+  active?.filter((held) => held).length ?? experts;
+
+/** For each expert the factor of its even share; 0 for a free slot. Without a capacity an expert may get all tokens. */
+export function factorsOf(capacity: Capacity, experts: number, active?: readonly boolean[]): number[] {
+  const factors = capacity === 'dropless' ? shareOf(experts, active) : capacity;
+  return Array.from({ length: experts }, (_, e) =>
+    active?.[e] === false ? 0 : typeof factors === 'number' ? factors : factors[e],
+  );
+}
+
 /**
  * Most rows of each expert: ceil(factor * choices / experts); null for dropless. `choices`: tokens * k. active: which
- * slots hold an expert; only those count for the even share, and a free slot gets no rows.
+ * slots hold an expert; only those count for the even share, and a free slot gets no rows. Where the number of tokens
+ * is known only at run time, `expertCapacity` computes the same.
  */
 export function capacityRows(
   capacity: Capacity,
@@ -32,9 +45,8 @@ export function capacityRows(
   active?: readonly boolean[],
 ): number[] | null {
   if (capacity === 'dropless') return null;
-  const factors = typeof capacity === 'number' ? new Array<number>(experts).fill(capacity) : capacity,
-    share = active?.filter((held) => held).length ?? experts;
-  return factors.map((f, e) => (active?.[e] === false ? 0 : Math.min(choices, Math.ceil((f * choices) / share))));
+  const share = shareOf(experts, active);
+  return factorsOf(capacity, experts, active).map((f) => Math.min(choices, Math.ceil((f * choices) / share)));
 }
 
 /** Rounds rows up, by at most an eighth, so that small changes of capacity can use the same compiled plan. */

@@ -12,6 +12,7 @@ import { relu } from '../../graph/ops/elementwise/relu.ts';
 import { segmentExpand } from '../../graph/ops/moe/segmentExpand.ts';
 import { silu } from '../../graph/ops/elementwise/silu.ts';
 import { slice } from '../../graph/ops/shape/slice.ts';
+import { reshape } from '../../graph/ops/shape/reshape.ts';
 import { expand } from '../../graph/ops/shape/expand.ts';
 import { matmul } from '../../graph/ops/matmul/matmul.ts';
 import { boundOf } from '../../base/shape.ts';
@@ -99,9 +100,19 @@ export class ExpertBank {
 
   /** x [experts, rows, dModel] -> [experts, rows, dModel]: as many rows for each expert. */
   batched(x: Tensor): Tensor {
+    return this.#dense(x, (p) => use(x, p), 1);
+  }
+
+  /** x [rows, dModel] -> [rows, dModel]: all through expert e. The number of rows may vary. */
+  one(x: Tensor, e: number): Tensor {
+    return this.#dense(x, (p) => reshape(slice(use(x, p), 0, e, e + 1), p.shape.slice(1)), 0);
+  }
+
+  /** rows: the dimension of x that the biases have not. */
+  #dense(x: Tensor, get: (p: Parameter) => Tensor, rows: number): Tensor {
     const linear = (h: Tensor, w: Parameter, b: Parameter | null): Tensor => {
-      const y = matmul(h, use(x, w));
-      return b ? add(y, expand(use(x, b), y, [1])) : y;
+      const y = matmul(h, get(w));
+      return b ? add(y, expand(get(b), y, [rows])) : y;
     };
     return linear(this.#activate(linear(x, this.w1, this.b1)), this.w2, this.b2);
   }

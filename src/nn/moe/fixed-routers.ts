@@ -6,6 +6,8 @@ import { anything, aSize, needed } from '../../base/kinds.ts';
 import { checkSeed, Stream } from '../../base/random.ts';
 import { boundOf } from '../../base/shape.ts';
 import { full, type Tensor } from '../../graph/tensor.ts';
+import { fullRows, rowNumbers } from '../../graph/ops/create/rows.ts';
+import { iota } from '../../graph/ops/create/iota.ts';
 import { gather } from '../../graph/ops/shape/gather.ts';
 import { softmax } from '../../graph/ops/reduce/softmax.ts';
 import { traceOf } from '../../trace/trace.ts';
@@ -32,11 +34,14 @@ export class ExpertChoiceRouter extends LinearRouter {
   choose(x: Tensor): Choice {
     const logits = this.logits(x),
       probs = softmax(logits),
-      tokens = boundOf(x.shape[0]);
-    const all = traceOf(x).constant(
-      { dtype: 'int32', shape: [tokens, this.experts] },
-      Int32Array.from({ length: tokens * this.experts }, (_, i) => i % this.experts),
-    );
+      [tokens] = x.shape;
+    const all =
+      typeof tokens === 'number'
+        ? traceOf(x).constant(
+            { dtype: 'int32', shape: [tokens, this.experts] },
+            Int32Array.from({ length: tokens * this.experts }, (_, i) => i % this.experts),
+          )
+        : iota(logits, 1);
     return { indices: all, weights: probs, scores: probs, probs, logits, expertsChoose: true };
   }
 }
@@ -78,8 +83,14 @@ export class HashRouter implements Router {
       );
     const table = (rows: number): Tensor =>
       trace.constant({ dtype: 'int32', shape: [rows, k] }, this.#table(rows, k, seed));
-    const indices = vocab !== undefined && ids ? gather(table(vocab), ids) : table(tokens);
-    const weights = full(x, [tokens, k], 1 / k);
+    const fixed = typeof x.shape[0] === 'number',
+      indices =
+        vocab !== undefined && ids
+          ? gather(table(vocab), ids)
+          : fixed
+            ? table(tokens)
+            : gather(table(tokens), rowNumbers(x));
+    const weights = fixed ? full(x, [tokens, k], 1 / k) : fullRows(x, k, 1 / k);
     return { indices, weights, scores: weights, probs: null, logits: null };
   }
 

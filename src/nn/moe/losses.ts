@@ -6,6 +6,7 @@ import { add } from '../../graph/ops/elementwise/add.ts';
 import { cast } from '../../graph/ops/elementwise/cast.ts';
 import { div } from '../../graph/ops/elementwise/div.ts';
 import { logSumExp } from '../../graph/ops/reduce/logSumExp.ts';
+import { maximum } from '../../graph/ops/elementwise/maximum.ts';
 import { mul } from '../../graph/ops/elementwise/mul.ts';
 import { oneHot } from '../../graph/ops/create/oneHot.ts';
 import { reshape } from '../../graph/ops/shape/reshape.ts';
@@ -14,6 +15,7 @@ import { sub } from '../../graph/ops/elementwise/sub.ts';
 import { mean, sum, variance } from '../../graph/ops/reduce/sum.ts';
 import { where } from '../../graph/ops/elementwise/where.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
+import { countOf, meanOfRows, quotient } from '../rows.ts';
 import { activeSlots, meanOfActive, numberOf } from './eligible.ts';
 import { gatesOf } from './operators.ts';
 import type { Choice } from './router.ts';
@@ -24,12 +26,18 @@ export type LossName = (typeof LOSSES)[number];
 
 /**
  * Switch Transformer (Fedus et al. 2022), equation 4: experts * sum_e (share of choices)_e * (mean probability)_e; 1
- * when even. probs [tokens, experts], load int32 [experts] of `choices` choices. slots: where not every slot holds an
- * expert of its own, here and below; means are over experts.
+ * when even. probs [tokens, experts], load int32 [experts] of `choices` choices (int32 [] where that is known only at
+ * run time). slots: where not every slot holds an expert of its own, here and below; means are over experts.
  */
-export function balanceLoss(probs: Tensor, load: Tensor, choices: number, slots: OpenSlots | null = null): Tensor {
-  const share = mul(cast(load, probs.dtype), 1 / choices);
-  return mul(sum(mul(share, mean(probs, [0]))), slots ? numberOf(probs, slots.active) : boundOf(load.shape[0]));
+export function balanceLoss(
+  probs: Tensor,
+  load: Tensor,
+  choices: number | Tensor,
+  slots: OpenSlots | null = null,
+): Tensor {
+  const some = typeof choices === 'number' ? choices : maximum(choices, 1),
+    share = mul(cast(load, probs.dtype), quotient(probs, 1, some));
+  return mul(sum(mul(share, meanOfRows(probs, [0]))), slots ? numberOf(probs, slots.active) : boundOf(load.shape[0]));
 }
 
 /**
@@ -39,7 +47,7 @@ export function balanceLoss(probs: Tensor, load: Tensor, choices: number, slots:
 export function gshardLoss(probs: Tensor, indices: Tensor, slots: OpenSlots | null = null): Tensor {
   const [tokens, experts] = probs.shape.map(boundOf);
   const first = cast(oneHot(reshape(slice(indices, 1, 0, 1), [tokens]), experts), probs.dtype);
-  const product = mul(mean(first, [0]), mean(probs, [0]));
+  const product = mul(meanOfRows(first, [0]), meanOfRows(probs, [0]));
   return slots ? meanOfActive(product, slots) : mean(product);
 }
 
@@ -60,7 +68,7 @@ function varianceOfActive(x: Tensor, even: Tensor, slots: OpenSlots): Tensor {
 /** ST-MoE (Zoph et al. 2022), equation 5: mean of (log sum exp of the logits)^2. */
 export function zLoss(logits: Tensor): Tensor {
   const z = logSumExp(logits);
-  return mean(mul(z, z));
+  return meanOfRows(mul(z, z));
 }
 
 /** The loss of that name for a layer's choice; throws where the router has not what it needs. */
@@ -70,11 +78,10 @@ export function lossOf(name: LossName, choice: Choice, load: Tensor, slots: Open
       throw new UserError(`MoE: the ${name} loss needs ${what}, which this router has not`, `set its coefficient to 0`);
     return value;
   };
-  const { indices, weights } = choice,
-    choices = indices.shape.reduce<number>((n, d) => n * boundOf(d), 1);
+  const { indices, weights } = choice;
   switch (name) {
     case 'balance':
-      return balanceLoss(need(choice.probs, 'probabilities'), load, choices, slots);
+      return balanceLoss(need(choice.probs, 'probabilities'), load, countOf(indices, boundOf(indices.shape[1])), slots);
     case 'gshard':
       return gshardLoss(need(choice.probs, 'probabilities'), indices, slots);
     case 'importance':

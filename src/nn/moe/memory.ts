@@ -87,6 +87,11 @@ export class ChoiceMemory {
       samples = boundOf(ids.shape[0]),
       trace = traceOf(x),
       path = trace.pathOf(owner);
+    if (typeof x.shape[0] !== 'number')
+      throw new UserError(
+        `${path}: choices can be remembered only in batches whose number of tokens is fixed, not ${x.toString()}`,
+        "leave routing 'live' here",
+      );
     if (rows % samples !== 0)
       throw new UserError(
         `${path}: ${rows} tokens of ${samples} samples: choices can be remembered only if every sample has the same ` +

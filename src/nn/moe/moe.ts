@@ -14,14 +14,16 @@ import { mul } from '../../graph/ops/elementwise/mul.ts';
 import { neg } from '../../graph/ops/elementwise/neg.ts';
 import { reshape } from '../../graph/ops/shape/reshape.ts';
 import { topK } from '../../graph/ops/reduce/topK.ts';
-import { mean, sum } from '../../graph/ops/reduce/sum.ts';
+import { sum } from '../../graph/ops/reduce/sum.ts';
 import { call, traceOf, within, type Trace } from '../../trace/trace.ts';
 import type { Keeps, Kept, KnobRules, Resize, Transfer } from '../../trace/knobs.ts';
 import { nameParameters, type Module } from '../../trace/module.ts';
 import type { Parameter } from '../../trace/parameter.ts';
 import { noticeWrites } from '../../trace/user-values.ts';
+import { meanOfRows } from '../rows.ts';
 import type { Capacity } from './capacity.ts';
 import { keeping } from './chunks.ts';
+import { taking } from './masked.ts';
 import { ExpertBank, type Activation } from './experts.ts';
 import { lossOf, LOSSES, type LossName } from './losses.ts';
 import { routed, type Overflow, type Priority, type Routing } from './routing.ts';
@@ -221,15 +223,25 @@ export class MoE {
     return activeOf(this.#families);
   }
 
-  /** ids int32 [...]: the tokens' ids, for a router that goes by them. */
-  forward(x: Tensor, ids?: Tensor): Tensor {
-    return within(x, this, () => this.#forward(x, ids));
+  /**
+   * ids int32 [...]: the tokens' ids, for a router that goes by them. mask bool [...]: which tokens take part. Others
+   * get zeros, take no capacity, and count in no loss and no statistic: results are those of a batch without them.
+   */
+  forward(x: Tensor, ids?: Tensor, mask?: Tensor): Tensor {
+    return within(x, this, () => {
+      const shape = x.shape.map(boundOf),
+        lead = shape.slice(0, -1),
+        count = lead.reduce((n, d) => n * d, 1),
+        tokens = reshape(x, [count, shape[shape.length - 1]]), // [tokens, dModel]
+        own = ids && reshape(ids, [count]),
+        part = mask && taking(mask, x),
+        y = part ? part.put(this.#forward(part.take(tokens), own && part.take(own))) : this.#forward(tokens, own);
+      return reshape(y, [...lead, boundOf(y.shape[1])]);
+    });
   }
 
-  #forward(x: Tensor, ids?: Tensor): Tensor {
-    const shape = x.shape.map(boundOf),
-      count = shape.slice(0, -1).reduce((n, d) => n * d, 1);
-    const tokens = reshape(x, [count, shape[shape.length - 1]]); // [tokens, dModel]
+  /** x [tokens, dModel], ids [tokens] -> [tokens, width]. */
+  #forward(tokens: Tensor, ids: Tensor | undefined): Tensor {
     const slots = openSlots(this.#families),
       memory = ChoiceMemory.of(this, tokens, {
         routing: this.#knobs.routing,
@@ -239,11 +251,11 @@ export class MoE {
         audit: this.#knobs.audit,
         closed: slots !== null,
       });
-    const choice = within(x, this.router, () =>
+    const choice = within(tokens, this.router, () =>
       this.router.choose(tokens, {
         k: this.#knobs.topK,
         built: this.#built,
-        ids: ids && reshape(ids, [count]),
+        ids,
         slots,
         pick: memory ? (scores) => memory.pick(scores) : undefined,
       }),
@@ -260,13 +272,8 @@ export class MoE {
     this.#report(tokens, choice, routing, slots);
     this.router.observe?.(routing.load, slots);
     const { shared } = this,
-      y = shared
-        ? add(
-            combined,
-            keeping(tokens, this, () => call(shared, tokens)),
-          )
-        : combined;
-    return reshape(y, [...shape.slice(0, -1), boundOf(y.shape[1])]);
+      own = shared && keeping(tokens, this, () => call(shared, tokens));
+    return own ? add(combined, own) : combined;
   }
 
   #route({ indices, scores, expertsChoose }: Choice, memory: ChoiceMemory | null): Routing {
@@ -314,7 +321,7 @@ export class MoE {
         trace.addStat(
           this,
           'gateEntropy',
-          neg(mean(sum(mul(choice.probs, log(maximum(choice.probs, scalar(choice.probs, 1e-30)))), [1]))),
+          neg(meanOfRows(sum(mul(choice.probs, log(maximum(choice.probs, scalar(choice.probs, 1e-30)))), [1]))),
         );
       // where experts choose, no choice of a token is its second
       if (!choice.expertsChoose) this.#reportSecond(trace, choice);
@@ -326,14 +333,14 @@ export class MoE {
   }
 
   #reportSecond(trace: Trace, { weights, probs, second }: Choice): void {
-    if (this.#knobs.topK > 1) trace.addStat(this, 'secondGateWeight', mean(secondOf(weights)));
-    else if (second && this.#count > 1) trace.addStat(this, 'secondGateWeight', mean(second()));
+    if (this.#knobs.topK > 1) trace.addStat(this, 'secondGateWeight', meanOfRows(secondOf(weights)));
+    else if (second && this.#count > 1) trace.addStat(this, 'secondGateWeight', meanOfRows(second()));
     else if (probs && this.#count > 1) {
       const { values } = topK(probs, 2); // what a second choice would weigh beside the first
       trace.addStat(
         this,
         'secondGateWeight',
-        mean(div(secondOf(values), maximum(sum(values, [1]), scalar(values, 1e-30)))),
+        meanOfRows(div(secondOf(values), maximum(sum(values, [1]), scalar(values, 1e-30)))),
       );
     }
   }
@@ -357,6 +364,7 @@ export class SharedExpert {
   /** [tokens, dModel] -> [tokens, dModel]. */
   forward(x: Tensor): Tensor {
     const [tokens, width] = x.shape.map(boundOf);
+    if (typeof x.shape[0] !== 'number') return this.bank.one(x, 0);
     return reshape(this.bank.batched(reshape(x, [1, tokens, width])), [tokens, width]);
   }
 }

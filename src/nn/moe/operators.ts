@@ -2,14 +2,17 @@
 // aggregate and aggregateSpec bring their outputs back, cache remembers what was assigned. Each for any k, batch and
 // number of experts.
 import { cast } from '../../graph/ops/elementwise/cast.ts';
-import { boundOf } from '../../base/shape.ts';
+import { boundOf, isDynamic } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { aFlag, aNumber, needed } from '../../base/kinds.ts';
 import { full, scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/elementwise/add.ts';
+import { combineGradWeights } from '../../graph/ops/moe/combineGradWeights.ts';
 import { combine } from '../../graph/ops/moe/combine.ts';
 import { dispatch } from '../../graph/ops/moe/dispatch.ts';
+import { fullRows, rowNumbers } from '../../graph/ops/create/rows.ts';
+import { gather } from '../../graph/ops/shape/gather.ts';
 import { equal } from '../../graph/ops/elementwise/equal.ts';
 import { joinSegments } from '../../graph/ops/moe/joinSegments.ts';
 import { less } from '../../graph/ops/elementwise/less.ts';
@@ -27,6 +30,7 @@ import { mean, sum } from '../../graph/ops/reduce/sum.ts';
 import { updateRows } from '../../graph/ops/shape/updateRows.ts';
 import { where } from '../../graph/ops/elementwise/where.ts';
 import { traceOf } from '../../trace/trace.ts';
+import { meanOfRows } from '../rows.ts';
 import { route, type Routing, type RoutingOptions } from './routing.ts';
 
 /** All experts' rows in one tensor: x [tokens, ...rest] -> [rows in segments, ...rest]. */
@@ -39,6 +43,12 @@ export const toRows = (x: Tensor, { rows, k, mayDrop, expertRows }: Routing): Te
  */
 export const fromRows = (outputs: Tensor, { rows, mayDrop, expertRows }: Routing, weights: Tensor): Tensor =>
   combine(outputs, rows.inverse, rows.order, weights, { gaps: mayDrop, expertRows });
+
+/** int32 [tokens, k]: the row of each choice, -1 if it was dropped. like: any tensor [tokens, ...]. */
+export function placesOf({ rows: { inverse }, k }: Routing, like: Tensor): Tensor {
+  const places = reshape(inverse, [boundOf(like.shape[0]), k]);
+  return typeof like.shape[0] === 'number' ? places : gather(places, rowNumbers(like));
+}
 
 /** Joins the rows of all experts into one tensor. */
 export function join(outputs: readonly Tensor[], { rows, experts, bound, usual }: Routing): Tensor {
@@ -106,18 +116,22 @@ export function aggregateSpec(
       );
     return reshape(own, [boundOf(own.shape[0]), 1]);
   });
-  // Each choice is a token of its own, so that its row is returned with weight 1: [tokens * k, 1].
-  const ones = full(weights, [tokens * k, 1], 1);
-  const back = (x: Tensor): Tensor =>
-    reshape(combine(x, rows.inverse, rows.order, ones, { gaps: mayDrop }), [tokens, k]);
+  // One number a row -> that of each choice: [tokens, k].
+  const back = (x: Tensor): Tensor => {
+    if (typeof weights.shape[0] !== 'number')
+      return combineGradWeights(fullRows(weights, 1, 1), x, rows, weights, { gaps: mayDrop });
+    // Each choice is a token of its own, so that its row is returned with weight 1: [tokens * k, 1].
+    const ones = full(weights, [tokens * k, 1], 1);
+    return reshape(combine(x, rows.inverse, rows.order, ones, { gaps: mayDrop }), [tokens, k]);
+  };
   const own = back(join(errors, routing)),
-    kept = less(scalar(rows.inverse, -1), reshape(rows.inverse, [tokens, k]));
+    kept = less(scalar(rows.inverse, -1), placesOf(routing, weights));
   const fixed = stopGradient(weights),
     zero = scalar(weights, 0);
-  const loss = mean(sum(where(kept, mul(fixed, own), zero), [1]));
+  const loss = meanOfRows(sum(where(kept, mul(fixed, own), zero), [1]));
   const wanted = softmax(where(kept, neg(stopGradient(own)), scalar(weights, -1e30)));
   // log 0 is infinite; 1e-30 is about the smallest value that a float32 softmax gives.
-  const gateLoss = mean(sum(where(kept, neg(mul(wanted, log(maximum(weights, 1e-30)))), zero), [1]));
+  const gateLoss = meanOfRows(sum(where(kept, neg(mul(wanted, log(maximum(weights, 1e-30)))), zero), [1]));
   return { prediction: stopGradient(aggregate(outputs, routing, weights)), loss, gateLoss };
 }
 
@@ -150,6 +164,11 @@ export function cache(owner: object, live: Tensor, options: CacheOptions): Cache
   if (!Number.isInteger(batches) || batches < 1)
     throw new UserError(`cache: batches must be a whole number of at least 1, got ${batches}`);
   if (!(gamma >= 0 && gamma < 1)) throw new UserError(`cache: gamma must be at least 0 and below 1, got ${gamma}`);
+  if (isDynamic(live.shape))
+    throw new UserError(
+      `cache: a batch whose number of tokens varies cannot be remembered, got ${live.toString()}`,
+      'batches of a fixed size',
+    );
   const trace = traceOf(live),
     shape = live.shape.map(boundOf),
     path = trace.pathOf(owner);

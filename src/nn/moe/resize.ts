@@ -4,7 +4,7 @@ import { boundOf } from '../../base/shape.ts';
 import type { Edits } from '../../graph/retype.ts';
 import { producers, type Attrs, type Graph, type Node } from '../../graph/graph.ts';
 import type { Settings } from '../../trace/knobs.ts';
-import { roomFor, type Capacity } from './capacity.ts';
+import { factorsOf, roomFor, type Capacity } from './capacity.ts';
 import { alike, byRows } from './knobs.ts';
 import { activeOf, readSlots } from './slots.ts';
 
@@ -23,8 +23,10 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
     return null;
   const active = activeOf(readSlots(to['slots']).families),
     made = producers(graph),
+    // What admits the tokens of a mask (masked.ts).
+    masks = new Set(graph.nodes.flatMap((n) => (n.op === 'spreadRows' ? [made[n.inputs[1]]] : []))),
     attrs = new Map<Node, Attrs>(),
-    data = new Map<number, Int32Array<ArrayBuffer>>();
+    data = new Map<number, Int32Array<ArrayBuffer> | Float64Array<ArrayBuffer>>();
   /** By outputs of `admit`: planned rows of all experts together, and of each. */
   const rooms = new Map<number, { readonly rows: number; readonly bounds: readonly number[] }>();
   for (const node of graph.nodes) {
@@ -34,13 +36,16 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
       attrs.set(node, { ...node.attrs, bound: room.bounds[Number(node.attrs['segment'])] });
     else if (room && node.op === 'splitSegments') attrs.set(node, { bounds: room.bounds });
     else if (room && node.op === 'joinSegments') attrs.set(node, { ...node.attrs, rows: room.rows });
-    if ((node.op !== 'admit' && node.op !== 'admitAll') || node.scope !== path) continue;
+    if ((node.op !== 'admit' && node.op !== 'admitAll') || node.scope !== path || masks.has(node)) continue;
     const [sorted, , limits] = node.inputs,
       sorter = made[sorted],
-      choices = sorter && ['permute', 'permuteUnless'].includes(sorter.op) ? sorter.inputs[0] : undefined;
-    if (choices === undefined || !graph.inputs.some((i) => i.value === limits && i.kind === 'constant')) return null;
+      choices = sorter && ['permute', 'permuteUnless'].includes(sorter.op) ? sorter.inputs[0] : undefined,
+      // Where the number of tokens varies, limits are computed from factors.
+      computed = made[limits]?.op === 'expertCapacity' ? made[limits].inputs[0] : null,
+      given = computed ?? limits;
+    if (choices === undefined || !graph.inputs.some((i) => i.value === given && i.kind === 'constant')) return null;
     const [tokens, k] = graph.types[choices].shape.map(boundOf),
-      experts = boundOf(graph.types[limits].shape[0]);
+      experts = boundOf(graph.types[given].shape[0]);
     // If experts choose tokens, k is the number of experts, and topK says how many experts a token gets on average.
     const share = k === to['topK'] ? 1 : Number(to['topK']) / experts;
     const factors = typeof capacity === 'number' ? capacity * share : capacity.map((f) => f * share);
@@ -55,7 +60,7 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
     });
     if (!caps) return null;
     attrs.set(node, { ...node.attrs, rows: bound });
-    data.set(limits, Int32Array.from(caps));
+    data.set(given, computed !== null ? Float64Array.from(factorsOf(factors, experts, active)) : Int32Array.from(caps));
     // With spill, an expert may get a row of every token.
     const own = { rows: bound, bounds: node.attrs['spill'] === true ? caps.map(() => tokens) : caps };
     for (const v of node.outputs) rooms.set(v, own);

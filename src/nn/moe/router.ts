@@ -7,6 +7,7 @@ import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { aFlag, aNumber, aSize, needed, oneOf } from '../../base/kinds.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/elementwise/add.ts';
+import { concat } from '../../graph/ops/shape/concat.ts';
 import { cast } from '../../graph/ops/elementwise/cast.ts';
 import { div } from '../../graph/ops/elementwise/div.ts';
 import { expand } from '../../graph/ops/shape/expand.ts';
@@ -205,11 +206,23 @@ export function limitGroups(scores: Tensor, { groups, limit, by = 'top2' }: Grou
     );
   if (limit === groups) return scores;
   const inGroups = reshape(scores, [tokens, groups, size]);
-  const best =
-    by === 'max' || size === 1
-      ? max(inGroups, [2])
-      : reshape(sum(topK(reshape(scores, [tokens * groups, size]), 2).values, [1]), [tokens, groups]);
+  const best = by === 'max' || size === 1 ? max(inGroups, [2]) : bestTwo(scores, groups);
   const chosen = sum(oneHot(topK(best, limit).indices, groups), [1]); // [tokens, groups]
   const open = less(scalar(chosen, 0), reshape(chosen, [tokens, groups, 1]));
   return reshape(where(open, inGroups, scalar(scores, -Infinity)), [tokens, experts]);
+}
+
+/** scores [tokens, experts] -> [tokens, groups]: the sum of the two highest of each group. */
+function bestTwo(scores: Tensor, groups: number): Tensor {
+  const [tokens, experts] = scores.shape.map(boundOf),
+    size = experts / groups,
+    two = (x: Tensor): Tensor => sum(topK(x, 2).values, [1]);
+  if (typeof scores.shape[0] === 'number')
+    return reshape(two(reshape(scores, [tokens * groups, size])), [tokens, groups]);
+  // A varying dimension cannot be merged with another.
+  const each = Array.from({ length: groups }, (_, g) => two(slice(scores, 1, g * size, (g + 1) * size)));
+  return concat(
+    each.map((x) => reshape(x, [tokens, 1])),
+    1,
+  );
 }

@@ -30,6 +30,7 @@ import { reshape } from '../../graph/ops/shape/reshape.ts';
 import { cast } from '../../graph/ops/elementwise/cast.ts';
 import { Parameter } from '../../trace/parameter.ts';
 import { traceOf, use } from '../../trace/trace.ts';
+import { countOf, quotient } from '../rows.ts';
 import { activeSlots, closed, eligible, meanOfActive } from './eligible.ts';
 import type { OpenSlots } from './slots.ts';
 import {
@@ -286,9 +287,10 @@ export class SinkhornRouter extends LinearRouter {
 
   #balanced(logits: Tensor): Tensor {
     const [tokens, experts] = logits.shape.map(boundOf);
+    const even = quotient(logits, countOf(logits), experts);
     let plan = exp(sub(logits, reshape(max(logits, [1]), [tokens, 1])));
     for (let i = 0; i < this.#rounds; i++) {
-      plan = mul(div(plan, add(sum(plan, [0]), 1e-20)), tokens / experts);
+      plan = mul(div(plan, add(sum(plan, [0]), 1e-20)), even);
       plan = div(plan, reshape(add(sum(plan, [1]), 1e-20), [tokens, 1]));
     }
     return plan;

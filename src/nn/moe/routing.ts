@@ -18,13 +18,17 @@ import {
 } from '../../base/kinds.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { admit, type Admission } from '../../graph/ops/moe/admit.ts';
+import { expertCapacity } from '../../graph/ops/moe/expertCapacity.ts';
 import { permute, type Permutation } from '../../graph/ops/moe/permute.ts';
+import { iota } from '../../graph/ops/create/iota.ts';
+import { cast } from '../../graph/ops/elementwise/cast.ts';
+import { neg } from '../../graph/ops/elementwise/neg.ts';
 import { segmentRank } from '../../graph/ops/moe/segmentRank.ts';
 import { slice } from '../../graph/ops/shape/slice.ts';
 import { segmentCounts } from '../../graph/ops/moe/splitSegments.ts';
 import { sub } from '../../graph/ops/elementwise/sub.ts';
 import { traceOf } from '../../trace/trace.ts';
-import { checkCapacity, roomFor, type Capacity } from './capacity.ts';
+import { checkCapacity, factorsOf, roomFor, shareOf, type Capacity } from './capacity.ts';
 import { tile, type Tiles } from './tiles.ts';
 
 /**
@@ -163,7 +167,7 @@ export function routed(indices: Tensor, options: RoutingOptions): Routing {
       tiles: null,
     };
   }
-  const limits = traceOf(indices).constant({ dtype: 'int32', shape: [experts] }, Int32Array.from(caps));
+  const limits = limitsOf(indices, caps, { experts, capacity, active: options.active });
   if (inTiles) {
     const tiles = tile(all, limits, { choices, rows: bound, padded }),
       { inside, ...both } = tiles.admitted;
@@ -204,6 +208,25 @@ export function routed(indices: Tensor, options: RoutingOptions): Routing {
   };
 }
 
+/** int32 [experts]: most rows of each expert in this run. caps: those of as many tokens as there may be. */
+function limitsOf(
+  indices: Tensor,
+  caps: readonly number[],
+  {
+    experts,
+    capacity,
+    active,
+  }: Required<Pick<RoutingOptions, 'experts' | 'capacity'>> & Pick<RoutingOptions, 'active'>,
+): Tensor {
+  const trace = traceOf(indices),
+    shape = [experts];
+  if (typeof indices.shape[0] === 'number') return trace.constant({ dtype: 'int32', shape }, Int32Array.from(caps));
+  const factors = Float64Array.from(factorsOf(capacity, experts, active));
+  return expertCapacity(trace.constant({ dtype: 'float64', shape }, factors), indices, {
+    share: shareOf(experts, active),
+  });
+}
+
 function once<T>(make: () => T): () => T {
   let made: T | undefined;
   return () => (made ??= make());
@@ -212,6 +235,7 @@ function once<T>(make: () => T): () => T {
 function scoresOf(indices: Tensor, { priority, scores }: RoutingOptions): Tensor {
   const [tokens, k] = indices.shape.map(boundOf);
   if (priority === 'choice') {
+    if (typeof indices.shape[0] !== 'number') return neg(cast(iota(indices, 1), 'float32'));
     return traceOf(indices).constant(
       { dtype: 'float32', shape: [tokens, k] },
       Float32Array.from({ length: tokens * k }, (_, i) => -(i % k)),

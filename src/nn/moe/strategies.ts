@@ -4,7 +4,8 @@
 // `dense` computes all experts on all tokens.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
-import { full, scalar, type Tensor } from '../../graph/tensor.ts';
+import { emit1, full, scalar, type Tensor } from '../../graph/tensor.ts';
+import { add } from '../../graph/ops/elementwise/add.ts';
 import { cast } from '../../graph/ops/elementwise/cast.ts';
 import { concat } from '../../graph/ops/shape/concat.ts';
 import { expand } from '../../graph/ops/shape/expand.ts';
@@ -22,7 +23,7 @@ import { call } from '../../trace/trace.ts';
 import type { Module } from '../../trace/module.ts';
 import { keeping, throughBank, type Keeping } from './chunks.ts';
 import { ExpertBank } from './experts.ts';
-import { fromRows, gatesOf, join, split, toRows } from './operators.ts';
+import { fromRows, gatesOf, join, placesOf, split, toRows } from './operators.ts';
 import type { Routing } from './routing.ts';
 import { inTiles } from './tiles.ts';
 
@@ -52,21 +53,24 @@ export function runExperts(
     case 'padded': {
       if (routing.tiles && experts instanceof ExpertBank)
         return inTiles(experts, x, routing.tiles, weights, routing, how);
-      const rows = toRows(x, routing);
-      const outputs =
-        experts instanceof ExpertBank
-          ? throughBank(experts, rows, routing.rows, how)
-          : join(
-              split(rows, routing).map((own, e) => keeping(own, how, () => checked(call(experts[e], own), own, e))),
-              routing,
-            );
-      return fromRows(outputs, routing, weights);
+      return fromRows(byRows(experts, x, routing, how), routing, weights);
     }
     case 'einsum':
       return byMasks(experts, x, routing, indices, weights, how);
     case 'dense':
       return everywhere(experts, x, routing, indices, weights, how);
   }
+}
+
+/** The outputs for all rows of the routing. */
+function byRows(experts: Experts, x: Tensor, routing: Routing, how: Keeping): Tensor {
+  const rows = toRows(x, routing);
+  return experts instanceof ExpertBank
+    ? throughBank(experts, rows, routing.rows, how)
+    : join(
+        split(rows, routing).map((own, e) => keeping(own, how, () => checked(call(experts[e], own), own, e))),
+        routing,
+      );
 }
 
 function checked(y: Tensor, x: Tensor, e: number): Tensor {
@@ -93,12 +97,9 @@ function batched(experts: Experts, x: Tensor): Tensor {
 }
 
 /** weights with 0 for choices that were dropped. */
-const kept = ({ rows, mayDrop }: Routing, weights: Tensor): Tensor =>
-  mayDrop
-    ? mul(
-        weights,
-        cast(less(scalar(rows.inverse, -1), reshape(rows.inverse, weights.shape.map(boundOf))), weights.dtype),
-      )
+const kept = (routing: Routing, weights: Tensor): Tensor =>
+  routing.mayDrop
+    ? mul(weights, cast(less(scalar(weights, -1, 'int32'), placesOf(routing, weights)), weights.dtype))
     : weights;
 
 function byMasks(
@@ -114,13 +115,16 @@ function byMasks(
     room = Math.max(1, ...bounds);
   // Position of each choice among its expert's rows; negative if the choice was dropped, because its row is -1 and no
   // segment begins below 0.
-  const slot = sub(reshape(rows.inverse, [tokens, k]), gather(rows.offsets, indices));
-  const like = full(x, [tokens, k, count, room], 0, 'float32');
-  const placed = cast(mul(expand(oneHot(indices, count), like, [3]), expand(oneHot(slot, room), like, [2])), x.dtype);
+  const slot = sub(placesOf(routing, indices), gather(rows.offsets, indices));
+  const placed = cast(
+    mul(reshape(oneHot(indices, count), [tokens, k, count, 1]), reshape(oneHot(slot, room), [tokens, k, 1, room])),
+    x.dtype,
+  );
   // [tokens, experts, room]
   const mask = sum(placed, [1]),
     weighted = sum(mul(placed, reshape(weights, [tokens, k, 1, 1])), [1]);
-  const sent = matmul(transpose(reshape(mask, [tokens, count * room])), x); // [experts * room, dModel]
+  // [experts * room, dModel]
+  const sent = matmul(reshape(mask, [tokens, count * room]), x, { transA: true });
   const y = keeping(x, how, () => batched(experts, reshape(sent, [count, room, width]))),
     out = boundOf(y.shape[2]);
   return matmul(reshape(weighted, [tokens, count * room]), reshape(y, [count * room, out]));
@@ -136,8 +140,37 @@ function everywhere(
 ): Tensor {
   const { experts: count } = routing,
     [tokens, width] = x.shape.map(boundOf);
+  if (typeof x.shape[0] !== 'number')
+    return everywhereCounted(experts, x, gatesOf(indices, kept(routing, weights), count), how);
   const like = full(x, [count, tokens, width], 0);
   const y = keeping(x, how, () => batched(experts, expand(x, like, [0]))); // [experts, tokens, width]
   const gates = transpose(gatesOf(indices, kept(routing, weights), count)); // [experts, tokens]
   return sum(mul(y, reshape(gates, [count, tokens, 1])), [0]);
+}
+
+/**
+ * The same where the number of tokens varies, which only a first dimension may: one expert after the other. gates
+ * [tokens, experts]. Sums have the order of those above.
+ */
+function everywhereCounted(experts: Experts, x: Tensor, gates: Tensor, how: Keeping): Tensor {
+  // Expert e reads copy e. Copy e + 1 gets the gradients of the experts up to e, whose sum thus begins with the first.
+  const copies = [x];
+  while (copies.length <= boundOf(gates.shape[1]))
+    copies.unshift(emit1('reshape', [copies[0]], { shape: x.shape.map(boundOf) }));
+  const outputs = keeping(x, how, () =>
+    copies
+      .slice(0, -1)
+      .map((own, e) => (experts instanceof ExpertBank ? experts.one(own, e) : checked(call(experts[e], own), own, e))),
+  );
+  const weighted = outputs.map((y, e) => mul(exact(y), slice(gates, 1, e, e + 1)));
+  return exact(weighted.reduce((total, y) => add(total, y)));
+}
+
+/**
+ * x [rows, width], with 0 for -0, as a sum: where activations are rounded to 16 bits, those before and after a sum are
+ * rounded each for itself (passes/round-activations.ts).
+ */
+function exact(x: Tensor): Tensor {
+  const [rows, width] = x.shape.map(boundOf);
+  return sum(reshape(x, [rows, 1, width]), [1]);
 }

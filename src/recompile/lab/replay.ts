@@ -3,10 +3,9 @@
 // decision.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions } from '../../base/options.ts';
-import { own } from '../../base/own.ts';
 import { hostTensor, type HostTensor } from '../../base/tensor.ts';
 import { meanSquaredError } from '../../nn/loss.ts';
-import { MoE } from '../../nn/moe/moe.ts';
+import type { MoE } from '../../nn/moe/moe.ts';
 import { sgd } from '../../optim/sgd.ts';
 import { compileGraph, traceGraph, trainingGraph } from '../../pipeline.ts';
 import { Knobs, type Change } from '../../trace/knobs.ts';
@@ -18,6 +17,7 @@ import type { EngineHost, Prepared } from '../engine-host.ts';
 import type { RecompileEvent, Rule } from '../rule.ts';
 import { clairvoyant } from './clairvoyant.ts';
 import { costOf, outcomeOf, PRICE_KEYS, PRICES, tokensOf, type Outcome, type Prices } from './cost.ts';
+import { placeholderModel } from './placeholder.ts';
 import type { Trace, TracedLayer } from './trace.ts';
 
 const SETTLED = 128; // steps after which loads are known and the first change is in force
@@ -53,32 +53,9 @@ export interface Replayed {
 
 const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
-/** A model with an MoE layer at the path of each traced layer, for example blocks.0.moe. */
-function placeholderModel(layers: readonly TracedLayer[]): object {
-  const root: Record<string, unknown> = {};
-  for (const { path, experts, k, capacity, overflow, dispatch, dModel, hidden } of layers) {
-    const names = path.split('.'),
-      last = names.pop() ?? '';
-    let at = root;
-    for (const name of names) {
-      const next = own(at, name) ?? {};
-      at[name] = next;
-      at = next as Record<string, unknown>;
-    }
-    if (last === '' || own(at, last) !== undefined)
-      throw new UserError(
-        `the trace has no place for a layer at "${path}"`,
-        'paths of layers are different, and none is empty',
-      );
-    const layer = new MoE({ dModel, experts, topK: k, hidden, capacity, dispatch, balance: 0, zLoss: 0 });
-    layer.overflow = overflow; // a dropless layer uses it once it gets a capacity
-    at[last] = layer;
-  }
-  return root;
-}
-
-/** Planned bytes of a training step of one layer beside its states. */
+/** Planned bytes of a training step of one layer beside its states; 0 for a layer that gets no tokens. */
 function plannedBytes(moe: MoE, tokens: number, dModel: number): number {
+  if (tokens === 0) return 0;
   const named = nameParameters({ moe }),
     type = { dtype: 'float32' as const, shape: [tokens, dModel] };
   const forward = traceGraph(named, true, (t) => {
@@ -92,16 +69,25 @@ function plannedBytes(moe: MoE, tokens: number, dModel: number): number {
   return arena + io + constants;
 }
 
-/** Replays a trace with the real engine and these rules: returns counts, costs, and every decision. */
+/**
+ * Replays a trace with the real engine and these rules: returns counts, costs, and every decision. Rejects with a
+ * UserError that begins with `trace.where` if the trace describes layers for which no plan can be made.
+ */
 export async function replay(trace: Trace, rules: readonly Rule<object>[], prices: Prices = PRICES): Promise<Replayed> {
   checkOptions('replay: prices', prices, PRICE_KEYS);
+  try {
+    return await replayed(trace, rules, prices);
+  } catch (error) {
+    if (error instanceof UserError && trace.where !== undefined) error.message = `${trace.where}: ${error.message}`;
+    throw error;
+  }
+}
+
+async function replayed(trace: Trace, rules: readonly Rule<object>[], prices: Prices): Promise<Replayed> {
   const { layers, loads } = trace,
-    model = placeholderModel(layers),
-    named = nameParameters(model),
+    { model, named, moes } = placeholderModel(layers),
     knobs = new Knobs(named),
     events: RecompileEvent[] = [];
-  const modules = new Map([...named.paths].map(([module, path]) => [path, module])),
-    moes = layers.map((l) => modules.get(l.path) as MoE);
   const most = layers.map((layer, l) => loads.reduce((n, s) => Math.max(n, tokensOf(s[l], layer)), 0)),
     known = new Map<string, number>();
   const bytes = (): number =>

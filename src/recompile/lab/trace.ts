@@ -29,6 +29,8 @@ export interface TracedLayer {
 export interface Trace {
   readonly layers: readonly TracedLayer[];
   readonly loads: readonly (readonly (readonly number[])[])[];
+  /** Where it was read from: errors of `replay` begin with it. */
+  readonly where?: string;
 }
 
 export const VERSION = 1;
@@ -96,7 +98,7 @@ export function traceReader(
     trace() {
       if (!layers) throw wrong(1, 'the file is empty');
       if (loads.length === 0) throw wrong(1, 'no step follows');
-      return { layers, loads };
+      return { layers, loads, where };
     },
   };
 }

@@ -35,7 +35,7 @@ export function policiesFor(model: object, names: string): Rule<object>[] {
 export function checkPolicies(model: object, names: string): void {
   if (names === 'auto' || names === 'off') return;
   const layers = moeLayers(model);
-  for (const name of names.split(',')) {
+  for (const { name } of asked(names)) {
     const reason = Object.hasOwn(POLICIES, name) ? POLICIES[name].idle(layers) : null;
     if (reason !== null) throw new UserError(`recompile ${name} has no effect here: ${reason}`, `leave ${name} out`);
   }
@@ -49,7 +49,8 @@ function policyNamed(name: string, hint: string): Policy {
 
 /**
  * 'auto': the policies whose row says `auto`, restricted to changes that keep results identical. 'off': none. Else
- * names separated by commas; these policies may change results where their row says so.
+ * names separated by commas, each with options if need be: adaptCapacity{quantile=0.9,horizon=128},chooseDispatch.
+ * These policies may change results where their row says so. Throws UserError for what is no policy or option.
  */
 export function policies(names: string): Rule<object>[] {
   if (names === 'off') return [];
@@ -57,9 +58,20 @@ export function policies(names: string): Rule<object>[] {
     return Object.values(POLICIES)
       .filter(({ auto }) => auto)
       .map((policy) => ({ ...policy.make(), only: 'N' }));
-  return names
-    .split(',')
-    .map((name) => ruleOfPolicy(policyNamed(name, `auto, off, or some of ${POLICY_NAMES.join(',')}`)));
+  return asked(names).map(({ name, options }) => {
+    const policy = policyNamed(name, `auto, off, or some of ${POLICY_NAMES.join(',')}`);
+    return ruleOfPolicy(policy, optionsOf(name, policy, options));
+  });
+}
+
+/** Names with their options, as text. */
+function asked(names: string): { readonly name: string; readonly options: readonly string[] }[] {
+  return names.split(/,(?![^{]*\})/).map((text) => {
+    const [, name, options] = /^([^{}]*)(?:\{([^{}]*)\})?$/.exec(text) ?? [];
+    if (name === undefined)
+      throw new UserError(`"${text}" is no policy with options`, 'adaptCapacity{quantile=0.9,horizon=128}');
+    return { name, options: options === undefined || options === '' ? [] : options.split(',') };
+  });
 }
 
 /** The rule of a policy for the lab, with options, from text such as adaptCapacity,quantile=0.9,horizon=128. */
@@ -71,17 +83,23 @@ export function policyWith(text: string): Rule<object> {
       `${name} cannot be tried in the lab: loads alone do not tell what it would do`,
       `one of ${LAB_NAMES.join(', ')}`,
     );
-  const options = given.map((option) => {
-    const [key, value = ''] = option.split('='),
-      number = value.trim() === '' ? NaN : Number(value);
-    if (!policy.options.includes(key))
-      throw new UserError(
-        `${name} has no option named "${key}"`,
-        policy.options.length > 0 ? `it has ${policy.options.join(', ')}` : 'it has none',
-      );
-    if (!Number.isFinite(number) || number < 0)
-      throw new UserError(`${name}: ${key} must be a number of at least 0, got "${value}"`, `${name},${key}=1`);
-    return [key, number] as const;
-  });
-  return ruleOfPolicy(policy, Object.fromEntries(options));
+  return ruleOfPolicy(policy, optionsOf(name, policy, given));
+}
+
+/** Options from text: quantile=0.9. Throws UserError for one that the policy does not have. */
+function optionsOf(name: string, policy: Policy, given: readonly string[]): Options {
+  return Object.fromEntries(
+    given.map((option) => {
+      const [key, value = ''] = option.split('='),
+        number = value.trim() === '' ? NaN : Number(value);
+      if (!policy.options.includes(key))
+        throw new UserError(
+          `${name} has no option named "${key}"`,
+          policy.options.length > 0 ? `it has ${policy.options.join(', ')}` : 'it has none',
+        );
+      if (!Number.isFinite(number) || number < 0)
+        throw new UserError(`${name}: ${key} must be a number of at least 0, got "${value}"`, `${name}{${key}=1}`);
+      return [key, number] as const;
+    }),
+  );
 }

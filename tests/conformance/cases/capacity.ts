@@ -9,6 +9,7 @@ import { collect } from '../../../src/graph/ops/moe/collect.ts';
 import { combine } from '../../../src/graph/ops/moe/combine.ts';
 import { combineMany } from '../../../src/graph/ops/moe/combineMany.ts';
 import { dispatch } from '../../../src/graph/ops/moe/dispatch.ts';
+import { expertCapacity } from '../../../src/graph/ops/moe/expertCapacity.ts';
 import { groupedMatmul } from '../../../src/graph/ops/matmul/groupedMatmul.ts';
 import { joinRows } from '../../../src/graph/ops/moe/joinRows.ts';
 import { joinSegments } from '../../../src/graph/ops/moe/joinSegments.ts';
@@ -20,6 +21,7 @@ import { segmentExpand } from '../../../src/graph/ops/moe/segmentExpand.ts';
 import { segmentRank } from '../../../src/graph/ops/moe/segmentRank.ts';
 import { splitRows } from '../../../src/graph/ops/moe/splitRows.ts';
 import { segmentCounts, splitSegments } from '../../../src/graph/ops/moe/splitSegments.ts';
+import { spreadRows } from '../../../src/graph/ops/moe/spreadRows.ts';
 import { stopGradient } from '../../../src/graph/ops/elementwise/stopGradient.ts';
 import { uniform } from '../../../src/graph/ops/create/uniform.ts';
 import { windowOffsets } from '../../../src/graph/ops/moe/windowOffsets.ts';
@@ -27,7 +29,7 @@ import { windowOf, windowRows } from '../../../src/graph/ops/moe/windowRows.ts';
 import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, InputSpec } from '../harness.ts';
 import { anyShape, type Family } from '../shapes.ts';
-import { routed, type Routed } from './experts.ts';
+import { routed, tokens, type Routed } from './experts.ts';
 
 interface Limited extends Routed {
   readonly padded: boolean;
@@ -40,7 +42,7 @@ interface Limited extends Routed {
  * Capacities from 0 to more than enough, mostly too small; sometimes the total of rows is below the sum of the
  * capacities.
  */
-const limited = (most = 64): fc.Arbitrary<Limited> =>
+export const limited = (most = 64): fc.Arbitrary<Limited> =>
   fc
     .tuple(
       routed().filter((r) => r.experts <= most),
@@ -164,7 +166,40 @@ const noneAdmitted = fc.constantFrom(0, 7).map((rows): Case => ({
   },
 }));
 
+/** Of two experts the second has no room: the rows of the first are moved away, and back. */
+const taken = fc.tuple(tokens, fc.constantFrom(1, 7, 17)).map(([t, width]): Case => ({
+  inputs: [
+    ...t.counts,
+    { name: 'which', dtype: 'int32', shape: [t.dim, 1], value: ({ uniform }) => Math.floor(uniform * 2) },
+    { name: 'capacity', dtype: 'int32', shape: [2], data: [t.bound, 0] },
+    { name: 'x', shape: [t.dim, width] },
+  ],
+  build(all) {
+    const [which, capacity, x] = all.slice(t.counts.length),
+      own = admit(permute(which, 2), capacity, null, { rows: t.bound, padded: false, spill: false }),
+      rows = dispatch(x, own.order, own.offsets, own.inverse, { k: 1, gaps: true });
+    return [spreadRows(mul(rows, rows), own, x), spreadRows(rows, own, which)];
+  },
+}));
+
 export const families: readonly Family[] = [
+  { op: 'spreadRows', cases: taken, runs: 12 },
+  {
+    op: 'expertCapacity',
+    runs: 16,
+    cases: fc
+      .tuple(routed(), fc.array(fc.double({ min: 0, max: 4, noNaN: true }), { minLength: 1, maxLength: 9 }), fc.nat(3))
+      .map(([r, factors, more]) => ({
+        inputs: [
+          ...r.inputs,
+          { name: 'factors', dtype: 'float64', shape: [factors.length], data: factors, grad: false },
+        ],
+        build: (all) => {
+          const [indices, given] = all.slice(r.t.counts.length);
+          return expertCapacity(given, indices, { share: factors.length + more });
+        },
+      })),
+  },
   { op: 'admit', name: 'nobody', cases: noneAdmitted, runs: 4 },
   {
     op: 'segmentRank',

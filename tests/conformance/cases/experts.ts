@@ -150,6 +150,23 @@ export const families: readonly Family[] = [
     ),
   },
   {
+    op: 'dispatch',
+    name: 'more choices than are written out',
+    runs: 6,
+    cases: tokens.map((t) => ({
+      inputs: [
+        ...t.counts,
+        { name: 'indices', dtype: 'int32', shape: [t.dim, 18], value: ({ uniform }) => Math.floor(uniform * 3) },
+        { name: 'x', shape: [t.dim, 5] },
+      ],
+      build: (all) => {
+        const [indices, x] = all.slice(t.counts.length),
+          p = permute(indices, 3);
+        return dispatch(mul(x, x), p.order, p.offsets, p.inverse, { k: 18 });
+      },
+    })),
+  },
+  {
     op: 'collect',
     cases: layer(
       (r) => [x(r)],

@@ -9,6 +9,8 @@ import { families as images } from './images.ts';
 import { families as matmul } from './matmul.ts';
 import { families as memory } from './memory.ts';
 import { families as parts } from './parts.ts';
+import { families as ranges } from './ranges.ts';
+import { families as ranks } from './ranks.ts';
 import { families as rows } from './rows.ts';
 import { families as scans } from './scans.ts';
 import { families as shaping } from './shaping.ts';
@@ -23,6 +25,8 @@ export const all: readonly Family[] = [
   ...matmul,
   ...memory,
   ...parts,
+  ...ranges,
+  ...ranks,
   ...rows,
   ...scans,
   ...shaping,

@@ -1,16 +1,11 @@
 // Cases of sums in parts: products, sums over rows, gradients of convolutions, sums into the rows of a table. There are
 // fewer samples than parts, as many, and more.
 import fc from 'fast-check';
-import type { Parts } from '../../../src/base/parts.ts';
 import { gelu } from '../../../src/graph/ops/elementwise/gelu.ts';
 import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
 import { relu } from '../../../src/graph/ops/elementwise/relu.ts';
-import { permute } from '../../../src/graph/ops/moe/permute.ts';
-import { div } from '../../../src/graph/ops/elementwise/div.ts';
-import { reshape } from '../../../src/graph/ops/shape/reshape.ts';
-import { tableGroups } from '../../../src/graph/ops/shape/scatterAddParts.ts';
-import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
-import { boundOf, elements } from '../../../src/base/shape.ts';
+import { scatterAddParts } from '../../../src/graph/ops/shape/scatterAddParts.ts';
+import { emit1 } from '../../../src/graph/tensor.ts';
 import type { DimSpec, InputSpec } from '../harness.ts';
 import type { Family } from '../shapes.ts';
 import { whole } from './rows.ts';
@@ -35,13 +30,6 @@ const rows = fc.tuple(cut, counts, fc.constantFrom(null, 0, 0.4, 1)).map(([how, 
         count: [{ name: 'n', dtype: 'int32', shape: [], data: [Math.round(share * bound)] } satisfies InputSpec],
       };
 });
-
-function scattered(index: Tensor, x: Tensor, table: Tensor, how: Parts): Tensor {
-  const { height, groups } = tableGroups(table.shape[0] as number),
-    flat = reshape(index, [boundOf(index.shape[0]), elements(index.shape.slice(1))]),
-    { order, offsets } = permute(div(flat, height), groups);
-  return emit1('scatterAddParts', [index, x, table, order, offsets], { ...how, height });
-}
 
 export const families: readonly Family[] = [
   {
@@ -154,7 +142,7 @@ export const families: readonly Family[] = [
         ],
         build: (all) => {
           const [index, like, x] = all.slice(count.length);
-          return scattered(index, x, like, how);
+          return scatterAddParts(index, x, like, how);
         },
       })),
   },
@@ -168,7 +156,26 @@ export const families: readonly Family[] = [
         { name: 'table', shape: [table, 2], grad: false },
         { name: 'x', shape: [30, 2] },
       ],
-      build: ([index, like, x]) => scattered(index, x, like, { parts: 8, sample: 3 }),
+      build: ([index, like, x]) => scatterAddParts(index, x, like, { parts: 8, sample: 3 }),
     })),
+  },
+  {
+    op: 'scatterAddParts',
+    name: 'into groups of rows',
+    cases: fc
+      .tuple(
+        fc.constantFrom(0, 1, 5, 40),
+        fc.constantFrom(1, 2, 9, 30),
+        fc.constantFrom(1, 4, 7),
+        fc.constantFrom(1, 16, 130),
+      )
+      .map(([n, rows, most, width]) => ({
+        inputs: [
+          { name: 'index', dtype: 'int32', shape: [n], value: whole(-2, rows + 2) },
+          { name: 'table', shape: [rows, width], grad: false },
+          { name: 'x', shape: [n, width] },
+        ],
+        build: ([index, table, x]) => scatterAddParts(index, x, table, { parts: 4, sample: 1 }, most),
+      })),
   },
 ];

@@ -10,16 +10,18 @@ import { layerNorm } from '../../../src/graph/ops/reduce/layerNorm.ts';
 import { logSumExp } from '../../../src/graph/ops/reduce/logSumExp.ts';
 import { max } from '../../../src/graph/ops/reduce/max.ts';
 import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
+import { div } from '../../../src/graph/ops/elementwise/div.ts';
 import { pad } from '../../../src/graph/ops/shape/pad.ts';
 import { rmsNorm } from '../../../src/graph/ops/reduce/rmsNorm.ts';
 import { rope } from '../../../src/graph/ops/attention/rope.ts';
+import { permute } from '../../../src/graph/ops/moe/permute.ts';
 import { scatterAdd } from '../../../src/graph/ops/shape/scatterAdd.ts';
 import { silu } from '../../../src/graph/ops/elementwise/silu.ts';
 import { slice } from '../../../src/graph/ops/shape/slice.ts';
 import { softmax } from '../../../src/graph/ops/reduce/softmax.ts';
 import { sum } from '../../../src/graph/ops/reduce/sum.ts';
 import { putAlong, takeAlong } from '../../../src/graph/ops/shape/takeAlong.ts';
-import { emit, type Tensor } from '../../../src/graph/tensor.ts';
+import { emit, emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, DimSpec, InputSpec } from '../harness.ts';
 import { anyShape, fixedShape, size, someSize, volume, type AnyShape, type Family } from '../shapes.ts';
 import { axesOf, bound, unary } from './shaping.ts';
@@ -245,6 +247,19 @@ export const families: readonly Family[] = [
     })),
   },
   { op: 'scatterAdd', cases: tables((index, table, rows) => scatterAdd(index, rows, table), -1), runs: 12 },
+  {
+    op: 'sortInGroups',
+    runs: 16,
+    cases: fc
+      .tuple(fc.constantFrom(0, 1, 17, 50, 300), fc.constantFrom(1, 5, 31, 100), fc.constantFrom(1, 2, 7, 40))
+      .map(([n, rows, height]) => ({
+        inputs: [{ name: 'index', dtype: 'int32', shape: [n, 1], value: whole(-3, rows + 3) }],
+        build: ([index]) => {
+          const { order, offsets } = permute(div(index, height), Math.ceil(rows / height));
+          return emit('sortInGroups', [index, order, offsets], { rows, height });
+        },
+      })),
+  },
   { op: 'takeAlong', cases: along((index, x) => takeAlong(x, index), 0) },
   { op: 'putAlong', cases: along((index, x, values) => putAlong(index, values, x), -1) },
   {
@@ -298,6 +313,19 @@ export const families: readonly Family[] = [
         const [seed, step, x] = t.slice(s.counts.length);
         return roundStochastic(x, seed, step, { key: 0xdeadbeef, half });
       },
+    })),
+  },
+  {
+    op: 'roundStochastic',
+    name: 'some rows of a tensor',
+    cases: fixedShape(1, 3).map((shape) => ({
+      inputs: [
+        { name: 'seed', dtype: 'uint32', shape: [], data: [5] },
+        { name: 'step', dtype: 'uint32', shape: [], data: [6] },
+        { name: 'x', shape, grad: false },
+        { name: 'rows', dtype: 'int32', shape: [shape[0]], value: ({ uniform }) => Math.floor(uniform * 1e9) },
+      ],
+      build: ([seed, step, x, rows]) => emit1('roundStochastic', [x, seed, step, rows], { key: 7, half: 1 }),
     })),
   },
   {

@@ -1,5 +1,6 @@
 // Cases of ops that sum, repeat and rearrange.
 import fc from 'fast-check';
+import { cast } from '../../../src/graph/ops/elementwise/cast.ts';
 import { constantOp } from '../../../src/graph/ops/create/constant.ts';
 import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { expand } from '../../../src/graph/ops/shape/expand.ts';
@@ -124,7 +125,7 @@ export const families: readonly Family[] = [
     op: 'rowCount',
     cases: anyShape(1)
       .filter((s) => s.counts.length > 0)
-      .map((s) => unary(s, (x) => mul(rowCount(x), sum(x)))),
+      .map((s) => unary(s, (x) => mul(cast(rowCount(x), x.dtype), sum(x)))),
   },
   {
     op: 'expand',

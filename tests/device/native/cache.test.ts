@@ -22,7 +22,7 @@ import { test, type TestContext } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { refusal } from '../../../bin/cache-folder.mjs';
-import { KernelCache } from '../../../src/device/native/cache.ts';
+import { KernelCache } from '../../../src/device/cache.ts';
 import { cpuFeatures, findToolchain, splitCommand, toolId } from '../../../src/device/native/toolchain.ts';
 import { noCompiler } from '../../support/toy.ts';
 
@@ -231,7 +231,7 @@ test('random damage to a file of the cache: a damaged object is never used', asy
         const two = textCache(t, path);
         for (const key of keys) {
           const right = text(key),
-            found = await two.cache.find(key);
+            found = two.cache.find(key);
           // `swap` replaces a reference by another valid one, which names an undamaged object. No check can notice
           // this.
           if (damage !== 'swap')
@@ -300,7 +300,7 @@ test(
   async (t) => {
     const temporary = await folder(t);
     await chmod(temporary, 0o1777);
-    const source = JSON.stringify(join(import.meta.dirname, '../../../src/device/native/cache.ts')),
+    const source = JSON.stringify(join(import.meta.dirname, '../../../src/device/cache.ts')),
       code = `import { KernelCache } from ${source}; console.log(new KernelCache(console.log).folder)`;
     const folderOf = (uid: number): string => {
       const env = { PATH: process.env['PATH'], HOME: '/nonexistent', TMPDIR: temporary };

@@ -42,7 +42,7 @@ if (!compilers.length) test('native driver and math', { skip: 'no C compiler her
 
 for (const cc of compilers) {
   const programs: [string, string[], string[], number][] = [
-    ['driver', [join(here, 'driver_test.c'), join(native, 'driver.c'), '-ldl'], ['100000'], 19],
+    ['driver', [join(here, 'driver_test.c'), join(native, 'driver.c'), '-ldl'], ['100000'], 22],
     ['math', ['-iquote', folder, join(here, 'math_test.c'), '-lm'], ['4999'], 15],
   ];
   for (const [name, args, params, count] of programs) {

@@ -92,6 +92,9 @@ static void stress(int threads, int waves) {
                              (intptr_t)&skip[s],
                              j ? 0 : DM_BARRIER,
                              0,
+                             0,
+                             0,
+                             0,
                              0};
         last = s + 1;
       }
@@ -121,8 +124,17 @@ static double chain(int64_t pool, int64_t tasks, int waves, int64_t *wrong) {
   int64_t n[1] = {tasks};
   dm_step steps[100];
   for (int i = 0; i < 100; i++)
-    steps[i] = (dm_step){
-        (intptr_t)copy_tasks, i & 1 ? (intptr_t)twos : (intptr_t)ones, (intptr_t)buf, (intptr_t)n, 0, DM_BARRIER, 0, 0};
+    steps[i] = (dm_step){(intptr_t)copy_tasks,
+                         i & 1 ? (intptr_t)twos : (intptr_t)ones,
+                         (intptr_t)buf,
+                         (intptr_t)n,
+                         0,
+                         DM_BARRIER,
+                         0,
+                         0,
+                         0,
+                         0,
+                         0};
   const double start = now();
   for (int i = 0; i < waves / 100; i++)
     dm_run(pool, steps, 0, 100, NULL);
@@ -156,7 +168,7 @@ static double meetings(int64_t pool, int waves) {
   int64_t n[1] = {dm_pool_threads(pool)};
   dm_step steps[100];
   for (int i = 0; i < 100; i++)
-    steps[i] = (dm_step){(intptr_t)copy_tasks, (intptr_t)meet, 0, (intptr_t)n, 0, DM_BARRIER, 0, 0};
+    steps[i] = (dm_step){(intptr_t)copy_tasks, (intptr_t)meet, 0, (intptr_t)n, 0, DM_BARRIER, 0, 0, 0, 0, 0};
   atomic_store(&begun, 0);
   double best = 1e30;
   for (int i = 0; i < waves / 100; i++) {
@@ -192,6 +204,9 @@ static void profile(int threads) {
                              (intptr_t)buf[i],
                              (intptr_t)n[i],
                              i == 1 ? (intptr_t)&skip : 0,
+                             0,
+                             0,
+                             0,
                              0,
                              0,
                              0};
@@ -242,6 +257,9 @@ static void groups(int threads) {
                          s == 2 ? (intptr_t)&skip : 0,
                          s == 1 ? 0 : DM_BARRIER,
                          0,
+                         0,
+                         0,
+                         0,
                          0};
     if (s == 2 || s == 3)
       steps[s].groups = GROUPS, steps[s].offsets = (intptr_t)offsets;
@@ -268,14 +286,61 @@ static void groups(int threads) {
   dm_pool_destroy(pool);
 }
 
+// A step that runs group by group: the function of its slots is called once for each group, in order, before the tasks
+// of that group alone run (come), or after them.
+typedef struct slot_log {
+  int64_t calls, bad, done[8];
+} slot_log;
+static int64_t no_tasks(const dm_ctx *c) { return (void)c, 0; }
+static int64_t group_tasks(const dm_ctx *c) { return c->only ? 3 : 100; }
+static void group_task(const dm_ctx *c, int64_t t) {
+  slot_log *log = c->buf[0];
+  log->bad += t >= 3 || c->only < 1 || (c->n[0] && log->calls != c->only);
+  atomic_fetch_add((_Atomic int64_t *)&log->done[c->only - 1], 1);
+}
+static int come;
+static void slot(int64_t exchange, int64_t z) {
+  slot_log *log = (slot_log *)(intptr_t)exchange;
+  for (int64_t i = 0; i < 8; i++)
+    log->bad += log->done[i] != (i < z + !come ? 3 : 0);
+  log->bad += log->calls++ != z;
+}
+static void slots(int threads) {
+  char name[64], details[128];
+  const int64_t pool = dm_pool_create(threads);
+  int64_t bad = 0, ns[6] = {0};
+  for (int i = 0; i < 200; i++) {
+    slot_log log = {0};
+    void *buf[1] = {&log};
+    int64_t n[1] = {come = i & 1};
+    dm_step steps[3] = {0};
+    for (int s = 0; s < 3; s++)
+      steps[s] = (dm_step){.run_fn = (intptr_t)ones, .flags = DM_BARRIER};
+    steps[0].tasks_fn = steps[2].tasks_fn = (intptr_t)no_tasks;
+    steps[1] = (dm_step){.tasks_fn = (intptr_t)group_tasks,
+                         .run_fn = (intptr_t)group_task,
+                         .buf = (intptr_t)buf,
+                         .n = (intptr_t)n,
+                         .flags = (i & 2 ? DM_BARRIER : 0) | (come ? DM_SLOTS_COME : 0),
+                         .slot = (intptr_t)slot,
+                         .slots = 8,
+                         .exchange = (intptr_t)&log};
+    bad += dm_run(pool, steps, 0, 3, i % 3 ? NULL : ns) != 0 || log.calls != 8 || log.bad;
+  }
+  snprintf(name, sizeof name, "slot by slot with %d threads", threads);
+  snprintf(details, sizeof details, "%d wrong, %d tasks in profiles", (int)bad, (int)ns[3]);
+  report(!bad && ns[3] == 67 * 24, name, details);
+  dm_pool_destroy(pool);
+}
+
 // Three OS threads run programs on one pool at the same time. The pool does one run after the other, so the counter is
 // exact without a lock.
 static int64_t shared_pool, counter;
 static void add(const dm_ctx *c, int64_t t) { (void)c, (void)t, counter++; }
 static void *caller(void *waves) {
-  dm_step steps[3] = {{0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0},
-                      {0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0},
-                      {0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0}};
+  dm_step steps[3] = {{0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0, 0, 0, 0},
+                      {0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0, 0, 0, 0},
+                      {0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0, 0, 0, 0}};
   int64_t ignored = 0;
   for (int i = 0; i < (int)(intptr_t)waves; i++)
     dm_run(shared_pool, steps, 0, 3, i % 16 ? NULL : (int64_t[6]){0});
@@ -336,7 +401,7 @@ int main(int argc, char **argv) {
   const int waves = argc > 1 ? atoi(argv[1]) : 100000;
   memory();
   for (int threads = 1; threads <= 3; threads++)
-    stress(threads, waves), chains(threads, waves), meeting(threads), profile(threads), groups(threads);
+    stress(threads, waves), chains(threads, waves), meeting(threads), profile(threads), groups(threads), slots(threads);
   callers(2000);
   return failures != 0;
 }

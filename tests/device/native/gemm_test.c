@@ -109,7 +109,8 @@ static void *work(void *arg) {
   }
   return 0;
 }
-// whole: 1 if each task is a whole group.
+// WHOLE: each task is a whole group; ONE: one group after the other runs alone.
+enum { TASKS, WHOLE, ONE };
 static void run(problem *p, int threads, int whole) {
   void *bufs[1] = {p};
   atomic_long next = 0;
@@ -123,15 +124,21 @@ static void run(problem *p, int threads, int whole) {
       for (size_t i = 0; i < (DM_SCRATCH_BYTES + 64) / 4; i++)
         ((uint32_t *)s)[i] = CANARY;
     }
-    w[t] = (worker){{bufs, 0, s, &dm_core_table, t, threads}, &p->g, &next, whole ? p->g.groups : 0, whole};
-    if (!whole)
-      w[t].tasks = dm_core_table.gemm_tasks(&w[t].c, &p->g);
+    w[t] = (worker){{bufs, 0, s, &dm_core_table, t, threads, 0}, &p->g, &next, p->g.groups, whole == WHOLE};
   }
-  for (int t = 1; t < threads; t++)
-    pthread_create(&id[t], 0, work, &w[t]);
-  work(&w[0]);
-  for (int t = 1; t < threads; t++)
-    pthread_join(id[t], 0);
+  for (int64_t z = 0; z < (whole == ONE ? p->g.groups : 1); z++) {
+    next = 0;
+    for (int t = 0; t < threads; t++) {
+      w[t].c.only = whole == ONE ? z + 1 : 0;
+      if (whole != WHOLE)
+        w[t].tasks = dm_core_table.gemm_tasks(&w[t].c, &p->g);
+    }
+    for (int t = 1; t < threads; t++)
+      pthread_create(&id[t], 0, work, &w[t]);
+    work(&w[0]);
+    for (int t = 1; t < threads; t++)
+      pthread_join(id[t], 0);
+  }
   for (int t = 0; t < threads; t++)
     for (int i = 0; i < 16; i++)
       if (((uint32_t *)(w[t].c.scratch + DM_SCRATCH_BYTES / 4))[i] != CANARY)
@@ -195,7 +202,7 @@ static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int 
     g->b_base = b_base, g->b_sk = p->b_sk, g->b_sj = p->b_sj;
   if (form & 48)
     g->out = c_base, g->also = form & 32 ? 0 : c_base, g->out_si = 4 * n, g->plain = form >> 5;
-  run(p, threads, ragged && below(3) == 0);
+  run(p, threads, ragged ? (int)below(3) : TASKS);
   int bad = !intact(p->A) || !intact(p->B) || !intact(p->C);
   float fa = form & 1 ? 2 : 1, fb = form & 4 ? 2 : 1;
   int64_t parts = g->parts > 1 ? g->parts : 1;

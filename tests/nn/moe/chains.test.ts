@@ -7,12 +7,11 @@ import { sizes } from '../../../src/base/shape.ts';
 import { layerGraph, layerOf, type LayerWork } from '../../../src/bench/layer-work.ts';
 import { NativeDevice } from '../../../src/device/native/native.ts';
 import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
-import { shareOf } from '../../../src/schedule/groupwise.ts';
+import { shareOf } from '../../../src/kernel/shares.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { compileGraph, type Compiled } from '../../../src/pipeline.ts';
 import type { KernelStep } from '../../../src/plan/program.ts';
 import { overlap } from '../../../src/plan/overlap.ts';
-import { forCpu } from '../../../src/schedule/schedule.ts';
 import { groupwiseAfter } from '../../../src/schedule/steps.ts';
 import { ProgramExecutor } from '../../../src/run/program.ts';
 import { initialParts, Parameter } from '../../../src/trace/parameter.ts';
@@ -120,8 +119,8 @@ test('which products run groupwise after the previous one', () => {
 
 test('a product that reads rows of other groups does not run groupwise after the product that makes them', () => {
   const all = compiled(),
-    { program, kernels } = all,
-    kernelOf = new Map(kernels.map((k) => [k.key, forCpu(k.kernel)]));
+    { program, lowered } = all,
+    kernelOf = new Map(lowered.calls.flatMap((c) => (c.kind === 'kernel' ? [[c.key, c.kernel] as const] : [])));
   const planned = stepsOf(all).map((step) => ({ step, kernel: kernelOf.get(step.kernel) }));
   let gathers = 0;
   for (const { step, kernel } of planned) {

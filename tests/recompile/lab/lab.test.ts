@@ -2,8 +2,10 @@
 // beforehand (clairvoyant), and replaying a trace through the engine with a stand-in model.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { UserError } from '../../../src/base/errors.ts';
 import { hostTensor } from '../../../src/base/tensor.ts';
 import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
+import { DISPATCHES } from '../../../src/nn/moe/strategies.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { adaptCapacity } from '../../../src/recompile/policies/adaptCapacity.ts';
@@ -61,7 +63,7 @@ test('each workload has the property that its name says', () => {
 test('traces survive a text file; errors in the file name the line', () => {
   const trace = generate('spread', { ...SMALL, steps: 5, capacity: [1, 2, 1, 1, 1, 1, 1, 1] }),
     text = traceLines(trace);
-  assert.deepEqual(parseTrace(text, 'a.jsonl'), trace);
+  assert.deepEqual(parseTrace(text, 'a.jsonl'), { ...trace, where: 'a.jsonl' });
   const lines = text.split('\n'),
     wrong = (at: number, line: string, what: RegExp): void => {
       assert.throws(() => parseTrace(lines.map((l, i) => (i === at ? line : l)).join('\n'), 'a.jsonl'), what);
@@ -225,6 +227,40 @@ test('traces of several layers: each is put at its path; two layers at one path 
     replay({ ...trace, layers: trace.layers.map((l) => ({ ...l, path: 'moe' })) }, []),
     /no place for a layer at "moe"/,
   );
+});
+
+test('a trace that describes no model or no plan is refused by the name of its file', async () => {
+  const one = { ...generate('hot', SMALL).layers[0], experts: 2, k: 1, dModel: 4, hidden: 4 };
+  const refuse = async (layers: readonly object[], load: readonly number[], what: RegExp): Promise<void> => {
+    const trace = { layers: layers.map((layer) => ({ ...one, ...layer })), loads: [layers.map(() => load)] };
+    await assert.rejects(
+      replay(parseTrace(traceLines(trace), 'a.jsonl'), []),
+      (error) => error instanceof UserError && error.message.startsWith('a.jsonl: ') && what.test(error.message),
+      JSON.stringify(layers),
+    );
+  };
+  await refuse([{}, {}], [1, 1], /no place for a layer at "moe"/);
+  for (const path of ['', '.', '__proto__', 'a.__proto__', '__proto__.a', 'a..b', '\u0000', '\ud800'])
+    await refuse([{ path }], [1, 1], /cannot be named/);
+  for (const inside of ['topK', 'topK.x', 'active', 'shared.x', 'forward.x', '__proto__.x', 'gate.__proto__.x'])
+    await refuse([{}, { path: `moe.${inside}` }], [1, 1], /no place|cannot be named/);
+  await refuse([{}, { path: 'moe.experts.w1.x' }], [1, 1], /no place/);
+  await refuse([{ dModel: 2 ** 24, hidden: 2 ** 24 }], [1, 1], /562949953421312 elements/);
+  await refuse([{ dModel: 64 }], [2 ** 24, 2 ** 24], /2147483648 elements/);
+});
+
+test('paths of layers may be names that objects inherit; a layer without tokens needs no memory', async () => {
+  const [one] = generate('hot', { ...SMALL, steps: 1 }).layers,
+    names = ['constructor', 'toString.a', 'moe', 'moe.gate'];
+  for (const dispatch of DISPATCHES) {
+    const layers = names.map((path) => ({ ...one, path, dispatch, experts: 4, k: 4 })),
+      some = [16, 16, 16, 16],
+      none = [0, 0, 0, 1]; // a quarter of a token
+    const all = await replay({ layers, loads: [layers.map(() => some)] }, []),
+      half = await replay({ layers, loads: [layers.map((_, l) => (l % 2 === 0 ? some : none))] }, []);
+    assert.equal(half.bytes, all.bytes / 2);
+    assert.equal((await replay({ layers, loads: [layers.map(() => none)] }, [adaptCapacity()])).bytes, 0);
+  }
 });
 
 test('adaptCapacity costs at most 5% more than the clairvoyant plan if loads are stable or drift', async () => {

@@ -255,3 +255,34 @@ test('policyWith: a name with options', () => {
   ] as const)
     assert.throws(() => policyWith(text), what);
 });
+
+test('policies: several names, each with options if need be', () => {
+  const rules = policies('adaptCapacity{margin=0.05,cooldown=9},chooseDispatch,specialise{}');
+  assert.deepEqual(
+    rules.map(({ name, cooldown }) => [name, cooldown === 9]),
+    [
+      ['adaptCapacity', true],
+      ['chooseDispatch', false],
+      ['specialise', false],
+    ],
+  );
+  assert.deepEqual(
+    knobsSetBy(
+      rules[0],
+      layer({ capacity: 4, dispatch: 'padded' }),
+      run(32, () => SKEWED),
+    ),
+    {
+      'moe.capacity': [2.75, 1.0625, 0.4375, 0],
+    },
+  );
+  for (const [text, what] of [
+    ['adaptCapacity{q=1}', /adaptCapacity has no option named "q"/],
+    ['adaptCapacity{margin=x}', /margin must be a number of at least 0, got "x"/],
+    ['adaptCapacity{margin=0.1', /"adaptCapacity\{margin=0\.1" is no policy with options/],
+    ['adaptCapacity}', /is no policy with options/],
+    ['chooseDispatch,', /no policy named ""/],
+    ['auto{margin=1}', /no policy named "auto"/],
+  ] as const)
+    assert.throws(() => policies(text), what);
+});

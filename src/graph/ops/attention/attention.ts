@@ -1,9 +1,9 @@
 // Attention that never stores the full score matrix. The order of its sums is part of the definition, so that a cached
 // step (one query, start = its position) gives the bits of the full pass. For each query, keys are taken in blocks of
-// 64 from key 0 on: s = scale * (q . k), fused multiply-adds over the width ascending; m' = max(m, s); p = e^(s - m'),
-// 0 for a key that is not seen; a = e^(m - m'); l = l a + sum(p) in 16 lanes like all sums; o = o a, then o = o + p v
-// key by key, fused. The result is o / l. With an additive mask, s = fma(q . k, scale, mask). A query for which masks
-// leave no key gets 0, and log-sum-exp -Infinity.
+// 64 from key 0 of its sample on: s = scale * (q . k), fused multiply-adds over the width ascending; m' = max(m, s);
+// p = e^(s - m'), 0 for a key that is not seen; a = e^(m - m'); l = l a + sum(p) in 16 lanes like all sums; o = o a,
+// then o = o + p v key by key, fused. The result is o / l. With an additive mask, s = fma(q . k, scale, mask). A query
+// for which masks leave no key gets 0, and log-sum-exp -Infinity.
 import { UserError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
 import { aFinite, aFlag, anObject, needed } from '../../../base/kinds.ts';
@@ -12,7 +12,9 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit, emit1, scalar, zeros, type Tensor } from '../../tensor.ts';
 import { biasGradient, checkMasks, maskReference, Masks } from './attentionMask.ts';
-import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
+import { eachSample } from './attentionReference.ts';
+import { attentionSizes, lanesOf, Samples } from './attentionSamples.ts';
+import { BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -30,21 +32,20 @@ export const attentionOp: Op<AttentionAttrs> = {
   activations: { inputs: [0, 1, 2], outputs: [0] },
   keepsRows: true,
   takes: ['floats', 'floats', 'floats'],
-  infer(inputs, attrs) {
-    const sizes = attentionSizes('attention', inputs),
-      { B, T, H, D } = sizes,
-      { dtype } = inputs[0];
-    checkMasks('attention', inputs, OWN, attrs, sizes);
+  infer(inputs, attrs, ids) {
+    const { dtype, shape } = inputs[0];
+    checkMasks('attention', inputs, OWN, attrs, attentionSizes('attention', inputs, ids));
     return [
-      { dtype, shape: [B, T, H, D] },
-      { dtype, shape: [B, T, H] },
+      { dtype, shape },
+      { dtype, shape: shape.slice(0, -1) },
     ];
   },
   // With p = e^(s - lse): ds = p (do . v - delta), where delta = do . o minus the gradient of lse (d lse / ds is p).
   grad({ inputs: [q, k, v, start, ...masks], outputs: [o, lse], douts: [d, dlse], attrs, needs }) {
     if (!d && !dlse) return [q, k, v, start, ...masks].map(() => null);
-    const dout = d ?? zeros(o),
-      dot = emit1('sum', [emit1('mul', [dout, o])], { axes: [3] });
+    const axes = o.shape.map((_, i) => i),
+      dout = d ?? zeros(o),
+      dot = emit1('sum', [emit1('mul', [dout, o])], { axes: axes.slice(-1) });
     const inputs = [q, k, v, start, lse, dlse ? emit1('sub', [dot, dlse]) : dot, dout, ...masks];
     // With many heads and batch entries, one op computes the scores once for all three gradients. With few, two ops
     // have more tasks. The bits are the same.
@@ -68,21 +69,23 @@ export const attentionOp: Op<AttentionAttrs> = {
         k: w,
         limits,
         inTypes,
-        inputs: [, , , bs],
         from: [pq, pk, pv],
         to: [po, pl],
         attrs: { causal },
       } = call;
-      const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes);
-      const L = T === 1 ? 1 : limits.tile,
-        tiles = Math.ceil(T / L),
+      const sizes = attentionSizes('attention', inTypes),
+        { T, H, KV, D } = sizes;
+      const L = lanesOf(T, limits),
+        tiles = new Samples(call, sizes).tiles(H, T, L),
         t = new TileWriter(call, inTypes[0].dtype, L);
       return {
-        grid: { extent: B * H * tiles, work: null },
+        grid: { extent: tiles.extent, work: null },
         body(g) {
-          const b = e.div(g, H * tiles),
-            h = e.mod(e.div(g, tiles), H),
-            first = e.scale(e.mod(g, tiles), L),
+          const task = tiles.at(g),
+            { sample, run } = task,
+            b = sample.number,
+            { head: h, tile } = task,
+            first = e.scale(tile, L),
             own = e.div(h, H / KV),
             none = e.index(0);
           const s = t.array(BLOCK),
@@ -97,16 +100,16 @@ export const attentionOp: Op<AttentionAttrs> = {
           const inside = (i: Expr): Expr => e.min(i, e.add(live.get(), -1)),
             lastKey = (j: Expr): Expr => e.min(j, e.add(keys.get(), -1));
           const query = (i: Expr): Expr => e.add(first, i);
-          const q = t.turn(pq, [b, first, h, none], live.get(), D);
-          const masks = new Masks(call, t, OWN, b, S),
+          const q = t.turn(pq, sample.query(first, h, none), live.get(), D);
+          const masks = new Masks(call, t, OWN, sample),
             minusInfinity = t.value(-Infinity);
-          return [
+          return run([
             ...masks.setup,
-            start.set(w.loadIndex(bs, none)),
-            live.set(e.min(e.index(L), e.add(T, [-1, first]))),
+            start.set(sample.start),
+            live.set(e.min(e.index(L), e.add(sample.queries, [-1, first]))),
             // The number of keys that the queries of this tile see, and that each of them sees.
             keys.set(causal ? e.min(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
-            ...[pk, pv].map((p) => t.prefetch(p, [b, none, own, none], e.min(e.index(BLOCK), keys.get()), D)),
+            ...[pk, pv].map((p) => t.prefetch(p, sample.key(none, own, none), e.min(e.index(BLOCK), keys.get()), D)),
             t.each((i) => [
               limit.set(i, t.int(causal ? e.min(masks.keys, e.add(start.get(), first, i, 1)) : masks.keys)),
             ]),
@@ -116,11 +119,11 @@ export const attentionOp: Op<AttentionAttrs> = {
             m.fill(-Infinity),
             w.loop(e.div(e.add(keys.get(), BLOCK - 1), BLOCK), (block) => {
               const from = e.scale(block, BLOCK),
-                values = t.inLanes(pv, [b, from, own, none], BLOCK, D, count.get());
+                values = t.inLanes(pv, sample.key(from, own, none), BLOCK, D, count.get());
               return [
                 count.set(e.min(e.index(BLOCK), e.add(keys.get(), [-1, from]))),
                 s.fill(0),
-                ...t.rowsProduct(s.matrix(), pk, [b, from, own, none], BLOCK, q.matrix(), {
+                ...t.rowsProduct(s.matrix(), pk, sample.key(from, own, none), BLOCK, q.matrix(), {
                   rows: count.get(),
                   depth: D,
                   lanes: L,
@@ -184,49 +187,48 @@ export const attentionOp: Op<AttentionAttrs> = {
                 return [
                   w.store(
                     po.buffer,
-                    po.at([b, query(i), h, d]),
+                    po.at(sample.query(query(i), h, d)),
                     t.add(masks.some ? e.select(e.lt(t.value(0), l.at(i)), mean, t.value(0)) : mean, t.value(0)),
                   ),
                 ];
               }),
             ]),
             t.each((i) => [l.set(i, t.add(m.at(i), t.log(l.at(i))))]),
-            w.loop(live.get(), (i) => [w.store(pl.buffer, pl.at([b, query(i), h]), l.at(i))]),
-          ];
+            w.loop(live.get(), (i) => [w.store(pl.buffer, pl.at(sample.query(query(i), h)), l.at(i))]),
+          ]);
         },
       };
     },
   },
   reference(call) {
     const {
-        inputs: [q, k, v, [start]],
-        inTypes,
+        inputs: [q, k, v],
         outTypes: [to, tl],
-        attrs: { causal, scale, masked, lengths },
+        attrs: { scale, masked, lengths },
       } = call,
       plus = maskReference(call, OWN);
-    const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes),
+    const { H, KV, D } = attentionSizes('attention', call.inTypes),
       o = new Float64Array(elements(to.shape)),
       lse = new Float64Array(elements(tl.shape));
-    for (let b = 0; b < B; b++)
-      for (let i = 0; i < T; i++)
+    for (const { b, queries, query, key, seen } of eachSample(call))
+      for (let i = 0; i < queries; i++)
         for (let h = 0; h < H; h++) {
-          const query = ((b * T + i) * H + h) * D,
-            key = (j: number): number => ((b * S + j) * KV + Math.floor(h / (H / KV))) * D;
-          const scores = Array.from({ length: causal ? Math.max(0, Math.min(S, start + i + 1)) : S }, (_, j) => {
+          const own = (query(i) * H + h) * D,
+            other = (j: number): number => (key(j) * KV + Math.floor(h / (H / KV))) * D;
+          const scores = Array.from({ length: seen(i) }, (_, j) => {
             let dot = 0;
-            for (let d = 0; d < D; d++) dot += q[query + d] * k[key(j) + d];
+            for (let d = 0; d < D; d++) dot += q[own + d] * k[other(j) + d];
             return dot * scale + plus(b, h, i, j);
           });
           const max = scores.reduce((x, y) => Math.max(x, y), -Infinity),
             p = scores.map((x) => Math.exp(x - max)),
             sum = p.reduce((x, y) => x + y, 0);
           if ((masked || lengths) && max === -Infinity) {
-            lse[(b * T + i) * H + h] = max;
+            lse[query(i) * H + h] = max;
             continue;
           }
-          lse[(b * T + i) * H + h] = max + Math.log(sum);
-          for (let d = 0; d < D; d++) o[query + d] = p.reduce((x, y, j) => x + y * v[key(j) + d], 0) / sum;
+          lse[query(i) * H + h] = max + Math.log(sum);
+          for (let d = 0; d < D; d++) o[own + d] = p.reduce((x, y, j) => x + y * v[other(j) + d], 0) / sum;
         }
     return [o, lse];
   },
@@ -248,16 +250,24 @@ export interface AttentionCall {
 const KEYS: KeysOf<AttentionCall> = { causal: needed(aFlag), scale: aFinite, mask: anObject, lengths: anObject };
 
 /**
- * softmax(scale q k^T + mask) v for each head. q [B, T, H, D], k and v [B, S, Hkv, D], where H / Hkv heads of queries
- * share a head of keys; `start` (int32 [] or a number): the position of the first query, for `causal` -> [B, T, H, D].
- * A query that may see no key gets 0.
+ * softmax(scale q k^T + mask) v for each head, as q. A query that may see no key gets 0. Forms:
+ * - q [B, T, H, D], k and v [B, S, Hkv, D], where H / Hkv heads of queries share a head of keys; `start` (int32 [] or a
+ *   number): the position of the first query, for `causal`.
+ * - q [rows, H, D], k and v [rows, Hkv, D], whose first dimension is the same, in segments: a query sees keys of its
+ *   own segment. `start` is 0. The bits of a segment are those of [1, its rows, ..], whatever the other segments are.
+ * - q [rows, H, D] of one sequence, k and v [1, S, Hkv, D]: a cache. This form has no gradient.
+ * Only the first form takes `mask` and `lengths`.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor | number, options: AttentionCall): Tensor {
   checkOptions('attention', options, KEYS);
-  const { causal, scale = 1 / Math.sqrt(boundOf(q.shape[3])), mask, lengths } = options;
+  const [first] = q.shape,
+    rows = q.shape.length === 3 && k.shape.length === 3 && typeof first === 'object' && first.kind === 'segmented';
+  const { causal, scale = 1 / Math.sqrt(boundOf(q.shape[q.shape.length - 1])), mask, lengths } = options;
   if (!causal && start !== 0)
     throw new UserError('attention: start has no effect where `causal` is false: each query sees all keys', 'give 0');
-  const from = typeof start === 'number' ? scalar(q, start, 'int32') : start;
+  if (rows && start !== 0)
+    throw new UserError('attention: start must be 0 for rows in segments: the first query of each has position 0');
+  const from = rows ? q.builder.tensor(first.offsets) : typeof start === 'number' ? scalar(q, start, 'int32') : start;
   return emit('attention', [q, k, v, from, ...(mask ? [mask] : []), ...(lengths ? [lengths] : [])], {
     causal,
     scale,

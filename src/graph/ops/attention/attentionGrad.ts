@@ -2,10 +2,11 @@
 // computed once. A task has all keys of one batch entry and one head of keys, so there must be enough of these pairs to
 // keep the threads busy.
 import type { Op } from '../../op.ts';
-import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
+import { checkGradientInputs, keyTile } from './attentionKeys.ts';
 import { attentionGradKVOp } from './attentionGradKV.ts';
 import { attentionGradQOp } from './attentionGradQ.ts';
-import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
+import { attentionSizes, lanesOf, Samples } from './attentionSamples.ts';
+import { ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -18,8 +19,8 @@ export const attentionGradOp: Op<AttentionAttrs> = {
   name: 'attentionGrad',
   keepsRows: true,
   takes: ['floats'],
-  infer(inputs, attrs) {
-    checkGradientInputs('attentionGrad', inputs, attrs);
+  infer(inputs, attrs, ids) {
+    checkGradientInputs('attentionGrad', inputs, attrs, ids);
     return inputs.slice(0, 3);
   },
   noGrad: ATTENTION_ONCE,
@@ -34,23 +35,30 @@ export const attentionGradOp: Op<AttentionAttrs> = {
           to: [dq, dk, dv],
         } = call,
         sizes = attentionSizes('attentionGrad', call.inTypes),
-        { T, H, KV, D } = sizes;
+        { B, S, H, KV, D } = sizes,
+        L = lanesOf(S, call.limits),
+        samples = new Samples(call, sizes);
       return {
-        grid: { extent: sizes.B * KV, work: null },
-        body: (g) => [
-          w.loop(keyTiles(sizes, call.limits), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv })),
-          // + 0 turns -0 into +0.
-          w.loop(H / KV, (sharer) => [
-            w.loop(T, (i) => [
-              w.vector(D, (d) => {
-                const at = dq.at([e.div(g, KV), i, e.add([H / KV, e.mod(g, KV)], sharer), d]);
-                return [
-                  w.store(dq.buffer, at, e.op('add', [w.load(dq.buffer, at), e.const(0, call.inTypes[0].dtype)])),
-                ];
-              }),
+        grid: { extent: B * KV, work: null },
+        body(g) {
+          const pair = samples.pair(KV, g),
+            { sample } = pair;
+          return [
+            ...sample.setup,
+            w.loop(e.div(e.add(sample.keys, L - 1), L), (tile) => keyTile(call, sizes, pair, tile, { dq, dk, dv })),
+            // + 0 turns -0 into +0.
+            w.loop(H / KV, (sharer) => [
+              w.loop(sample.queries, (i) => [
+                w.vector(D, (d) => {
+                  const at = dq.at(sample.query(i, e.add([H / KV, pair.head], sharer), d));
+                  return [
+                    w.store(dq.buffer, at, e.op('add', [w.load(dq.buffer, at), e.const(0, call.inTypes[0].dtype)])),
+                  ];
+                }),
+              ]),
             ]),
-          ]),
-        ],
+          ];
+        },
       };
     },
   },

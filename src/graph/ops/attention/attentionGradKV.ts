@@ -1,9 +1,10 @@
 // Gradients of attention for its keys and values: dv = sum of p do, dk = sum of ds q, over the heads of queries that
 // share the head of keys, and over the queries ascending. A task has 16 keys and goes over the queries that see them.
 import type { Op } from '../../op.ts';
-import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
+import { checkGradientInputs, keyTile } from './attentionKeys.ts';
 import { scoreGradients } from './attentionReference.ts';
-import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
+import { attentionSizes, lanesOf, Samples } from './attentionSamples.ts';
+import { ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -16,8 +17,8 @@ export const attentionGradKVOp: Op<AttentionAttrs> = {
   name: 'attentionGradKV',
   keepsRows: true,
   takes: ['floats'],
-  infer(inputs, attrs) {
-    checkGradientInputs('attentionGradKV', inputs, attrs);
+  infer(inputs, attrs, ids) {
+    checkGradientInputs('attentionGradKV', inputs, attrs, ids);
     return [inputs[1], inputs[2]];
   },
   noGrad: ATTENTION_ONCE,
@@ -25,15 +26,16 @@ export const attentionGradKVOp: Op<AttentionAttrs> = {
     kind: 'loops',
     strided: [0, 1, 2, 6],
     build(call) {
-      const {
-          e,
-          to: [dk, dv],
-        } = call,
+      const [dk, dv] = call.to,
         sizes = attentionSizes('attentionGradKV', call.inTypes),
-        tiles = keyTiles(sizes, call.limits);
+        { KV, S } = sizes,
+        tiles = new Samples(call, sizes).tiles(KV, S, lanesOf(S, call.limits));
       return {
-        grid: { extent: sizes.B * sizes.KV * tiles, work: null },
-        body: (g) => keyTile(call, sizes, e.div(g, tiles), e.mod(g, tiles), { dk, dv }),
+        grid: { extent: tiles.extent, work: null },
+        body(g) {
+          const task = tiles.at(g);
+          return task.run(keyTile(call, sizes, task, task.tile, { dk, dv }));
+        },
       };
     },
   },

@@ -5,7 +5,8 @@ import type { Op } from '../../op.ts';
 import { scoreGradients } from './attentionReference.ts';
 import { checkGradientInputs, GRADIENT_INPUTS } from './attentionKeys.ts';
 import { Masks } from './attentionMask.ts';
-import { attentionSizes, BLOCK, TileWriter, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
+import { attentionSizes, lanesOf, Samples } from './attentionSamples.ts';
+import { BLOCK, TileWriter, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -18,8 +19,8 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
   name: 'attentionGradQ',
   keepsRows: true,
   takes: ['floats'],
-  infer(inputs, attrs) {
-    checkGradientInputs('attentionGradQ', inputs, attrs);
+  infer(inputs, attrs, ids) {
+    checkGradientInputs('attentionGradQ', inputs, attrs, ids);
     return [inputs[0]];
   },
   noGrad: ATTENTION_ONCE,
@@ -32,21 +33,23 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
         k: w,
         limits,
         inTypes,
-        inputs: [, , , bs],
         from: [pq, pk, pv, , pl, pd, pg],
         to: [out],
         attrs: { causal, scale },
       } = call;
-      const { B, T, S, H, KV, D } = attentionSizes('attentionGradQ', inTypes);
-      const L = T === 1 ? 1 : limits.tile,
-        tiles = Math.ceil(T / L),
+      const sizes = attentionSizes('attentionGradQ', inTypes),
+        { T, H, KV, D } = sizes;
+      const L = lanesOf(T, limits),
+        tiles = new Samples(call, sizes).tiles(H, T, L),
         t = new TileWriter(call, inTypes[0].dtype, L);
       return {
-        grid: { extent: B * H * tiles, work: null },
+        grid: { extent: tiles.extent, work: null },
         body(g) {
-          const b = e.div(g, H * tiles),
-            h = e.mod(e.div(g, tiles), H),
-            first = e.scale(e.mod(g, tiles), L),
+          const task = tiles.at(g),
+            { sample, run } = task,
+            b = sample.number,
+            { head: h, tile } = task,
+            first = e.scale(tile, L),
             own = e.div(h, H / KV),
             none = e.index(0);
           const s = t.array(BLOCK),
@@ -61,26 +64,26 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
             count = w.scalar('index');
           const inside = (i: Expr): Expr => e.min(i, e.add(live.get(), -1)),
             query = (i: Expr): Expr => e.add(first, i);
-          const [q, dout] = [pq, pg].map((p) => t.turn(p, [b, first, h, none], live.get(), D));
-          const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
-          return [
+          const [q, dout] = [pq, pg].map((p) => t.turn(p, sample.query(first, h, none), live.get(), D));
+          const masks = new Masks(call, t, GRADIENT_INPUTS, sample);
+          return run([
             ...masks.setup,
-            start.set(w.loadIndex(bs, none)),
-            live.set(e.min(e.index(L), e.add(T, [-1, first]))),
+            start.set(sample.start),
+            live.set(e.min(e.index(L), e.add(sample.queries, [-1, first]))),
             keys.set(causal ? e.min(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
             t.each((i) => [
               limit.set(i, t.int(causal ? e.min(masks.keys, e.add(start.get(), first, i, 1)) : masks.keys)),
             ]),
             w.loop(L, (i) => [
-              lse.set(i, w.load(pl.buffer, pl.at([b, query(inside(i)), h]))),
-              delta.set(i, w.load(pd.buffer, pd.at([b, query(inside(i)), h]))),
+              lse.set(i, w.load(pl.buffer, pl.at(sample.query(query(inside(i)), h)))),
+              delta.set(i, w.load(pd.buffer, pd.at(sample.query(query(inside(i)), h)))),
             ]),
             ...q.setup,
             ...dout.setup,
             dq.fill(0),
             w.loop(e.div(e.add(keys.get(), BLOCK - 1), BLOCK), (block) => {
               const from = e.scale(block, BLOCK),
-                at = [b, from, own, none],
+                at = sample.key(from, own, none),
                 sizes = { rows: count.get(), depth: D, lanes: L },
                 keyRows = t.inLanes(pk, at, BLOCK, D, count.get());
               return [
@@ -106,9 +109,11 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
               ];
             }),
             w.loop(live.get(), (i) => [
-              w.vector(D, (d) => [w.store(out.buffer, out.at([b, query(i), h, d]), t.add(dq.at(i, d), t.value(0)))]),
+              w.vector(D, (d) => [
+                w.store(out.buffer, out.at(sample.query(query(i), h, d)), t.add(dq.at(i, d), t.value(0))),
+              ]),
             ]),
-          ];
+          ]);
         },
       };
     },

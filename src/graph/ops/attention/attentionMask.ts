@@ -7,7 +7,8 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { Stmt } from '../../../kernel/kernel.ts';
 import type { LoopCall, RefCall } from '../../op.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import type { AttentionAttrs, Sizes, TileWriter } from './attentionTile.ts';
+import type { Sample, Sizes } from './attentionSamples.ts';
+import type { AttentionAttrs, TileWriter } from './attentionTile.ts';
 import { unbroadcast } from '../elementwise/elementwise.ts';
 
 type Masked = Pick<AttentionAttrs, 'masked' | 'lengths'>;
@@ -26,10 +27,15 @@ export function checkMasks(
   types: readonly TensorType[],
   base: number,
   attrs: Omit<AttentionAttrs, 'causal'>,
-  { B, H, T, S }: Sizes,
+  { form, B, H, T, S }: Sizes,
 ): void {
   if (!Number.isFinite(attrs.scale))
     throw new ShapeError(`${op}: scale must be a finite number, got ${String(attrs.scale)}`);
+  if (form !== 'fixed' && (attrs.masked || attrs.lengths))
+    throw new ShapeError(
+      `${op}: rows whose number varies take no mask and no lengths`,
+      'leave rows out: each segment has the rows that are to be seen, and no others',
+    );
   const at = places(attrs, base),
     mask = types[at.mask],
     lengths = types[at.lengths],
@@ -56,19 +62,19 @@ export class Masks {
   readonly #mask: number;
   /** Statements that must run first. */
   readonly setup: Stmt[] = [];
-  /** The number of keys of this batch entry. */
+  /** The number of keys of this sample. */
   readonly keys: Expr;
 
-  constructor(call: LoopCall<AttentionAttrs>, t: TileWriter, base: number, b: Expr, S: number) {
+  constructor(call: LoopCall<AttentionAttrs>, t: TileWriter, base: number, { number: b, keys }: Sample) {
     const { e, k: w } = call,
       at = places(call.attrs, base);
     this.#t = t;
     this.#call = call;
     this.#mask = at.mask;
-    this.keys = e.index(S);
+    this.keys = keys;
     if (at.lengths >= 0) {
       const count = w.scalar('index');
-      this.setup.push(count.set(e.max(e.index(0), e.min(e.index(S), w.loadIndex(call.inputs[at.lengths], b)))));
+      this.setup.push(count.set(e.max(e.index(0), e.min(keys, w.loadIndex(call.inputs[at.lengths], b)))));
       this.keys = count.get();
     }
   }

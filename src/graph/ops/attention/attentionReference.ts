@@ -1,8 +1,38 @@
-// The gradients of attention in plain loops, for references.
+// Attention in plain loops, for references.
 import type { RefCall } from '../../op.ts';
 import { GRADIENT_INPUTS } from './attentionKeys.ts';
 import { maskReference } from './attentionMask.ts';
-import { attentionSizes, type AttentionAttrs } from './attentionTile.ts';
+import { attentionSizes } from './attentionSamples.ts';
+import type { AttentionAttrs } from './attentionTile.ts';
+
+interface Sample {
+  readonly b: number;
+  readonly queries: number;
+  /** The row of q that holds query i, and the row of k that holds key j. */
+  query(i: number): number;
+  key(j: number): number;
+  /** How many keys query i sees, apart from masks. */
+  seen(i: number): number;
+}
+
+/** All samples, in each form of attention. */
+export function eachSample({ inputs, inTypes, attrs, rows, offsets }: RefCall<AttentionAttrs>): Sample[] {
+  const { form, B, T, S } = attentionSizes('attention', inTypes),
+    of = form === 'rows' ? offsets(inTypes[0]) : null;
+  return Array.from({ length: B }, (_, b) => {
+    const from = of ? of[b] : b * T,
+      queries = of ? Math.max(0, of[b + 1] - from) : form === 'cached' ? rows(inTypes[0]) : T,
+      keys = of ? queries : S,
+      start = of ? 0 : inputs[3][0];
+    return {
+      b,
+      queries,
+      query: (i) => from + i,
+      key: (j) => (of ? from : b * S) + j,
+      seen: (i) => (attrs.causal ? Math.max(0, Math.min(keys, start + i + 1)) : keys),
+    };
+  });
+}
 
 /**
  * Calls back for each query and each key that it sees: where their rows begin, the weight p, and the gradient of the
@@ -13,30 +43,29 @@ export function scoreGradients(
   visit: (query: number, key: number, p: number, ds: number) => void,
 ): void {
   const {
-    inputs: [q, k, v, [start], lse, delta, dout],
-    inTypes,
-    attrs: { causal, scale },
+    inputs: [q, k, v, , lse, delta, dout],
+    attrs: { scale },
   } = call;
-  const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes),
+  const { H, KV, D } = attentionSizes('attention', call.inTypes),
     plus = maskReference(call, GRADIENT_INPUTS);
-  for (let b = 0; b < B; b++)
+  for (const { b, queries, query, key, seen } of eachSample(call))
     for (let h = 0; h < H; h++)
-      for (let i = 0; i < T; i++) {
-        const query = ((b * T + i) * H + h) * D,
-          stat = (b * T + i) * H + h,
-          end = causal ? Math.min(S, start + i + 1) : S;
+      for (let i = 0; i < queries; i++) {
+        const own = (query(i) * H + h) * D,
+          stat = query(i) * H + h,
+          end = seen(i);
         for (let j = 0; j < end; j++) {
           const more = plus(b, h, i, j);
           if (more === -Infinity) continue;
-          const key = ((b * S + j) * KV + Math.floor(h / (H / KV))) * D;
+          const other = (key(j) * KV + Math.floor(h / (H / KV))) * D;
           let score = 0,
             dp = 0;
           for (let d = 0; d < D; d++) {
-            score += q[query + d] * k[key + d];
-            dp += dout[query + d] * v[key + d];
+            score += q[own + d] * k[other + d];
+            dp += dout[own + d] * v[other + d];
           }
           const p = Math.exp(score * scale + more - lse[stat]);
-          visit(query, key, p, p * (dp - delta[stat]) * scale);
+          visit(own, other, p, p * (dp - delta[stat]) * scale);
         }
       }
 }

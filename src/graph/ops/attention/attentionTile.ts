@@ -1,7 +1,5 @@
 // What the attention kernels share: tiles of 16 rows, one row per lane, and sums of products for them. Everything is
 // kept transposed, [..][16], so that one value (an element of a key, for example) is multiplied with 16 rows at once.
-import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs, Scalar } from '../../../kernel/expr.ts';
 import type { Matrix, Stmt } from '../../../kernel/kernel.ts';
 import type { LoopCall, LoopWriter, Place } from '../../op.ts';
@@ -19,35 +17,6 @@ export const ATTENTION_ONCE = 'attention can be differentiated once; for more, w
 
 /** Keys (or queries) of a block. The number is part of the definition of attention. */
 export const BLOCK = 64;
-
-export interface Sizes {
-  readonly B: number;
-  readonly T: number;
-  readonly S: number;
-  readonly H: number;
-  readonly KV: number;
-  readonly D: number;
-}
-
-/** Checks q [B, T, H, D], k and v [B, S, KV, D], start int32 []. */
-export function attentionSizes(op: string, [q, k, v, start]: readonly TensorType[]): Sizes {
-  const fail = (why: string): never => {
-    throw new ShapeError(
-      `${op}: ${why}: q ${showType(q)}, k ${showType(k)}, v ${showType(v)}`,
-      'q [B, T, H, D]; k, v [B, S, Hkv, D]',
-    );
-  };
-  if ([q, k, v].some((t) => t.shape.length !== 4 || t.shape.some((d) => typeof d !== 'number') || t.dtype !== q.dtype))
-    fail('needs four fixed dimensions and one dtype');
-  if (start.dtype !== 'int32' || start.shape.length !== 0)
-    fail(`start must be an int32 scalar, got ${showType(start)}`);
-  const [B, T, H, D] = q.shape.map(boundOf),
-    [Bk, S, KV, Dk] = k.shape.map(boundOf);
-  if (v.shape.some((d, i) => d !== k.shape[i]) || B !== Bk || D !== Dk) fail('shapes do not fit');
-  if (KV === 0 || H % KV !== 0) fail(`${H} heads cannot share ${KV} heads of keys evenly`);
-  if (S === 0) fail('there are no keys');
-  return { B, T, S, H, KV, D };
-}
 
 /** A matrix in local memory: rows of lanes. */
 export interface Rows {
@@ -158,9 +127,10 @@ export class TileWriter {
     return this.w.vector(this.lanes, body);
   }
 
-  /** The rows of one head from `index` [batch, time, head, 0] on, as they lie in memory. */
+  /** The rows of one head from `index` [..., row, head, 0] on, as they lie in memory. */
   rows({ buffer, strides, at }: Place, index: readonly Expr[]): Matrix {
-    return { in: 'buffer', of: buffer, at: at(index), rows: strides[1], columns: strides[3] };
+    const [rows, , columns] = strides.slice(-3);
+    return { in: 'buffer', of: buffer, at: at(index), rows, columns };
   }
 
   /** Names `count` rows of a head, from `index` on, that will be read soon: they lie far apart in memory. */

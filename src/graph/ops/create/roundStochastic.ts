@@ -4,11 +4,12 @@
 // row-major index), by Threefry, and never on the order of execution.
 import { ShapeError } from '../../../base/errors.ts';
 import { threefry } from '../../../base/random.ts';
-import { showType } from '../../../base/shape.ts';
+import { boundOf, elements, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkKey } from '../checked.ts';
+import { checkVector } from '../moe/routing.ts';
 import { lowerByIndex } from './by-index.ts';
 
 declare module '../../op-attrs.ts' {
@@ -25,9 +26,14 @@ export type RoundAttrs = { readonly key: number; readonly half: number };
 
 const KEPT = -0x10000; // the upper 16 bits of a float32: its bfloat16
 
-function element({ e, inputs, attrs: { key, half }, int }: MapCall<RoundAttrs>, x: Expr, linear: Expr): Expr {
-  const [, seed, step] = inputs;
-  const counter = [e.cast(int('key', key), 'uint32'), step.at([]), e.cast(linear, 'uint32')];
+function element(call: MapCall<RoundAttrs>, x: Expr, linear: Expr): Expr {
+  const {
+    e,
+    inputs: [, seed, step],
+    attrs: { key, half },
+    int,
+  } = call;
+  const counter = [e.cast(int('key', key), 'uint32'), step.at([]), indexOf(call, linear)];
   const word = e.op('threefry', [seed.at([]), ...counter]);
   const random = half
     ? e.op('shr', [word, e.const(16, 'uint32')])
@@ -40,12 +46,25 @@ function element({ e, inputs, attrs: { key, half }, int }: MapCall<RoundAttrs>, 
   return e.select(e.op('isfinite', [x]), finite, x);
 }
 
+/** The row-major index in the whole tensor, of which x has the rows that the input `rows` names. */
+function indexOf({ e, inputs, outTypes: [type] }: MapCall<RoundAttrs>, linear: Expr): Expr {
+  const rows = inputs.length > 3 ? inputs[3] : null,
+    own = e.cast(linear, 'uint32');
+  if (!rows) return own;
+  const size = elements(type.shape.slice(1)),
+    row = e.cast(rows.at([e.div(linear, size)]), 'uint32');
+  return e.op('add', [e.op('mul', [row, e.const(size, 'uint32')]), e.cast(e.mod(linear, size), 'uint32')]);
+}
+
 export const roundStochasticOp: Op<RoundAttrs> = {
-  // x as one of the two nearest bfloat16, still of float32, by a random word for (seed, key, step, index).
+  // x as one of the two nearest bfloat16, still of float32, by a random word for (seed, key, step, index); rows int32,
+  // if they are given: the rows of a whole tensor that x has.
   name: 'roundStochastic',
   takes: ['floats'],
-  infer([x, ...words], { key, half }) {
+  infer([x, seed, step, rows], { key, half }) {
     checkKey('roundStochastic', key);
+    if (rows) checkVector('roundStochastic', 'rows', rows, boundOf(x.shape[0] ?? 0));
+    const words = [seed, step];
     if (x.dtype !== 'float32' || !words.every((t) => t.dtype === 'uint32' && t.shape.length === 0)) {
       const got = [x, ...words].map(showType).join(', ');
       throw new ShapeError(`roundStochastic: needs float32, and uint32 [] for seed and step, got ${got}`);
@@ -55,7 +74,9 @@ export const roundStochasticOp: Op<RoundAttrs> = {
   },
   noGrad: 'it rounds new values of parameters, which have no gradients',
   lower: lowerByIndex(90, element),
-  reference({ inputs: [x, [seed], [step]], attrs: { key, half } }) {
+  reference({ inputs: [x, [seed], [step], ...rows], outTypes: [type], attrs: { key, half } }) {
+    const size = elements(type.shape.slice(1)),
+      indexOf = (i: number): number => (rows.length > 0 ? rows[0][Math.floor(i / size)] * size + (i % size) : i);
     const value = new Float32Array(1),
       bits = new Int32Array(value.buffer);
     const upper = (b: number): number => {
@@ -67,7 +88,7 @@ export const roundStochasticOp: Op<RoundAttrs> = {
         value[0] = v;
         if (!Number.isFinite(value[0])) return v;
         const own = bits[0],
-          word = threefry(seed, key, step, i)[0];
+          word = threefry(seed, key, step, indexOf(i))[0];
         const rounded = upper(own + (half ? word >>> 16 : word & 0xffff));
         return Number.isFinite(rounded) ? rounded : upper(own);
       }),

@@ -1,7 +1,7 @@
 // The gradient of a convolution for its weights: a product per group whose rows are (tap row, tap column, channel) and
 // whose depth is all outputs of all images, in ascending order.
 import { ShapeError } from '../../../base/errors.ts';
-import { checkParts, partsOver, type PartsAttrs } from '../../../base/parts.ts';
+import { checkParts, type PartsAttrs } from '../../../base/parts.ts';
 import { boundOf, sameDim, showType, sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -76,7 +76,7 @@ export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
         m: rows.taps * columns.taps * I,
         n: O,
         depth: call.all(x.type.shape[0], rows.outputs * columns.outputs),
-        parts: partsOver(attrs, rows.outputs * columns.outputs),
+        parts: call.parts(attrs, x.type.shape[0], rows.outputs * columns.outputs),
         a(z, i, k) {
           const [s, t, c] = unravel3(e, i, columns.taps, I),
             [n, r, q] = unravel3(e, k, rows.outputs, columns.outputs);

@@ -1,6 +1,6 @@
 // The gradient of depthwise2d for its weights: for each tap and channel the sum over all outputs of all images, one by
 // one.
-import { checkParts, partsOver, type PartsAttrs } from '../../../base/parts.ts';
+import { checkParts, type PartsAttrs } from '../../../base/parts.ts';
 import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
@@ -62,7 +62,13 @@ export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
         const seen = e.select(e.and(h.inside, v.inside), x.at([n, h.at, v.at, c]), e.const(0, dtype));
         return e.op('mul', [seen, dy.at([n, r, q, c])]);
       };
-      return e.reduce('sum', 'serial', e.scale(call.extent(x.type, 0), each), term, partsOver(attrs, each));
+      return e.reduce(
+        'sum',
+        'serial',
+        e.scale(call.extent(x.type, 0), each),
+        term,
+        call.parts(attrs, x.type.shape[0], each),
+      );
     },
   },
   reference: (call) => sumTerms(call, geometryOf(call.inTypes[0], call.inTypes[1], call.attrs), [1, 0, 2]),

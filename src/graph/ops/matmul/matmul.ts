@@ -6,7 +6,7 @@ import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
 import { aFlag } from '../../../base/kinds.ts';
-import { checkParts, partsOf, type PartsAttrs } from '../../../base/parts.ts';
+import { checkParts, type PartsAttrs } from '../../../base/parts.ts';
 import { boundOf, elements, sameShape, showShape, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
@@ -92,7 +92,7 @@ export const matmulOp: Op<MatmulAttrs> = {
         m: call.all(m, 1),
         n: boundOf(n),
         depth: call.all(ka, 1),
-        parts: partsOf(attrs),
+        parts: call.parts(attrs, ka, 1),
         a: (z, i, k) => a.at([...lead(z), ...(attrs.transA ? [k, i] : [i, k])]),
         b: (z, k, j) => b.at([...lead(z), ...(attrs.transB ? [j, k] : [k, j])]),
         index: (z, i, j) => [...lead(z), i, j],

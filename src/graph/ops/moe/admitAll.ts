@@ -1,16 +1,19 @@
 // Like admit, but drops nothing: first the rows within capacity, then the others, both sorted by expert and in the
 // order of their choices. Capacities are data: other capacities run the same kernel.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
+import { boundOf, elements, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit, type Tensor } from '../../tensor.ts';
+import { checkSorted } from './admit.ts';
 import type { Permutation } from './permute.ts';
+import { rangesOf } from './ranges.ts';
 import { checkVector } from './routing.ts';
+import { firstRow, Move, roomAt, Segments } from './segments.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
-    admitAll: AdmitAllAttrs;
+    admitAll: AdmitAllAttrs & { readonly ranges: number };
   }
 }
 
@@ -23,16 +26,13 @@ export type AdmitAllAttrs = {
   readonly padded: boolean;
 };
 
-export const admitAllOp: Op<AdmitAllAttrs> = {
+export const admitAllOp: Op<AdmitAllAttrs & { readonly ranges: number }> = {
   name: 'admitAll',
   countsAreInBounds: true,
   // Rows within capacity, then the others: offsets of either (from 0) and of both; choice of each row (-1: none); row
   // of each choice; expert of each row of either; rows beyond.
-  infer([offsets, order, capacity], { rows, beyond }): TensorType[] {
-    const experts = boundOf(offsets.shape[0]) - 1,
-      n = boundOf(order.shape[0]);
-    checkVector('admitAll', 'offsets', offsets);
-    checkVector('admitAll', 'order', order);
+  infer([offsets, order, capacity, choices, inverse, expert], { rows, beyond }): TensorType[] {
+    const { experts, n } = checkSorted('admitAll', [offsets, order, choices, inverse, expert]);
     checkVector('admitAll', 'capacity', capacity, experts);
     if (![rows, beyond].every((x) => Number.isInteger(x) && x >= 0))
       throw new ShapeError(`admitAll: no room for ${rows} and ${beyond} rows of ${showType(order)}`);
@@ -42,92 +42,59 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
   },
   lower: {
     kind: 'loops',
-    update: true,
-    build({
-      e,
-      k: w,
-      inputs: [offsets, order, capacity],
-      outputs: [inside, outside, both, toOrder, inverse, expert, expertBeyond, beyond],
-      inTypes: [t],
-      attrs,
-    }) {
+    build(call) {
+      const {
+        e,
+        k: w,
+        outputs: [toInside, toOutside, toBoth, toOrder, toInverse, toExpert, toExpertBeyond, toBeyond],
+        inTypes: [t, to],
+        attrs: { rows, beyond, padded, ranges },
+      } = call;
       const experts = boundOf(t.shape[0]) - 1,
-        limit = w.int(attrs.rows),
-        most = w.int(attrs.beyond);
+        n = boundOf(to.shape[0]),
+        limit = w.int(rows),
+        most = w.int(beyond);
       return {
-        grid: { extent: 1, work: null },
-        body() {
-          const [next, start, from, count, room, fit, end, first] = Array.from({ length: 8 }, () => w.scalar('index'));
-          const zero = e.index(0),
-            one = e.index(1),
-            nobody = e.const(-1, 'int32');
-          const minus = (a: Expr, b: Expr): Expr => e.add(a, [-1, b]),
-            int32 = (x: Expr): Expr => e.cast(x, 'int32');
-          /** For expert z: its first choice, the number of its choices, and how many of them are within capacity. */
-          const look = (z: Expr, left: Expr) => [
-            from.set(w.loadIndex(offsets, z)),
-            count.set(minus(w.loadIndex(offsets, e.add(z, one)), from.get())),
-            room.set(e.max(zero, w.loadIndex(capacity, z))),
-            fit.set(e.max(zero, e.min(e.min(room.get(), count.get()), left))),
-          ];
-          const choiceAt = (i: Expr): Expr => w.load(order, e.add(from.get(), i)),
-            to = (choice: Expr): Expr => e.cast(choice, 'index');
+        grid: { extent: ranges, work: null },
+        body(range) {
+          const plus = (a: Expr, b: Expr): Expr => e.op('add', [a, b]),
+            minus = (a: Expr, b: Expr): Expr => e.op('sub', [a, b]),
+            share = { range, ranges };
+          const within = (z: Expr): Expr => {
+            const { room, count } = roomAt(call, z);
+            return e.min(room, count);
+          };
+          const inside = new Segments(call, experts, limit, (z) => (padded ? roomAt(call, z).room : within(z))),
+            kept = (z: Expr): Expr => e.min(within(z), minus(inside.at(e.add(z, 1)), inside.at(z))),
+            beyondOf = (z: Expr): Expr => minus(roomAt(call, z).count, kept(z)),
+            outside = new Segments(call, experts, most, beyondOf);
+          const move = new Move(call, [
+            { count: kept, to: (z) => inside.at(z), expert: toExpert, base: e.index(0) },
+            {
+              count: beyond < n ? (z) => minus(outside.at(e.add(z, 1)), outside.at(z)) : null,
+              to: (z) => plus(inside.rows, outside.at(z)),
+              expert: toExpertBeyond,
+              base: e.cast(inside.rows, 'index'),
+            },
+          ]);
           return [
-            // As in admit: kernels read row 0 in place of a missing row.
-            ...(attrs.rows + attrs.beyond > 0 ? [w.store(toOrder, zero, nobody)] : []),
-            ...(attrs.rows > 0 ? [w.store(expert, zero, e.const(0, 'int32'))] : []),
-            ...(attrs.beyond > 0 ? [w.store(expertBeyond, zero, e.const(0, 'int32'))] : []),
-            next.set(zero),
-            w.store(inside, zero, e.const(0, 'int32')),
-            w.store(both, zero, e.const(0, 'int32')),
-            w.loop(experts, (z) => [
-              start.set(next.get()),
-              ...look(z, minus(limit, next.get())),
-              w.loop(fit.get(), (i) => {
-                const row = e.add(start.get(), i);
-                return [
-                  w.store(toOrder, row, choiceAt(i)),
-                  w.store(expert, row, int32(z)),
-                  w.store(inverse, to(choiceAt(i)), int32(row)),
-                ];
-              }),
-              next.set(e.add(start.get(), fit.get())),
-              ...(attrs.padded
-                ? [
-                    end.set(e.max(next.get(), e.min(limit, e.add(start.get(), room.get())))),
-                    w.loop(minus(end.get(), next.get()), (i) => {
-                      const row = e.add(next.get(), i);
-                      return [w.store(toOrder, row, nobody), w.store(expert, row, int32(z))];
-                    }),
-                    next.set(end.get()),
-                  ]
-                : []),
-              w.store(beyond, z, int32(minus(count.get(), fit.get()))),
-              w.store(inside, e.add(z, one), int32(next.get())),
-              w.store(both, e.add(z, one), int32(next.get())),
+            ...inside.find(),
+            ...outside.find(),
+            w.when(e.eq(range, e.index(0)), [
+              inside.store(toInside),
+              outside.store(toOutside),
+              inside.store(toBoth),
+              w.vector(experts, (z) => [
+                w.store(toBoth, e.add(z, experts + 1), plus(inside.rows, outside.at(e.add(z, 1)))),
+                w.store(toBeyond, z, beyondOf(z)),
+              ]),
+              ...(rows + beyond > 0 ? [firstRow(call, plus(inside.rows, outside.rows), toOrder, -1)] : []),
+              ...(rows > 0 ? [firstRow(call, inside.rows, toExpert, 0)] : []),
             ]),
-            first.set(next.get()),
-            next.set(zero),
-            w.store(outside, zero, e.const(0, 'int32')),
-            w.loop(experts, (z) => [
-              start.set(next.get()),
-              count.set(w.loadIndex(beyond, z)),
-              fit.set(e.min(count.get(), minus(most, next.get()))),
-              // The last of an expert's choices.
-              from.set(minus(w.loadIndex(offsets, e.add(z, one)), count.get())),
-              w.loop(count.get(), (i) => {
-                const at = e.add(start.get(), i),
-                  row = e.add(first.get(), at),
-                  there = e.lt(i, fit.get());
-                return [
-                  w.store(inverse, to(choiceAt(i)), e.select(there, int32(row), nobody)),
-                  w.when(there, [w.store(toOrder, row, choiceAt(i)), w.store(expertBeyond, at, int32(z))]),
-                ];
-              }),
-              next.set(e.add(start.get(), fit.get())),
-              w.store(outside, e.add(z, one), int32(next.get())),
-              w.store(both, e.add(z, experts + 1), int32(e.add(first.get(), next.get()))),
-            ]),
+            move.find(),
+            move.rows(share, toOrder),
+            ...move.choices(share, toInverse),
+            ...(padded ? [inside.pad((z) => plus(inside.at(z), kept(z)), share, toOrder, toExpert)] : []),
           ];
         },
       };
@@ -183,18 +150,24 @@ export interface AllAdmitted extends Omit<Permutation, 'expert'> {
 }
 
 /** capacity int32 [E]: an expert's first choices are within it. */
-export function admitAll({ offsets, order }: Permutation, capacity: Tensor, attrs: AdmitAllAttrs): AllAdmitted {
-  const [inside, outside, both, toOrder, inverse, expert, expertBeyond, beyond] = emit(
+export function admitAll(
+  { offsets, order, choices, inverse, expert }: Permutation,
+  capacity: Tensor,
+  attrs: AdmitAllAttrs,
+  ranges = rangesOf(elements(order.shape), 2 * boundOf(capacity.shape[0])), // two segments for each expert
+): AllAdmitted {
+  const [inside, outside, both, toOrder, toInverse, toExpert, toExpertBeyond, beyond] = emit(
     'admitAll',
-    [offsets, order, capacity],
-    attrs,
+    [offsets, order, capacity, choices, inverse, expert],
+    { ...attrs, ranges },
   );
   return {
+    choices,
     offsets: both,
     order: toOrder,
-    inverse,
-    inside: { offsets: inside, expert },
-    outside: { offsets: outside, expert: expertBeyond },
+    inverse: toInverse,
+    inside: { offsets: inside, expert: toExpert },
+    outside: { offsets: outside, expert: toExpertBeyond },
     beyond,
   };
 }

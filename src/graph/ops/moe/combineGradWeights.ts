@@ -2,8 +2,9 @@
 // lanes, like all sums over a last axis).
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
-import { emit1 } from '../../tensor.ts';
+import { emit1, type Tensor } from '../../tensor.ts';
 import type { CombineAttrs } from './combine.ts';
+import type { Permutation } from './permute.ts';
 import { ifThere, indexAt, segmentsOf } from './routing.ts';
 import { unlike } from '../checked.ts';
 
@@ -66,3 +67,12 @@ export const combineGradWeightsOp: Op<CombineAttrs> = {
     return [out];
   },
 };
+
+/** d [T, ...rest], rows [rows in segments, ...rest], results of `permute` or `admit`, like [T, k] -> [T, k]. */
+export const combineGradWeights = (
+  d: Tensor,
+  rows: Tensor,
+  { inverse, order }: Pick<Permutation, 'inverse' | 'order'>,
+  like: Tensor,
+  { gaps }: CombineAttrs,
+): Tensor => emit1('combineGradWeights', [d, rows, inverse, like, order], { ...(gaps && { gaps }) });

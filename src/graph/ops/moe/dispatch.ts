@@ -4,6 +4,7 @@ import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, full, type Tensor } from '../../tensor.ts';
+import { fullRows } from '../create/rows.ts';
 import { combineMany } from './combineMany.ts';
 import { gatheredRows, checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
 
@@ -39,9 +40,9 @@ export const dispatchOp: Op<DispatchAttrs> = {
     return [{ dtype: x.dtype, shape: [rows, ...x.shape.slice(1)] }];
   },
   grad({ inputs: [x, order, , inverse], douts: [d], attrs }) {
-    if (!d || attrs.k <= MOST_CHOICES || typeof x.shape[0] !== 'number')
-      return [d && emit1('collect', [d, inverse, order, x], attrs), null, null, null];
-    const ones = full(x, [x.shape[0], attrs.k], 1);
+    if (!d || attrs.k <= MOST_CHOICES) return [d && emit1('collect', [d, inverse, order, x], attrs), null, null, null];
+    const [rows] = x.shape,
+      ones = typeof rows === 'number' ? full(x, [rows, attrs.k], 1) : fullRows(x, attrs.k, 1);
     return [combineMany(d, inverse, order, ones), null, null, null];
   },
   lower: {

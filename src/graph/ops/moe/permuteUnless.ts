@@ -1,10 +1,21 @@
 // permute for choices that have mostly not changed since they were sorted: the earlier result is then reused in its
 // memory.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, sameShape, showType } from '../../../base/shape.ts';
+import { elements, sameShape, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit, type Tensor } from '../../tensor.ts';
-import { permuteOp, sortChoices, sortedChoices, type Permutation, type PermuteAttrs } from './permute.ts';
+import { choiceStarts } from './choiceStarts.ts';
+import { histogram, unlessKnown } from './histogram.ts';
+import {
+  checkStarts,
+  permuteOp,
+  rangesIn,
+  sortRange,
+  sortedChoices,
+  type Permutation,
+  type PermuteAttrs,
+} from './permute.ts';
+import { rangesOf } from './ranges.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -30,24 +41,17 @@ export const permuteUnlessOp: Op<PermuteAttrs> = {
           `${rest.map(showType).join(', ')}`,
       );
     }
+    checkStarts('permuteUnless', rest[5], attrs.experts);
     return types;
   },
   lower: {
     kind: 'loops',
     update: true,
     build(call) {
-      const { e, k: w, inputs, inTypes } = call,
-        samples = boundOf(inTypes[5].shape[0]);
+      const { inputs, inTypes } = call;
       return {
-        grid: { extent: 1, work: null },
-        body() {
-          const known = w.scalar('int32');
-          return [
-            known.set(e.const(1, 'int32')),
-            w.loop(samples, (b) => [known.set(e.min(known.get(), w.load(inputs[5], b)))]),
-            w.when(e.eq(known.get(), e.const(0, 'int32')), sortChoices(call)),
-          ];
-        },
+        grid: { extent: rangesIn(inTypes[6]), work: null },
+        body: (g) => unlessKnown(call, inputs[5], inTypes[5], sortRange(call, g, inputs[6], inTypes[6])),
       };
     },
   },
@@ -59,11 +63,18 @@ export const permuteUnlessOp: Op<PermuteAttrs> = {
  * indices int32 [T, k]; sorted: the result of permute for choices that are the same if known int32 [samples] is 1 for
  * all.
  */
-export function permuteUnless(indices: Tensor, sorted: Permutation, known: Tensor, experts: number): Permutation {
-  const [offsets, order, inverse, expert] = emit(
-    'permuteUnless',
-    [indices, sorted.offsets, sorted.order, sorted.inverse, sorted.expert, known],
-    { experts },
-  );
-  return { offsets, order, inverse, expert };
+export function permuteUnless(
+  indices: Tensor,
+  sorted: Permutation,
+  known: Tensor,
+  experts: number,
+  ranges = rangesOf(elements(indices.shape), experts),
+): Permutation {
+  const starts = ranges > 1 ? [choiceStarts(histogram(indices, known, { experts, ranges }))] : [],
+    [offsets, order, inverse, expert] = emit(
+      'permuteUnless',
+      [indices, sorted.offsets, sorted.order, sorted.inverse, sorted.expert, known, ...starts],
+      { experts },
+    );
+  return { choices: indices, offsets, order, inverse, expert };
 }

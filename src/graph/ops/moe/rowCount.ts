@@ -29,6 +29,5 @@ export const rowCountOp: Op<RowCountAttrs> = {
   reference: (call) => [Float64Array.of(call.rows(call.inTypes[0]))],
 };
 
-/** []: the count of a bounded or segmented first dimension, in float32 (float64 where x is). */
-export const rowCount = (x: Tensor): Tensor =>
-  emit1('rowCount', [x], { ...(x.dtype === 'float64' && { dtype: x.dtype }) });
+/** float64 []: the count of a bounded or segmented first dimension. */
+export const rowCount = (x: Tensor): Tensor => emit1('rowCount', [x], { dtype: 'float64' });

@@ -1,7 +1,7 @@
 // What reductions over axes share: the order of summation that follows from the axes, expressions of elements, a
 // reference.
 import { ShapeError } from '../../../base/errors.ts';
-import { partsOver, type PartsAttrs } from '../../../base/parts.ts';
+import type { PartsAttrs } from '../../../base/parts.ts';
 import { boundOf, elements, sizes, stridesOf, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr, ReduceOp } from '../../../kernel/expr.ts';
 import type { MapCall, RefCall } from '../../op.ts';
@@ -47,7 +47,7 @@ export function reduceAt(
   // Reduced axes are one range in row-major order; only the first may vary at run time.
   const inner = axes.slice(1).reduce((n, a) => n * boundOf(shape[a]), 1);
   const extent = e.scale(call.extent(x.type, axes[0]), inner),
-    parts = partsOver(how, inner),
+    parts = call.parts(how, shape[axes[0]], inner),
     order = isTrailing(shape, axes) && how.serial !== true && !parts ? 'lanes' : 'serial';
   const element = (r: Expr): Expr => {
     const at = new Array<Expr>(shape.length);

@@ -63,11 +63,23 @@ export function mean(x: Tensor, axes?: readonly number[]): Tensor {
     throw new ShapeError(`mean: needs floats, got ${showType(x.type)}`, "cast(x, 'float32') first");
   if (list.some((a) => boundOf(x.shape[a]) === 0))
     throw new ShapeError(`mean: there is no mean of 0 elements (${showType(x.type)})`);
-  const total = sum(x, list);
-  const fixed = list.reduce((n, a) => n * (typeof x.shape[a] === 'number' ? boundOf(x.shape[a]) : 1), 1);
-  const dynamic = list.find((a) => typeof x.shape[a] !== 'number');
-  const scaled = emit1('mul', [total, scalar(total, 1 / fixed)]);
-  return dynamic === undefined ? scaled : emit1('div', [scaled, rowCount(x)]);
+  const total = sum(x, list),
+    fixed = list.reduce((n, a) => n * (typeof x.shape[a] === 'number' ? boundOf(x.shape[a]) : 1), 1),
+    counted = list.some((a) => typeof x.shape[a] !== 'number');
+  return emit1('mul', [total, counted ? oneOver(x, fixed) : scalar(total, 1 / fixed)]);
+}
+
+/**
+ * 1 / (rows of x in this run * fixed) as [] of the dtype of x. The result is computed in float64 and
+ * rounded once, so it has the bits of the constant that `mean` uses for a fixed number of rows. least: the smallest
+ * divisor, for tensors that may have no rows.
+ */
+export function oneOver(x: Tensor, fixed: number, least = 0): Tensor {
+  const rows = rowCount(x),
+    count = emit1('mul', [rows, scalar(rows, fixed)]),
+    divisor = least > 0 ? emit1('maximum', [count, scalar(count, least)]) : count;
+  const one = emit1('div', [scalar(divisor, 1), divisor]);
+  return x.dtype === 'float64' ? one : emit1('cast', [one], { dtype: x.dtype });
 }
 
 /** Mean squared distance from the mean over `axes` (all by default). */

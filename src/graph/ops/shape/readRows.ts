@@ -2,7 +2,7 @@
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, zeros, type Tensor } from '../../tensor.ts';
-import { checkCache } from './updateRows.ts';
+import { areCounted, checkCache } from './updateRows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -11,7 +11,7 @@ declare module '../../op-attrs.ts' {
 }
 
 export const readRowsOp: Op = {
-  // [:, t] = cache[:, start + t]; like gives the shape.
+  // [:, t] = cache[:, start + t]; like gives the shape, which has no first axis where its rows are counted.
   name: 'readRows',
   unread: [1],
   infer([cache, like, start]) {
@@ -24,24 +24,26 @@ export const readRowsOp: Op = {
   lower: {
     kind: 'map',
     weight: 2,
-    at({ e, inputs: [cache, , start] }, index) {
+    at({ e, inputs: [cache, like, start] }, index) {
       const size = boundOf(cache.type.shape[1]),
         { dtype } = cache.type;
       if (size === 0) return e.const(0, dtype);
-      const row = e.add(index[1], e.cast(start.at([]), 'index'));
+      const counted = areCounted(like.type),
+        [at, rest] = counted ? [index[0], index.slice(1)] : [index[1], index.slice(2)];
+      const row = e.add(at, e.cast(start.at([]), 'index'));
       const inside = e.and(e.le(e.index(0), row), e.le(row, e.index(size - 1)));
       return e.select(
         inside,
-        cache.at([index[0], e.select(inside, row, e.index(0)), ...index.slice(2)]),
+        cache.at([counted ? e.index(0) : index[0], e.select(inside, row, e.index(0)), ...rest]),
         e.const(0, dtype),
       );
     },
   },
-  reference({ inputs: [cache, , [start]], inTypes: [tc], outTypes: [o] }) {
+  reference({ inputs: [cache, , [start]], inTypes: [tc], outTypes: [o], rows }) {
     const out = new Float64Array(elements(o.shape)),
       width = elements(tc.shape.slice(2)),
       [B, C] = tc.shape.map(boundOf),
-      T = boundOf(o.shape[1]);
+      T = areCounted(o) ? rows(o) : boundOf(o.shape[1]);
     for (let b = 0; b < B; b++)
       for (let t = 0; t < T; t++) {
         if (start + t >= 0 && start + t < C)
@@ -51,5 +53,5 @@ export const readRowsOp: Op = {
   },
 };
 
-/** cache [B, C, ...rest], like [B, T, ...rest] (its values are not read), start int32 [] -> [B, T, ...rest]. */
+/** cache [B, C, ...rest], like [B, T, ...rest] or, for B = 1, [rows, ...rest] (not read), start int32 [] -> as like. */
 export const readRows = (cache: Tensor, like: Tensor, start: Tensor): Tensor => emit1('readRows', [cache, like, start]);

@@ -1,7 +1,7 @@
 // Writes the rows of some steps into a cache, for keys and values of attention. Rows that would lie outside the cache
 // are left out.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, sameShape, showType, type TensorType } from '../../../base/shape.ts';
+import { boundOf, elements, isDynamic, sameShape, showType, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, zeros, type Tensor } from '../../tensor.ts';
 
@@ -11,18 +11,28 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** Checks that `rows` are some of the cache's along axis 1, and `start` a whole number. */
+/** Whether `rows` are those of one sequence, whose number varies: they lack the first axis of the cache. */
+export const areCounted = ({ shape }: TensorType): boolean => isDynamic(shape);
+
+/**
+ * Checks that `rows` are some of the cache's along axis 1, or a varying number of them, and `start` a whole number.
+ */
 export function checkCache(op: string, cache: TensorType, rows: TensorType, start: TensorType): void {
-  const rest = (t: TensorType): TensorType['shape'] => [t.shape[0], ...t.shape.slice(2)];
+  const [first] = rows.shape,
+    all = areCounted(rows) ? [1, ...rows.shape] : rows.shape,
+    several = typeof first === 'object' && first.kind === 'segmented' && first.segments !== 1;
+  const rest = (shape: readonly Dim[]): readonly Dim[] => [shape[0], ...shape.slice(2)];
   if (
     cache.shape.length < 2 ||
-    cache.shape.length !== rows.shape.length ||
-    !sameShape(rest(cache), rest(rows)) ||
-    cache.dtype !== rows.dtype
+    isDynamic(cache.shape) ||
+    cache.shape.length !== all.length ||
+    !sameShape(rest(cache.shape), rest(all)) ||
+    cache.dtype !== rows.dtype ||
+    several
   ) {
     throw new ShapeError(
       `${op}: rows ${showType(rows)} do not fit the cache ${showType(cache)}`,
-      'they may differ in axis 1 only',
+      'they may differ in axis 1 only; rows of one sequence, [rows, ..], fit a cache [1, C, ..]',
     );
   }
   if (start.dtype !== 'int32' || start.shape.length !== 0)
@@ -30,7 +40,7 @@ export function checkCache(op: string, cache: TensorType, rows: TensorType, star
 }
 
 export const updateRowsOp: Op = {
-  // Cache with rows[:, t] at [:, start + t].
+  // Cache with rows[:, t] at [:, start + t]; counted rows have no first axis, which is 1.
   name: 'updateRows',
   infer([cache, rows, start]) {
     checkCache('updateRows', cache, rows, start);
@@ -47,23 +57,22 @@ export const updateRowsOp: Op = {
   lower: {
     kind: 'map',
     weight: 2,
-    at({ e, inputs: [cache, rows, start] }, index) {
-      const count = boundOf(rows.type.shape[1]);
-      if (count === 0) return cache.at(index);
-      const row = e.add(index[1], [-1, e.cast(start.at([]), 'index')]);
-      const inside = e.and(e.le(e.index(0), row), e.le(row, e.index(count - 1)));
-      return e.select(
-        inside,
-        rows.at([index[0], e.select(inside, row, e.index(0)), ...index.slice(2)]),
-        cache.at(index),
-      );
+    at({ e, inputs: [cache, rows, start], extent }, index) {
+      const counted = areCounted(rows.type),
+        axis = counted ? 0 : 1;
+      if (boundOf(rows.type.shape[axis]) === 0) return cache.at(index);
+      const row = e.add(index[1], [-1, e.cast(start.at([]), 'index')]),
+        last = e.add(extent(rows.type, axis), -1),
+        inside = e.and(e.le(e.index(0), row), e.le(row, last));
+      const at = [e.select(inside, row, e.index(0)), ...index.slice(2)];
+      return e.select(inside, rows.at(counted ? at : [index[0], ...at]), cache.at(index));
     },
   },
-  reference({ inputs: [cache, rows, [start]], inTypes: [tc, tr] }) {
+  reference({ inputs: [cache, rows, [start]], inTypes: [tc, tr], rows: count }) {
     const out = cache.slice(),
       width = elements(tc.shape.slice(2)),
       [B, C] = tc.shape.map(boundOf),
-      T = boundOf(tr.shape[1]);
+      T = areCounted(tr) ? count(tr) : boundOf(tr.shape[1]);
     for (let b = 0; b < B; b++)
       for (let t = 0; t < T; t++) {
         if (start + t >= 0 && start + t < C)
@@ -73,6 +82,9 @@ export const updateRowsOp: Op = {
   },
 };
 
-/** cache [B, C, ...rest], rows [B, T, ...rest], start int32 [] -> cache with the rows at start .. start + T - 1. */
+/**
+ * cache [B, C, ...rest], rows [B, T, ...rest], start int32 [] -> cache with the rows at start .. start + T - 1. For
+ * B = 1 the rows may be [rows, ...rest], whose number varies.
+ */
 export const updateRows = (cache: Tensor, rows: Tensor, start: Tensor): Tensor =>
   emit1('updateRows', [cache, rows, start]);

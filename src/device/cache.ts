@@ -3,13 +3,13 @@
 // key. Files are written under random names and then renamed, so processes, threads and containers can share a folder.
 // Objects are executed, so bin/cache-folder.mjs decides which folders are safe.
 import { hash, randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { mkdtemp, opendir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { UserError } from '../../base/errors.ts';
-import { fault, reasonOf } from '../../io/fault.ts';
-import { cacheFolders, refusal } from '../../../bin/cache-folder.mjs';
+import { UserError } from '../base/errors.ts';
+import { fault, reasonOf } from '../io/fault.ts';
+import { cacheFolders, refusal } from '../../bin/cache-folder.mjs';
 
 const OBJECT = /^o_[0-9a-f]{64}\.so$/;
 const WORK = 'work-'; // prefix of temporary files and of folders in which a compiler works
@@ -28,7 +28,7 @@ export class KernelCache {
   readonly #say: (line: string) => void;
   readonly #candidates = cacheFolders();
   readonly #refused: string[] = [];
-  readonly #sound = new Map<string, Promise<boolean>>();
+  readonly #sound = new Map<string, boolean>();
   #place: Place;
   #swept = false;
 
@@ -43,15 +43,23 @@ export class KernelCache {
     return this.#place.folder;
   }
 
-  /** The path of the object for a key; null: there is none, or it is damaged. */
-  async find(key: string): Promise<string | null> {
+  /** Whether other processes of this host find what is kept. */
+  get isShared(): boolean {
+    return !this.#place.last;
+  }
+
+  /**
+   * The path of the object for a key; null: there is none, or it is damaged. Reads small files at once: a program has
+   * hundreds of keys, and handing each read to another thread takes ten times as long.
+   */
+  find(key: string): string | null {
     const { folder } = this.#place,
-      object = await readFile(join(folder, `${key}.ref`), 'latin1').catch(() => '');
+      object = contentOf(join(folder, `${key}.ref`))?.toString('latin1') ?? '';
     if (!OBJECT.test(object)) return null;
     const path = join(folder, object),
-      known = this.#sound.get(path) ?? isSound(path);
-    this.#sound.set(path, known);
-    return (await known) ? path : null;
+      sound = this.#sound.get(path) ?? isSound(path);
+    this.#sound.set(path, sound);
+    return sound ? path : null;
   }
 
   /**
@@ -60,7 +68,7 @@ export class KernelCache {
    * new and belongs to this process only.
    */
   async load<T>(key: string, make: (target: string) => Promise<void>, open: (path: string) => T): Promise<T> {
-    const kept = await this.find(key);
+    const kept = this.find(key);
     if (kept !== null)
       try {
         return open(kept);
@@ -89,7 +97,7 @@ export class KernelCache {
       await make(target);
       const path = join(folder, `o_${hash('sha256', await readFile(target))}.so`);
       await rename(target, path);
-      this.#sound.set(path, Promise.resolve(true));
+      this.#sound.set(path, true);
       await this.link(key, path);
       return path;
     } finally {
@@ -160,12 +168,27 @@ export class KernelCache {
   }
 }
 
+let own: KernelCache | undefined;
+
+/** The cache of this process. say: receives a line if it is not in its usual place. */
+export function kernelCache(say: (line: string) => void): KernelCache {
+  return (own ??= new KernelCache(say));
+}
+
 /** Whether the hash of an object's bytes is the one in its name. */
-const isSound = (path: string): Promise<boolean> =>
-  readFile(path).then(
-    (bytes) => basename(path) === `o_${hash('sha256', bytes)}.so`,
-    () => false,
-  );
+function isSound(path: string): boolean {
+  const bytes = contentOf(path);
+  return bytes !== null && basename(path) === `o_${hash('sha256', bytes)}.so`;
+}
+
+/** null: the file cannot be read. */
+function contentOf(path: string): Buffer | null {
+  try {
+    return readFileSync(path);
+  } catch {
+    return null;
+  }
+}
 
 /** Writes a file completely or not at all. Does not flush it: it need not survive a loss of power. */
 async function put(folder: string, name: string, data: string | Uint8Array): Promise<string> {

@@ -1,23 +1,21 @@
 // Which part of a buffer a grouped product reads or writes for one of its groups. If two such products use, of every
 // buffer that they share, only the part of the same group, they can run group by group: both for the first group, then
 // both for the next, instead of one product as a whole after the other.
-import { maxOf, minOf, postorder, type Expr } from '../kernel/expr.ts';
-import { groupedBy } from '../kernel/groups.ts';
-import type { CpuMatmul, CpuStmt } from './cpu-kernel.ts';
+import { maxOf, minOf, postorder, type Expr } from './expr.ts';
+import { groupedBy } from './groups.ts';
+import type { MatmulKernel } from './kernel.ts';
 
 /**
  * The part of a buffer that group z uses. 'rows W': rows offsets[z] to offsets[z + 1] of W elements. 'part S': elements
  * z S to (z + 1) S. null: neither, as far as is known.
  */
-export function shareOf(kernel: CpuMatmul, buffer: number): string | null {
+export function shareOf(kernel: MatmulKernel, buffer: number): string | null {
   const ragged = groupedBy(kernel),
     known = new Map<number, Expr>(),
     values: Expr[] = [kernel.a, kernel.b],
     indices: Expr[] = [];
   if (!ragged) return null;
-  const { row, element } = kernel.epilogue,
-    stmts: readonly CpuStmt[] = [...row, ...element];
-  for (const s of stmts) {
+  for (const s of [...kernel.epilogue.row, ...kernel.epilogue.element]) {
     if (s.s === 'store') {
       values.push(s.value, s.index);
       if (s.buffer === buffer) indices.push(s.index);
@@ -32,7 +30,7 @@ export function shareOf(kernel: CpuMatmul, buffer: number): string | null {
 }
 
 function shareAt(
-  { z, i, j, k }: CpuMatmul,
+  { z, i, j, k }: MatmulKernel,
   ragged: { readonly offsets: number; readonly index: Expr },
   known: ReadonlyMap<number, Expr>,
   index: Expr,
