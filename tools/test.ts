@@ -53,6 +53,7 @@ if (everything || mode === 'unit') {
       `--test-timeout=${mode === 'full' ? 1_800_000 : 240_000}`,
       '--test-reporter=spec',
       '--conditions=dynamoe-source',
+      '--import=./tests/support/random-cases.ts',
     ],
     ...flags,
     ...(files.length > 0 ? files : ['tests/**/*.test.ts']),

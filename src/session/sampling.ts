@@ -138,11 +138,10 @@ class Buckets {
 
   /** The tokens whose weight is at least `weight`. */
   atLeast(weight: number): Prefix {
-    const most = -Math.log(weight) * STEPS,
-      bucket = bucketOf(most);
+    const bucket = bucketOf(-Math.log(weight) * STEPS);
     let prefix = this.#before(bucket);
     for (const token of this.#tokensOf(bucket)) {
-      if (this.#below(token) > most) break;
+      if (weightOf(this.#below(token), bucket) < weight) break;
       prefix = this.#with(prefix, token, bucket);
     }
     return prefix;

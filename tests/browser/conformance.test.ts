@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { all } from '../conformance/cases/index.ts';
 import { families as graphs } from '../conformance/cases/graphs.ts';
-import { drawsFromEnv } from '../conformance/devices.ts';
+import { drawsFromEnv } from '../support/random-cases.ts';
 import { title, type Draws } from '../conformance/draws.ts';
 import { MINUTE, noChromium, openPage } from './chromium.ts';
 

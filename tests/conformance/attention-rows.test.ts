@@ -20,7 +20,8 @@ import { sum } from '../../src/graph/ops/reduce/sum.ts';
 import { emit, type Tensor } from '../../src/graph/tensor.ts';
 import { compileGraph, loadProgram } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
-import { drawsFromEnv, INTERPRETERS, SAME_BITS, type DeviceEntry } from './devices.ts';
+import { INTERPRETERS, SAME_BITS, type DeviceEntry } from './devices.ts';
+import { drawsFromEnv } from '../support/random-cases.ts';
 
 const { seed, times } = drawsFromEnv();
 const native = SAME_BITS.find((d) => d.name === 'native');

@@ -1,4 +1,4 @@
-// The devices that conformance tests run on in Node, and the seed and number of random cases.
+// The devices that conformance tests run on in Node.
 import type { Device } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
@@ -7,7 +7,6 @@ import { GPU } from '../../src/schedule/gpu.ts';
 import { NATIVE, type GpuTarget } from '../../src/schedule/target.ts';
 import { Interpreter } from '../interpreter/device.ts';
 import { ShimDevice } from '../support/cuda/shim.ts';
-import type { Draws } from './draws.ts';
 
 export interface DeviceEntry {
   /** How many cases of each family the device computes, except with DYNAMOE_FULL; all if there is no number. */
@@ -66,19 +65,3 @@ export const SAME_BITS: readonly DeviceEntry[] = [
 
 /** Those whose bits are the native device's: not comparable with a WebAssembly engine that rounds twice. */
 export const LIKE_NATIVE: readonly string[] = ['native', CUDA_TEXT.name, ...INTERPRETERS.map((i) => i.name)];
-
-/**
- * DYNAMOE_TEST_SEED is the seed of the random cases (a number or 'random'; default 1); DYNAMOE_TEST_RUNS multiplies
- * their number.
- */
-export function drawsFromEnv(): Draws {
-  const { DYNAMOE_TEST_SEED: seed = '1', DYNAMOE_TEST_RUNS: times = '1' } = process.env;
-  return { seed: seed === 'random' ? Math.floor(Math.random() * 2 ** 31) : Number(seed), times: Number(times) };
-}
-
-/**
- * The seed of tests that compute a share of the cases, each time another one: DYNAMOE_TEST_SEED, otherwise a random
- * number. Such a test names it.
- */
-export const shareSeed = (): number =>
-  process.env['DYNAMOE_TEST_SEED'] === undefined ? Math.floor(Math.random() * 2 ** 31) : drawsFromEnv().seed;

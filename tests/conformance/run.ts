@@ -2,7 +2,8 @@
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import type { Device } from '../../src/device/device.ts';
-import { drawsFromEnv, LIKE_NATIVE, SAME_BITS } from './devices.ts';
+import { LIKE_NATIVE, SAME_BITS } from './devices.ts';
+import { drawsFromEnv } from '../support/random-cases.ts';
 import { checkDraws, title } from './draws.ts';
 import { checkDevices, checkGradients } from './harness.ts';
 import type { Family } from './shapes.ts';

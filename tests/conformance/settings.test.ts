@@ -23,7 +23,8 @@ import { ops } from '../../src/graph/ops/index.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { evaluate } from '../../src/run/reference.ts';
 import { all } from './cases/index.ts';
-import { DEVICES, drawsFromEnv } from './devices.ts';
+import { DEVICES } from './devices.ts';
+import { drawsFromEnv } from '../support/random-cases.ts';
 import { buildCase, compareGraphsWithReference, drawInputs, type Feed } from './harness.ts';
 
 const { seed, times } = drawsFromEnv();

@@ -21,7 +21,8 @@ import { ProgramExecutor, type LoadedProgram } from '../../src/run/program.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { initialValue } from '../../src/trace/parameter.ts';
 import { call, trace, type Trace } from '../../src/trace/trace.ts';
-import { DEVICES, drawsFromEnv } from '../conformance/devices.ts';
+import { DEVICES } from '../conformance/devices.ts';
+import { drawsFromEnv } from '../support/random-cases.ts';
 
 const { seed, times } = drawsFromEnv();
 const WIDTH = 24,

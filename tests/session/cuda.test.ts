@@ -17,7 +17,7 @@ import { compile } from '../../src/session/node.ts';
 import type { DeviceName } from '../../src/session/platform.ts';
 import type { Session } from '../../src/session/session.ts';
 import type { CompileOptions, Model } from '../../src/session/step.ts';
-import { shareSeed } from '../conformance/devices.ts';
+import { drawsFromEnv } from '../support/random-cases.ts';
 import { failing, hasFired, noStandin } from '../support/cuda/standin.ts';
 import { stateBits } from '../support/state-bits.ts';
 import { toyBatch, toyLM } from '../support/toy.ts';
@@ -294,7 +294,7 @@ test('a session that is closed in the middle of a step ends it by name or with i
   }
 });
 
-const seed = shareSeed();
+const { seed } = drawsFromEnv();
 const CALLS = [
   'cuMemAlloc',
   'cuMemsetD8Async',

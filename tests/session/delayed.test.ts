@@ -11,7 +11,7 @@ import { crossEntropy } from '../../src/nn/loss.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { compileGraph } from '../../src/pipeline.ts';
 import { compile, node } from '../../src/session/node.ts';
-import { drawsFromEnv } from '../conformance/devices.ts';
+import { drawsFromEnv } from '../support/random-cases.ts';
 import { DelayedDevice, delayReads, opened, peek } from '../support/delayed-device.ts';
 import { toyBatch, toyLM } from '../support/toy.ts';
 

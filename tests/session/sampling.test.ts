@@ -58,10 +58,11 @@ test('tokens are drawn as by sorting all of them', () => {
           mass = kept.reduce((sum, { weight }) => sum + weight, 0);
         let sum = 0;
         const ends = kept.map(({ weight }) => (sum += weight)),
-          // Rounding decides where a limit falls between two tokens.
-          unsure = [...ends, ...ends.map((end) => end / topP)].some(
-            (end) => Math.abs(end - u * mass) < 1e-9 * mass || Math.abs(end - mass * topP) < 1e-9 * mass,
-          );
+          // Rounding decides on which side of a limit a token is.
+          near = (a: number, b: number) => Math.abs(a - b) < 1e-9 * mass,
+          unsure =
+            [...ends, ...ends.map((end) => end / topP)].some((end) => near(end, u * mass) || near(end, mass * topP)) ||
+            sorted(logits, { ...sampling, minP: 0 }, before).some(({ weight }) => weight !== 1 && near(weight, minP));
         const got = drawToken(Float64Array.from(logits), sampling, before, u);
         if (unsure) return;
         compared++;

@@ -1,5 +1,5 @@
-// The text of CUDA kernels, run on the CPU, has the bits of the native device: one case of each family, each time
-// others. DYNAMOE_TEST_SEED repeats a run. `npm run ci:full` runs all cases (tests/conformance/devices.ts).
+// The text of CUDA kernels, run on the CPU, has the bits of the native device: one case of each family,
+// drawn from DYNAMOE_TEST_SEED. `npm run ci:full` runs all cases (tests/conformance/devices.ts).
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { NativeDevice } from '../../../src/device/native/native.ts';
@@ -7,11 +7,11 @@ import { GPU } from '../../../src/schedule/gpu.ts';
 import { all } from '../../conformance/cases/index.ts';
 import { title } from '../../conformance/draws.ts';
 import { compareDevices } from '../../conformance/harness.ts';
-import { shareSeed } from '../../conformance/devices.ts';
+import { drawsFromEnv } from '../../support/random-cases.ts';
 import { ShimDevice } from '../../support/cuda/shim.ts';
 import { noCompiler } from '../../support/toy.ts';
 
-const seed = shareSeed(),
+const { seed } = drawsFromEnv(),
   CASES_PER_PROGRAM = 12;
 
 test(`one case of each of ${all.length} families, seed ${seed}`, { skip: noCompiler }, async () => {

@@ -1,6 +1,6 @@
 // nvcc compiles the text of every kernel of the conformance cases, of the default language model and of the classifier
-// of digits; no thread needs more registers than it has. Everyday runs take a share of them, each time another one;
-// DYNAMOE_TEST_SEED repeats a run. `npm run ci:full` takes all.
+// of digits; no thread needs more registers than it has. Everyday runs take a share of them, which
+// DYNAMOE_TEST_SEED draws. `npm run ci:full` takes all.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../../src/base/random.ts';
@@ -8,12 +8,12 @@ import type { KernelSource } from '../../../src/device/device.ts';
 import { Exprs, type Expr } from '../../../src/kernel/expr.ts';
 import type { GpuStmt } from '../../../src/schedule/gpu-kernel.ts';
 import { printScheduled } from '../../../src/schedule/print.ts';
-import { drawsFromEnv, shareSeed } from '../../conformance/devices.ts';
+import { drawsFromEnv } from '../../support/random-cases.ts';
 import { conformanceKernels, modelKernels } from '../../support/cuda/kernels.ts';
 import { compileWithNvcc, noNvcc } from '../../support/cuda/nvcc.ts';
 
 const full = process.env['DYNAMOE_FULL'] !== undefined,
-  seed = shareSeed(),
+  { seed } = drawsFromEnv(),
   SHARE = 48,
   CASES = 8; // of a family, in full runs
 
