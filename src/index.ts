@@ -11,7 +11,7 @@ export { hostTensor, type Batch, type HostTensor, type HostValues } from './base
 export { arrays, type ArrayDataset, type ArrayOptions, type Rows } from './data/arrays.ts';
 export type { Batches, BatchOptions, Dataset, EpochOrder, PassOptions, Split } from './data/dataset.ts';
 export { textFrom, type TextDataset, type TextOptions } from './data/text.ts';
-export { readSafetensors, type ReadOptions, type TensorMap } from './io/safetensors-bytes.ts';
+export type { ReadOptions, TensorMap } from './io/safetensors-bytes.ts';
 export type { Tensor } from './graph/tensor.ts';
 export { Parameter, type Init, type ParameterOptions } from './trace/parameter.ts';
 export type { Module } from './trace/module.ts';
@@ -20,13 +20,8 @@ export { call, traceOf, use, type Trace } from './trace/trace.ts';
 export { Session } from './session/session.ts';
 export { NonFiniteError, type CompileOptions, type Model, type StepResult } from './session/step.ts';
 export type { DeviceName } from './session/platform.ts';
-export {
-  generate,
-  generateLogprobs,
-  type GenerateOptions,
-  type LogprobOptions,
-  type TokenLogprob,
-} from './session/generate.ts';
+export { generate, generateLogprobs, readSafetensors } from './session/later.ts';
+export type { GenerateOptions, LogprobOptions, TokenLogprob } from './session/generate.ts';
 export type { TrainConfig } from './train/config-file.ts';
 export * as loss from './nn/loss.ts';
 export * as metrics from './train/metrics.ts';

@@ -24,6 +24,10 @@ export class VerifyError extends Error {
   }
 }
 
+export const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));
+/** The first line of its message. */
+export const messageOf = (error: unknown): string => asError(error).message.split('\n')[0];
+
 /** The first line of the stack that is outside this library: the place in the user's code from which a call came. */
 export function callSite(): string | undefined {
   const url = import.meta.url as string | undefined; // a bundle may be a script, not a module

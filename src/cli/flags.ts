@@ -1,7 +1,7 @@
 // Flags that several commands share. In: texts of the command line; out: values, or a usage error.
+import { messageOf } from '../base/errors.ts';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { DEVICE_NAMES, isDevice, PRECISIONS, type DeviceName } from '../session/platform.ts';
-import { messageOf } from '../recompile/pending.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies/select.ts';
 import type { Overrides } from '../train/overrides.ts';
 import type { Config } from '../train/schema.ts';

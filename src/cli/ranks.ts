@@ -1,11 +1,11 @@
 // Commands over the ranks that mpirun or srun has started. Rank 0 prints, as a single process does. The others keep
 // what they have to say in a log of their own, and print only an error that no other rank has.
+import { messageOf } from '../base/errors.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { appendFileSync, mkdirSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Ranks } from '../device/ranks.ts';
-import { messageOf } from '../recompile/pending.ts';
 import { openRanks } from '../session/node.ts';
 import { isAgreed } from '../session/ranks.ts';
 import type { TrainEvent } from '../train/events.ts';

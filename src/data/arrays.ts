@@ -5,7 +5,7 @@ import { ShapeError, UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { aNumber, anything, needed } from '../base/kinds.ts';
 import { hostTensor, type Batch, type HostTensor } from '../base/tensor.ts';
-import { bytesOf } from '../io/safetensors-data.ts';
+import { bytesOf } from '../base/same.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
 import {

@@ -37,3 +37,7 @@ const ROLES: readonly (readonly [prefix: string, role: Role])[] = [
 
 /** The role of a state that is no parameter; parameters declare theirs. Other names: states of the caller's graphs. */
 export const roleOf = (name: string): Role => ROLES.find(([prefix]) => name.startsWith(prefix))?.[1] ?? 'running';
+
+/** Whether the state of that name is a parameter: it has no slash, and is not in `others`. */
+export const isParameter = (name: string, others?: ReadonlySet<string>): boolean =>
+  !name.includes('/') && others?.has(name) !== true;

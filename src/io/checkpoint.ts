@@ -48,10 +48,6 @@ export interface Checkpoint {
  */
 export const stateName = (...parts: readonly string[]): string => parts.join('/');
 
-/** Whether a tensor of a checkpoint is a parameter: its name has no slash and is not in `CheckpointMeta.states`. */
-export const isParameter = (name: string, states?: ReadonlySet<string>): boolean =>
-  !name.includes('/') && states?.has(name) !== true;
-
 /**
  * The bytes of a checkpoint, in chunks. Tensors are requested one at a time; none may change until the last chunk is
  * taken.

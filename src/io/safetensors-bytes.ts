@@ -103,12 +103,7 @@ const kindOf = (value: unknown): string =>
     ? ((value as { constructor?: { name: string } }).constructor?.name ?? 'an object')
     : shown(value);
 
-/**
- * The tensors of a safetensors file by name, whichever program wrote it. Types that DynaMoE does not have are
- * converted if no value changes (I64 to int32, for example). Tensors that cannot be converted are named in one line to
- * `say` (default console.warn), and listed in `unreadable`. Rejects with a UserError, with the byte offset, if the
- * file is damaged.
- */
+/** `readSafetensors` of session/later.ts. */
 export async function readSafetensors(bytes: Uint8Array, options: ReadOptions = {}): Promise<TensorMap> {
   checkOptions('readSafetensors', options, KEYS);
   const { say = console.warn } = options,

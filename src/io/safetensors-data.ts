@@ -3,6 +3,7 @@
 // F8, C64 and types of later versions of the format are refused, by name, when their tensor is read.
 import { bytesPer, hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import { bytesOf } from '../base/same.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { FileDType, TensorEntry, TensorSpec } from './safetensors.ts';
 
@@ -28,9 +29,6 @@ const RULES: Partial<Record<FileDType, Rule>> = {
   I8: { dtype: 'int32', size: 1, get: (v, at) => v.getInt8(at) },
   U8: { dtype: 'int32', size: 1, get: (v, at) => v.getUint8(at) },
 };
-
-/** The bytes of a typed array; a view, not a copy. */
-export const bytesOf = (data: TypedArray): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 
 /** The bytes of a tensor to write. Throws if the length or the element size is wrong, which is a bug in the caller. */
 export function checkedBytes(spec: TensorSpec, data: TypedArray): Uint8Array {

@@ -4,11 +4,12 @@
 // the error, and the run continues with the old plan.
 //
 // Class N: results stay the same, bit by bit. Class R: results change.
+import { asError, messageOf } from '../base/errors.ts';
 import { keepRecent } from '../base/recent.ts';
 import { RunStats, type StepReport } from '../observe/run-stats.ts';
 import type { Change, TakeBack } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
-import { asError, messageOf, Pending, type Decision } from './pending.ts';
+import { Pending, type Decision } from './pending.ts';
 import type { Comparison, EngineHost, Prepared } from './engine-host.ts';
 import type { RecompileEvent, Rule } from './rule.ts';
 import { Rules, STRIKES, type Admitted, type Asked, type Fault } from './rules.ts';

@@ -101,6 +101,3 @@ export class Pending {
 }
 
 const round = (x: number): number => Number(x.toFixed(3));
-export const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));
-/** The first line of its message. */
-export const messageOf = (error: unknown): string => asError(error).message.split('\n')[0];

@@ -5,9 +5,9 @@
 // may change results are asked at every step boundary until a change of class R is under way, also while a change of
 // class N is. For the same reason cooldowns and budgets are counted for each class on its own, and while such a rule is
 // asked, knobs have the values that they would have without any change of class N (deterministic.ts).
+import { asError } from '../base/errors.ts';
 import type { RunStats } from '../observe/run-stats.ts';
 import type { Change, ChangeClass } from '../trace/knobs.ts';
-import { asError } from './pending.ts';
 import type { EngineHost } from './engine-host.ts';
 import type { Draft } from './draft.ts';
 import { revertNeutral, rebaseOntoCurrent, toDeterministic } from './deterministic.ts';

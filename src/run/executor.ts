@@ -50,6 +50,8 @@ export interface Drawn {
 export interface Executor<R extends Runnable = Runnable> {
   readonly description: string;
   readonly threads: number;
+  /** It keeps all floats as float64, and gives them so. */
+  readonly wide?: true;
   /**
    * Creates a state or replaces its value; null: all elements are 0. Throws UserError if a state of that name has
    * another type.

@@ -4,6 +4,7 @@
 import { convert, numbersOf } from '../base/convert.ts';
 import { hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
 import { isHalf } from '../base/half.ts';
+import type { Lazy } from '../base/lazy.ts';
 import { Stream } from '../base/random.ts';
 import { boundOf, elements, showType, sizes, type TensorType } from '../base/shape.ts';
 import type { HostTensor } from '../base/tensor.ts';
@@ -32,6 +33,12 @@ export interface ReferenceRunnable extends Runnable {
   readonly graph: Graph;
 }
 
+/** This module, which few programs need (session/extras.ts). */
+export type Reference = Lazy<{
+  readonly evaluate: typeof evaluate;
+  readonly ReferenceExecutor: typeof ReferenceExecutor;
+}>;
+
 interface State {
   readonly type: TensorType;
   data: Float64Array;
@@ -43,6 +50,7 @@ export type Values = readonly Float64Array[];
 export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   readonly description = 'reference, float64, one operation at a time';
   readonly threads = 1;
+  readonly wide = true;
   readonly #ops: OpTable;
   readonly #states = new Map<string, State>();
   readonly #caches = new OpenCaches<State>(bytesOf, () => undefined);

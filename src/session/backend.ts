@@ -10,7 +10,7 @@ import { showBytes } from '../plan/print.ts';
 import type { Program } from '../plan/program.ts';
 import { isCache, type Caches, type Executor, type Runnable } from '../run/executor.ts';
 import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
-import { ReferenceExecutor } from '../run/reference.ts';
+import type { Reference } from '../run/reference.ts';
 import { ranksOf } from '../schedule/target.ts';
 import { DEVICE_NAMES, isDevice, type DeviceName, type Files, type Platform } from './platform.ts';
 import type { Group } from './ranks.ts';
@@ -91,7 +91,7 @@ export interface BackendOptions {
 export const freeMemory = (platform: Platform, group: Group | null): number =>
   platform.freeMemory() / (group?.ranks.onHost.size ?? 1);
 
-export async function openBackend(platform: Platform, options: BackendOptions): Promise<Backend> {
+export async function openBackend(platform: Platform, options: BackendOptions, reference: Reference): Promise<Backend> {
   const { group = null } = options,
     ranks = group?.ranks,
     { device, threads = platform.threads(ranks), memory, say = console.warn, trains = true } = options,
@@ -100,7 +100,8 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   if (!Number.isInteger(threads) || threads < 1 || threads > 256)
     throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
-    const executor = new ReferenceExecutor();
+    const { ReferenceExecutor } = reference.here ?? (await reference.load()),
+      executor = new ReferenceExecutor();
     const begin = (graph: Graph): Compiling => ({
       ready: Promise.resolve(),
       bytes: 0,

@@ -1,48 +1,23 @@
 // Saves a session as a checkpoint, and restores it with the same bits.
-import { listed } from '../base/words.ts';
 import { convert } from '../base/convert.ts';
-import { isFloat, type DType } from '../base/dtype.ts';
+import type { DType } from '../base/dtype.ts';
 import { isHalf } from '../base/half.ts';
 import { UserError } from '../base/errors.ts';
 import { checkSeed } from '../base/random.ts';
 import type { Run } from '../base/runs.ts';
 import type { HostTensor } from '../base/tensor.ts';
-import { isParameter, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
+import { isParameter } from '../graph/state.ts';
+import type { Checkpoint, CheckpointContent, CheckpointMeta } from '../io/checkpoint.ts';
 import type { Json } from '../io/json.ts';
 import type { Safetensors } from '../io/safetensors-bytes.ts';
-import type { Optimizer } from '../optim/optimizer.ts';
 import { ownerOf } from '../optim/updates.ts';
-import type { Executor } from '../run/executor.ts';
-import { ReferenceExecutor } from '../run/reference.ts';
 import type { Named } from '../trace/module.ts';
 import { differences, foreignMoments, updatingIn } from './differences.ts';
-import type { Precision } from './platform.ts';
 import { storedDtype } from './precision.ts';
-import type { StateView, Value } from './states.ts';
-import type { UpdatingState } from './updating.ts';
+import type { Value } from './states.ts';
+import { checkValues, type Resumed, type Saved } from './values.ts';
 
-/** The parts of a session that checkpoints read and write. */
-export interface Saved {
-  readonly named: Named;
-  readonly executor: Pick<Executor, 'stateNames' | 'setState' | 'typeOf'>;
-  readonly options: {
-    readonly optimizer?: Optimizer;
-    readonly precision?: Precision;
-    readonly seed?: number;
-    readonly say?: (line: string) => void;
-  };
-  readonly steps: number;
-  readonly seed: number;
-  states(): StateView[];
-  updating(): UpdatingState;
-  plan(): object;
-}
-
-/** What is restored besides values, when a whole checkpoint is loaded. */
-export interface Resumed {
-  readonly seed: number;
-  readonly updating: UpdatingState;
-}
+export { checkpointBytes, decodeCheckpoint } from '../io/checkpoint.ts';
 
 /**
  * All tensors and metadata of a session. own: the caller's metadata, such as the configuration and the position in the
@@ -75,39 +50,6 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
 
 type JsonObject = { readonly [key: string]: Json };
 const plain = (value: object): JsonObject => JSON.parse(JSON.stringify(value)) as JsonObject;
-
-/**
- * Throws UserError for a value whose name, dtype or shape does not fit the model. where: the source of the values, for
- * the error. states: names without a slash that are not parameters.
- */
-export function checkValues(
-  { named, executor, options: { precision } }: Pick<Saved, 'named' | 'executor' | 'options'>,
-  values: readonly Value[],
-  where = 'the checkpoint',
-  states?: ReadonlySet<string>,
-): void {
-  const known = new Set(executor.stateNames());
-  for (const { name, value } of values) {
-    // A moment has the type of its parameter, also if no step has created the moment yet.
-    const own = isParameter(name, states) && (named.parameters.has(name) || !known.has(name)),
-      owner = own ? name : ownerOf(name);
-    const p = named.parameters.get(owner ?? name) ?? (known.has(name) ? executor.typeOf(name) : value),
-      dtype = storedDtype(named, precision, name) ?? p.dtype;
-    if (owner !== null && !named.parameters.has(owner)) {
-      const what = `${where} does not fit: the model has no parameter ${owner}${owner === name ? '' : ` (${name})`}`;
-      throw new UserError(what, `it has ${listed([...named.parameters.keys()], 3)}`);
-    }
-    // The reference keeps and saves all floats as float64.
-    const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(dtype);
-    if (dtype !== value.dtype && !wide)
-      throw new UserError(
-        `${name}: ${where} has dtype ${value.dtype}, the model ${dtype}`,
-        `convert(value, '${dtype}') converts`,
-      );
-    if (p.shape.join() !== value.shape.join())
-      throw new UserError(`${name}: ${where} has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
-  }
-}
 
 /** What a checkpoint gives a session. */
 export interface Given {
@@ -204,10 +146,6 @@ export function restorePlanOrNothing(
       error,
     );
   }
-}
-
-export function clearStates(executor: Saved['executor'], which: (name: string) => boolean): void {
-  for (const name of executor.stateNames().filter(which)) executor.setState(name, executor.typeOf(name), null);
 }
 
 const misfit = (where: string, what: string): UserError =>

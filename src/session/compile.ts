@@ -1,7 +1,9 @@
 // Builds a session from a model, options and a platform. If that fails, the device is closed again.
 import { UserError } from '../base/errors.ts';
+import type { Reference } from '../run/reference.ts';
 import { nameParameters } from '../trace/module.ts';
 import { freeMemory, openBackend } from './backend.ts';
+import type { Checkpoints, Recompilers } from './needs.ts';
 import { isGpu, type Platform } from './platform.ts';
 import type { Group } from './ranks.ts';
 import { checkRoom, type Room } from './room.ts';
@@ -9,7 +11,12 @@ import { Session } from './session.ts';
 import { checkCall, type CompileOptions, type Model } from './step.ts';
 
 /** `compile` of web.ts and node.ts. */
-export async function compileOn(platform: Platform, model: Model, given: CompileOptions): Promise<Session> {
+export async function compileOn(
+  platform: Platform,
+  model: Model,
+  given: CompileOptions,
+  extras: Recompilers & Checkpoints & Reference,
+): Promise<Session> {
   checkCall(model, given);
   const group = groupOf(platform, given),
     { ranks: _, ...alone } = given,
@@ -21,15 +28,11 @@ export async function compileOn(platform: Platform, model: Model, given: Compile
   // The reference is exempt: `dynamoe inspect` prints graphs of models that fit into no memory. A GPU has its own
   // memory.
   if (device !== 'reference' && !isGpu(device)) check({ bytes: memory });
-  const backend = await openBackend(platform, {
-    ...options,
-    device,
-    group,
-    trains: options.optimizer !== undefined,
-  });
+  const trains = options.optimizer !== undefined,
+    backend = await openBackend(platform, { ...options, device, group, trains }, extras);
   try {
     if (isGpu(device)) check(backend.room());
-    return new Session(model, options, backend);
+    return new Session(model, options, backend, extras);
   } catch (error) {
     await backend.executor.close();
     throw error;

@@ -1,20 +1,24 @@
-// What the recompilation engine sees of a session: the programs of its steps for the last few shapes of batches.
-import { keepRecent } from '../base/recent.ts';
+// What rules bring to a session: the recompilation engine, and what it sees of the session, the programs of its steps
+// for the last few shapes of batches.
+import { UserError } from '../base/errors.ts';
+import type { TypedArray } from '../base/dtype.ts';
+import type { HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
+import { compare } from '../recompile/compare.ts';
 import { draftOf, type Draft } from '../recompile/draft.ts';
+import { Engine, type EngineOptions } from '../recompile/engine.ts';
 import type { EngineHost, Prepared } from '../recompile/engine-host.ts';
+import type { RecompileEvent } from '../recompile/rule.ts';
 import { carry } from '../run/carry.ts';
-import type { Executor } from '../run/executor.ts';
+import type { Caches, Executor } from '../run/executor.ts';
 import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
 import type { Batching } from './batching.ts';
-import { UserError } from '../base/errors.ts';
 import type { Compiling } from './backend.ts';
 import type { Group } from './ranks.ts';
 import type { ProgramKey, Programs, Traced } from './programs.ts';
+import type { Shapes } from './shapes.ts';
 import type { Updating } from './updating.ts';
-
-const SHAPES = 4; // a new plan is compiled for so many recent shapes of batches
 
 /** The parts of a session that rules and plans use. */
 export interface EngineSession {
@@ -29,16 +33,41 @@ export interface EngineSession {
   readonly group: Pick<Group, 'agreement'> | null;
 }
 
-export class SessionEngineHost implements EngineHost {
+/** What rules of one kind of work bring. */
+export interface Recompiler {
+  readonly engine: Engine;
+  readonly host: SessionEngineHost;
+}
+
+/** done: gives the number of steps (or runs) so far; emit: receives the engine's events. */
+export function newRecompiler(
+  session: EngineSession,
+  shapes: Shapes,
+  done: () => number,
+  emit: (event: RecompileEvent) => void,
+  options: EngineOptions,
+): Recompiler {
+  const host = new SessionEngineHost(session, shapes, done);
+  return { host, engine: new Engine(host, emit, options) };
+}
+
+/** One part of a step, to be tried under another plan. */
+interface Tried extends Traced {
+  readonly inputs: Readonly<Record<string, TypedArray>>;
+  readonly caches?: Caches | undefined;
+}
+
+class SessionEngineHost implements EngineHost {
   readonly #of: EngineSession;
   readonly #done: () => number;
-  /** For each recent shape of batch, the programs of a step; the newest shape is last. */
-  readonly #seen = new Map<string, () => readonly Traced[]>();
-  #shape = '';
+  readonly #shapes: Shapes;
+  /** Compares a step with its dry run. */
+  readonly compare = compare;
 
   /** done: number of steps (or runs) so far. */
-  constructor(of: EngineSession, done: () => number) {
+  constructor(of: EngineSession, shapes: Shapes, done: () => number) {
     this.#of = of;
+    this.#shapes = shapes;
     this.#done = done;
   }
 
@@ -50,7 +79,7 @@ export class SessionEngineHost implements EngineHost {
     return this.#done() + 1;
   }
   shape(): string {
-    return this.#shapeNow(this.#shape);
+    return this.#shapeNow(this.#shapes.last);
   }
 
   /** The shape, and the number of the model's public state: a plan holds for both. */
@@ -72,6 +101,24 @@ export class SessionEngineHost implements EngineHost {
     };
   }
 
+  /**
+   * Runs a part under changes without storing anything. Values that the changes move are moved before it and back
+   * after.
+   */
+  async dryRun(
+    changes: readonly Change[],
+    { family, graph, inputs, caches }: Tried,
+  ): Promise<Record<string, HostTensor>> {
+    const { executor, programs, knobs } = this.#of,
+      program = await knobs.with(changes, () => programs.get(family, graph, caches)),
+      back = await this.carry(changes);
+    try {
+      return await executor.run(program, { ...inputs, commit: Int32Array.of(0) }, caches);
+    } finally {
+      back();
+    }
+  }
+
   draft(): Draft<object> {
     const { batching } = this.#of,
       { model, changes } = draftOf(this.#of.model, this.#of.named),
@@ -81,17 +128,6 @@ export class SessionEngineHost implements EngineHost {
       ...(!batching.eager && { session: session.model }),
       changes: () => [...changes(), ...session.changes()],
     };
-  }
-
-  /**
-   * Notes the programs of the next step, for a batch of this shape. traced: programs that were not traced under the
-   * current settings are traced now, before rules are asked.
-   */
-  noteShape(shape: string, programs: () => readonly Traced[], traced: boolean): void {
-    this.#shape = shape;
-    keepRecent(this.#seen, shape, () => [...new Map(programs().map((p) => [p.family, p])).values()], SHAPES);
-    if (!traced) return;
-    for (const { family, graph } of this.#seen.get(shape)?.() ?? []) this.#of.programs.keyOfTraced(family, graph);
   }
 
   prepare(changes: readonly Change[]): Prepared {
@@ -109,10 +145,10 @@ export class SessionEngineHost implements EngineHost {
     begin: (family: string, graph: () => Graph) => Compiling | null,
   ): Prepared | null {
     const programs = this.#of.programs,
-      now = new Map([...this.#seen.keys()].map((shape) => [shape, this.#shapeNow(shape)])),
+      now = new Map([...this.#shapes.seen.keys()].map((shape) => [shape, this.#shapeNow(shape)])),
       shapes = new Set(now.values());
     return this.knobs.with(changes, () => {
-      const plans = [...this.#seen].flatMap(([shape, all]) =>
+      const plans = [...this.#shapes.seen].flatMap(([shape, all]) =>
         all().map((p) => ({ ...p, shape, key: programs.key(p.family) })),
       );
       const cached = plans.every(({ key }) => programs.has(key)),
@@ -166,7 +202,7 @@ export class SessionEngineHost implements EngineHost {
     return this.knobs.with(changes, () =>
       Math.max(
         0,
-        ...[...this.#seen.values()]
+        ...[...this.#shapes.seen.values()]
           .flatMap((all) => all())
           .map(({ family, graph }) => this.#of.programs.needs(family, graph)),
       ),
@@ -185,17 +221,17 @@ export class SessionEngineHost implements EngineHost {
   bytes(): number {
     return Math.max(
       0,
-      ...[...this.#seen.values()]
+      ...[...this.#shapes.seen.values()]
         .flatMap((all) => all())
         .map(({ family }) => this.#of.programs.bytes(this.#of.programs.key(family))),
     );
   }
 
   #running(): ProgramKey[] {
-    return this.#programsOf(this.#shape);
+    return this.#programsOf(this.#shapes.last);
   }
   #programsOf(shape: string): ProgramKey[] {
-    return (this.#seen.get(shape)?.() ?? []).map(({ family }) => this.#of.programs.key(family));
+    return (this.#shapes.seen.get(shape)?.() ?? []).map(({ family }) => this.#of.programs.key(family));
   }
 }
 

@@ -1,5 +1,5 @@
 // Generates tokens from a language model one by one. Keys and values of earlier tokens are kept in a cache.
-import { UserError } from '../base/errors.ts';
+import { UserError, asError } from '../base/errors.ts';
 import { checkOptions, refuseUnused, shown, type KeysOf } from '../base/options.ts';
 import { aList, aNumber, anything, aWhole, needed } from '../base/kinds.ts';
 import { checkSeed, Stream } from '../base/random.ts';
@@ -9,7 +9,6 @@ import { gather } from '../graph/ops/shape/gather.ts';
 import { reshape } from '../graph/ops/shape/reshape.ts';
 import { slice } from '../graph/ops/shape/slice.ts';
 import { scalar, type Tensor } from '../graph/tensor.ts';
-import { asError } from '../recompile/pending.ts';
 import { call } from '../trace/trace.ts';
 import { drawToken, logprobsOf, type Likely, type Sampling } from './sampling.ts';
 import type { Session } from './session.ts';
@@ -73,15 +72,7 @@ const CHUNK = 16; // the most tokens of a prompt that are computed in one run
 const BYTES = 256,
   NEWLINE = 10; // for a model of bytes, an empty prompt means the start of a line
 
-/**
- * Yields `tokens` tokens that continue the prompt. When the context is full, the second half of it is computed again
- * and generation continues from there. Each call has its own cache, so calls may run at the same time; the cache takes
- * memory from the first token until the generator ends, returns or throws (leaving a `for await` loop returns it).
- * Each token is one call in the session's order, so a training step between two tokens affects the later ones. Throws
- * UserError, at the first token, for invalid options or prompts, and where logits are not finite. MoE layers with
- * `overflow: 'drop'` drop choices among the tokens of one run: 16 tokens of a prompt, then each token alone, for which
- * nothing is dropped.
- */
+/** `generate` of later.ts, with its arguments checked at once. */
 export function generate(
   session: Session,
   prompt: ArrayLike<number>,
@@ -95,10 +86,7 @@ export function generate(
   );
 }
 
-/**
- * Like `generate`, and gives with each token the logarithm of the model's probability for it, and those of the
- * `logprobs` most probable tokens in its place: of softmax(logits), before temperature, penalty and limits.
- */
+/** The same of `generateLogprobs`. */
 export function generateLogprobs(
   session: Session,
   prompt: ArrayLike<number>,

@@ -14,7 +14,7 @@ import { mul } from '../graph/ops/elementwise/mul.ts';
 import { stopGradient } from '../graph/ops/elementwise/stopGradient.ts';
 import { sub } from '../graph/ops/elementwise/sub.ts';
 import { scalar, type Tensor } from '../graph/tensor.ts';
-import { evaluate } from '../run/reference.ts';
+import type { Reference } from '../run/reference.ts';
 import type { CountedMean, Trace } from '../trace/trace.ts';
 import { copyOf } from './copies.ts';
 
@@ -132,9 +132,10 @@ const divisor = (count: number): number => (count === 0 ? 1 : count);
  * The shares of each part, by input name. Counts are evaluated on the host in float64 from the batch, so nothing is
  * read back from a device.
  */
-function sharesOf(graph: Graph, parts: readonly Inputs[]): Inputs[] {
+function sharesOf(graph: Graph, parts: readonly Inputs[], { here }: Reference): Inputs[] {
+  if (!here) throw new Error('the evaluation of graphs is not loaded');
   const counts = parts.map((inputs) => {
-    const values = evaluate(graph, ops, ({ kind, name, data = [] }) =>
+    const values = here.evaluate(graph, ops, ({ kind, name, data = [] }) =>
       Float64Array.from(kind === 'constant' ? data : inputs[name]),
     );
     return graph.outputs.map(({ value }) => values[value][0]);
@@ -155,8 +156,13 @@ export type KnownShares = Map<number, readonly Inputs[]>;
 
 /** Computes the shares of the parts of batches. */
 export class Shares {
+  readonly #reference: Reference;
   /** Count graphs by the shapes of parts; null: no count depends on the data. */
   readonly #graphs = new Map<string, Graph | null>();
+
+  constructor(reference: Reference) {
+    this.#reference = reference;
+  }
 
   /** The shares of each part. key: the shapes of a part; traced: traces one part with `outputCounts`. */
   of(known: KnownShares, parts: readonly Inputs[], key: string, traced: () => Graph): readonly Inputs[] {
@@ -165,7 +171,7 @@ export class Shares {
     if (found) return found;
     const graph = before === undefined ? countsGraph(traced()) : before;
     keepRecent(this.#graphs, key, graph, KEPT);
-    const shares = graph ? sharesOf(graph, parts) : parts.map(() => ({}));
+    const shares = graph ? sharesOf(graph, parts, this.#reference) : parts.map(() => ({}));
     known.set(parts.length, shares);
     return shares;
   }

@@ -3,6 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism, hostname } from 'node:os';
 import { UserError } from '../base/errors.ts';
+import { present } from '../base/lazy.ts';
 import type { CudaDevice } from '../device/cuda/cuda.ts';
 import type { NativeDevice } from '../device/native/native.ts';
 import { findLauncher } from '../device/native/mpi/launcher.ts';
@@ -12,6 +13,7 @@ import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint-file.ts';
 import { freeMemory } from '../io/memory.ts';
 import type { DeviceRequest, GpuName, Platform } from './platform.ts';
 import { compileOn } from './compile.ts';
+import * as extras from './extras.ts';
 import { Group } from './ranks.ts';
 import type { Session } from './session.ts';
 import type { CompileOptions, Model } from './step.ts';
@@ -55,8 +57,12 @@ function coresOf(): string {
   }
 }
 
+/** What sessions in Node need besides a platform. */
+export const NOW = present(extras);
+
 /** Builds a session. Memory is checked and taken when the first program is compiled. */
-export const compile = (model: Model, options: CompileOptions): Promise<Session> => compileOn(node, model, options);
+export const compile = (model: Model, options: CompileOptions): Promise<Session> =>
+  compileOn(node, model, options, NOW);
 
 /**
  * The ranks that `mpirun` or `srun` has started, of which this process is one; null if it was started alone. Call it

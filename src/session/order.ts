@@ -1,7 +1,8 @@
 // The order of a session's calls: one at a time, in the order in which they were made, awaited or not. An evaluation
 // is a reading that consists of many runs: calls that only read may run between these, calls that write wait until it
 // ends.
-import { asError } from '../recompile/pending.ts';
+import { asError } from '../base/errors.ts';
+import type { Lazy } from '../base/lazy.ts';
 import { closedError } from './step.ts';
 
 interface Call {
@@ -66,9 +67,13 @@ export class Order {
     });
   }
 
-  /** The same for synchronous work: if the session is idle, the work is done, or has thrown, when this returns. */
-  change(work: () => void): Promise<void> {
+  /**
+   * The same for synchronous work: if the session is idle, the work is done, or has thrown, when this returns. needs:
+   * what the work needs; if that must be loaded first, calls that are made meanwhile wait.
+   */
+  change(work: () => void, needs: Lazy<unknown> | null = null): Promise<void> {
     if (this.#closed) throw closedError();
+    if (needs && !needs.here) return this.run(() => needs.load().then(work), { writes: true });
     if (!this.idle) return this.run(work, { writes: true });
     work();
     return Promise.resolve();

@@ -3,6 +3,7 @@
 import type { Batch } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import { rowsOf } from '../nn/moe/memory.ts';
+import type { Reference } from '../run/reference.ts';
 import { SESSION } from '../trace/knobs.ts';
 import type { Batching } from './batching.ts';
 import type { Loan } from './copies.ts';
@@ -29,12 +30,16 @@ export class StepParts {
   readonly #batching: Batching;
   readonly #observed: () => boolean;
   readonly #rows: RowPrograms;
-  readonly #shares = new Shares();
+  /** What parts need, if there are several: weighing them may evaluate a graph. */
+  readonly reference: Reference;
+  readonly #shares: Shares;
   /** The bounds of the last batch in so many parts: a step asks for them several times. */
   #last: { readonly batch: Batch; readonly parts: number; readonly rows: RowBounds | null } | null = null;
 
   /** observed: whether steps also output statistics. */
-  constructor(source: Source, batching: Batching, rows: RowPrograms, observed: () => boolean) {
+  constructor(source: Source, batching: Batching, rows: RowPrograms, observed: () => boolean, reference: Reference) {
+    this.reference = reference;
+    this.#shares = new Shares(reference);
     this.#source = source;
     this.#batching = batching;
     this.#rows = rows;

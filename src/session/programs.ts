@@ -1,9 +1,9 @@
 // The compiled programs of a session by purpose and shapes: compiled when first needed, kept up to a limit of bytes.
+import { asError } from '../base/errors.ts';
 import { keepRecent } from '../base/recent.ts';
 import { sameData } from '../base/same.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Compiled } from '../pipeline.ts';
-import { asError } from '../recompile/pending.ts';
 import type { Caches, Runnable } from '../run/executor.ts';
 import type { Knobs, Settings } from '../trace/knobs.ts';
 import type { PublicState } from '../trace/public-state.ts';

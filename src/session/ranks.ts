@@ -1,12 +1,11 @@
 // A session over ranks: what `compile` checks, and how ranks agree about work that can fail on one of them alone. In:
 // the options of a session, or work of this rank; out: the placement of its experts, or the same outcome on every rank.
-import { UserError } from '../base/errors.ts';
+import { UserError, asError, messageOf } from '../base/errors.ts';
 import { PARTS } from '../base/parts.ts';
 import type { Ranks } from '../device/ranks.ts';
 import type { CheckpointContent } from '../io/checkpoint.ts';
 import { fileOrder } from '../io/safetensors.ts';
 import type { Agreement } from '../recompile/agreement.ts';
-import { asError, messageOf } from '../recompile/pending.ts';
 import { Placement, type Slots } from '../run/placement.ts';
 import { RankRuns } from '../run/rank-runs.ts';
 import { rankAgreement } from './rank-agreement.ts';

@@ -2,29 +2,16 @@
 // as files or bytes, or values by name; out: the session with those values, or a UserError and nothing changed.
 import { UserError } from '../base/errors.ts';
 import { PARTS } from '../base/parts.ts';
-import {
-  checkpointBytes,
-  decodeCheckpoint,
-  type Checkpoint,
-  type CheckpointContent,
-  type CheckpointMeta,
-} from '../io/checkpoint.ts';
+import type { Checkpoint, CheckpointContent, CheckpointMeta } from '../io/checkpoint.ts';
 import type { Backend } from './backend.ts';
-import {
-  checkValues,
-  clearStates,
-  contentOf,
-  readFrom,
-  restorePlanOrNothing,
-  type Given,
-  type Resumed,
-  type Saved,
-} from './checkpoint.ts';
+import type { Given } from './checkpoint.ts';
+import type { Checkpoints } from './needs.ts';
 import type { Order } from './order.ts';
 import type { Files } from './platform.ts';
 import type { PlanState, Recompiling } from './recompiling.ts';
 import type { States, Value } from './states.ts';
 import type { Updating } from './updating.ts';
+import { checkValues, clearStates, type Resumed, type Saved } from './values.ts';
 
 /** What a checkpoint replaces besides values: the number of committed steps, and the seed of random streams. */
 export interface Progress {
@@ -41,6 +28,7 @@ export interface Savable {
   readonly states: States;
   readonly updating: Updating;
   readonly recompiling: Recompiling;
+  readonly checkpoints: Checkpoints;
 }
 
 export class Saving {
@@ -102,11 +90,13 @@ export class Saving {
         states,
         backend: { group },
       } = this.#of,
-      { say = console.warn } = session.options;
+      { say = console.warn } = session.options,
+      part = await this.#part();
     const read = async (): Promise<Given & { readonly meta: CheckpointMeta; readonly where: string }> => {
       const checkpoint = await open(),
         { meta, file } = checkpoint;
-      const given = await readFrom(session, checkpoint, what, (name) => states.runsOf(name));
+      await recompiling.needs(meta.plan, what)?.load();
+      const given = await part.readFrom(session, checkpoint, what, (name) => states.runsOf(name));
       if (group && PARTS !== (meta.parts ?? 1) && what === 'all')
         throw new UserError(
           `${file.where} was written by a version that added gradients in one chain, which ranks cannot go on with`,
@@ -119,7 +109,7 @@ export class Saving {
       recompiling.restore(plan, w);
     };
     this.#set(meta.step, values, whole, () => {
-      if (meta.plan !== undefined) restorePlanOrNothing(session, restore, meta.plan, what, where);
+      if (meta.plan !== undefined) part.restorePlanOrNothing(session, restore, meta.plan, what, where);
     });
     for (const line of told) say(line);
     return meta;
@@ -129,7 +119,7 @@ export class Saving {
     const { order, backend } = this.#of;
     return order.run(async () => {
       const files = this.#files('save', 'serialize'),
-        content = this.#content();
+        content = await this.#content();
       if (backend.group) await backend.group.write(content, (own) => files.save(path, own));
       else await files.save(path, content);
     });
@@ -141,16 +131,21 @@ export class Saving {
   }
 
   serialize(): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#of.order.run(() => checkpointBytes(this.#content()));
+    return this.#of.order.run(async () => (await this.#part()).checkpointBytes(await this.#content()));
   }
 
   async deserialize(bytes: Uint8Array): Promise<void> {
     const own = Uint8Array.from(bytes);
-    await this.#restore(() => decodeCheckpoint(own, 'the checkpoint'), 'all');
+    await this.#restore(async () => (await this.#part()).decodeCheckpoint(own, 'the checkpoint'), 'all');
   }
 
-  #content(): CheckpointContent {
-    return contentOf(this.#of.session, { config: null, data: null });
+  async #part(): Promise<NonNullable<Checkpoints['here']>> {
+    const { checkpoints } = this.#of;
+    return checkpoints.here ?? (await checkpoints.load());
+  }
+
+  async #content(): Promise<CheckpointContent> {
+    return (await this.#part()).contentOf(this.#of.session, { config: null, data: null });
   }
 
   #files(method: string, instead: string): Files {

@@ -4,6 +4,7 @@ import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Rule } from '../recompile/rule.ts';
 import type { Caches, Runnable } from '../run/executor.ts';
+import type { Reference } from '../run/reference.ts';
 import { Knobs, SESSION, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { PublicState } from '../trace/public-state.ts';
@@ -18,6 +19,7 @@ import type { Source } from './graphs.ts';
 import { Inference } from './inference.ts';
 import { batchesOf, meanOverBatches } from './means.ts';
 import type { Evaluation, KnownShares, Measured } from './means.ts';
+import type { Checkpoints, Recompilers } from './needs.ts';
 import { Order } from './order.ts';
 import { Programs } from './programs.ts';
 import { Recompiling, type PlanState } from './recompiling.ts';
@@ -36,7 +38,7 @@ import {
   type Phase,
   type StepResult,
 } from './step.ts';
-import { clearStates, type Resumed } from './checkpoint.ts';
+import { clearStates, type Resumed } from './values.ts';
 import { Saving, type Progress } from './saving.ts';
 import { Updating, type UpdatingState } from './updating.ts';
 import { isSum, type Inputs, type Outputs, type Part } from './watch.ts';
@@ -67,7 +69,7 @@ export class Session {
   #closed: Promise<void> | null = null;
   /** Whether the executor is closed: `close` was called and all calls before it are done. */ #executorClosed = false;
 
-  constructor(model: Model, given: CompileOptions, backend: Backend) {
+  constructor(model: Model, given: CompileOptions, backend: Backend, extras: Recompilers & Checkpoints & Reference) {
     const named = nameParameters(model),
       options = (this.#options = Object.freeze({ ...given })),
       { accumulate = 1, split = 1, optimizer } = options;
@@ -80,7 +82,7 @@ export class Session {
     const rows = new RowPrograms(model, knobs, (line) => {
       (options.say ?? console.warn)(line);
     });
-    this.#parts = new StepParts(this.#source, batching, rows, () => this.#observed);
+    this.#parts = new StepParts(this.#source, batching, rows, () => this.#observed, extras);
     this.#room = new TrainingMemory(named, options, updating, backend);
     this.#states = new States(
       named,
@@ -96,6 +98,7 @@ export class Session {
       () => this.#progress.steps,
       () => this.#inference.runs,
       { ...options, ...(backend.group && { agreement: backend.group.agreement }) },
+      extras,
     );
     this.#inference = new Inference({
       source: this.#source,
@@ -114,6 +117,7 @@ export class Session {
       states: this.#states,
       updating,
       recompiling: this.#recompiling,
+      checkpoints: extras,
     });
   }
 
@@ -155,7 +159,9 @@ export class Session {
   async #step(batch: Batch, loan: Loan): Promise<StepResult> {
     let result: StepResult | undefined;
     const known: KnownShares = new Map();
-    this.#room.check(this.#parts.count(batch) > 1);
+    const several = this.#parts.count(batch) > 1;
+    this.#room.check(several);
+    if (several && !this.#parts.reference.here) await this.#parts.reference.load();
     const check = (...part: RanPart): Promise<never> | null =>
       checkFinite(this.executor, this.#progress.steps + 1, part);
     const work = {
@@ -199,9 +205,14 @@ export class Session {
    */
   recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
     const own = this.#recompiling.admit(rule, during);
-    void this.#order.change(() => {
-      this.#recompiling.add(own, during);
-    });
+    const { part } = this.#recompiling,
+      added = this.#order.change(() => {
+        this.#recompiling.add(own, during);
+      }, part);
+    if (!part.here)
+      added.catch((error: unknown) => {
+        this.#recompiling.notAdded(own, error);
+      });
   }
 
   /**
@@ -237,9 +248,12 @@ export class Session {
    * with nothing changed, for settings that the model refuses.
    */
   restorePlan(plan: PlanState, what: 'all' | 'parameters' = 'all'): Promise<void> {
-    return this.#order.change(() => {
-      this.#recompiling.restore(plan, what);
-    });
+    return this.#order.change(
+      () => {
+        this.#recompiling.restore(plan, what);
+      },
+      this.#recompiling.needs(plan, what),
+    );
   }
 
   /**

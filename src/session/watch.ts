@@ -1,18 +1,18 @@
 // Runs work that rules may watch and recompile: training steps, or inference. In: the parts of one step or run, each a
 // program with its inputs; out: their outputs. Before and after, the recompilation engine decides which plan they use.
+import { messageOf } from '../base/errors.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { Frozen } from '../optim/ages.ts';
-import { compare } from '../recompile/compare.ts';
 import type { Engine } from '../recompile/engine.ts';
 import { accumulatorName } from '../optim/updates.ts';
-import { messageOf } from '../recompile/pending.ts';
 import { SESSION, type Change } from '../trace/knobs.ts';
 import { isCache, type Caches, type Runnable } from '../run/executor.ts';
 import { keep, type Part as StatePart } from '../run/undo.ts';
 import type { StepReport } from '../observe/run-stats.ts';
-import { SessionEngineHost, type EngineSession } from './engine-host.ts';
+import type { EngineSession, Recompiler } from './engine-host.ts';
 import type { Traced } from './programs.ts';
+import { Shapes } from './shapes.ts';
 
 export type Inputs = Record<string, TypedArray>;
 export type Outputs = Record<string, HostTensor>;
@@ -45,22 +45,28 @@ export interface Work {
 }
 
 export class Watch {
-  readonly host: SessionEngineHost;
+  readonly shapes: Shapes;
+  /** Gives the number of steps or runs so far. */
+  readonly done: () => number;
   /** null until the first rule is added. */
-  engine: Engine | null = null;
+  recompiler: Recompiler | null = null;
   /** Whether a step is running, or values are moved to try a plan: reading states now would mix old and new values. */
   moving = false;
   readonly #session: EngineSession;
 
-  /** done: number of steps or runs so far. */
   constructor(session: EngineSession, done: () => number) {
     this.#session = session;
-    this.host = new SessionEngineHost(session, done);
+    this.shapes = new Shapes(session.programs);
+    this.done = done;
+  }
+
+  get engine(): Engine | null {
+    return this.recompiler?.engine ?? null;
   }
 
   /** Call it before programs are compiled in advance of a step. */
   before(shape: string, programs: () => readonly Traced[]): void {
-    this.host.noteShape(shape, programs, true);
+    this.shapes.note(shape, programs, true);
     this.engine?.before();
   }
 
@@ -75,10 +81,11 @@ export class Watch {
     finish: (outputs: readonly Outputs[], parts: readonly Part[]) => Omit<StepReport, 'ms'>,
   ): Promise<void> {
     const { knobs, programs, updating } = this.#session,
-      { engine } = this;
+      { recompiler } = this,
+      engine = recompiler?.engine ?? null;
     const { parts, renew } = once(make, () => `${String(knobs.setting(SESSION, 'split'))} ${updating.key()}`);
     try {
-      this.host.noteShape(shape, traced, engine !== null);
+      this.shapes.note(shape, traced, engine !== null);
       const begun = engine?.begin(),
         { verify = null } = begun instanceof Promise ? await begun : (begun ?? {});
       renew(); // a plan that came into force may have moved the ages of moments
@@ -90,7 +97,8 @@ export class Watch {
         others = verify && knobs.with(verify, parts);
       const { results, dry, dryMs, ms, failed } = await this.#all(own, verify, others, checked);
       const shown = finish(results, own);
-      if (engine) await engine.end({ ...shown, ms }, verify && compare(results, dry, dryMs, failed));
+      if (recompiler)
+        await recompiler.engine.end({ ...shown, ms }, verify && recompiler.host.compare(results, dry, dryMs, failed));
     } finally {
       engine?.settle();
     }
@@ -103,6 +111,7 @@ export class Watch {
     checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<never> | null,
   ): Promise<{ results: Outputs[]; dry: Outputs[]; dryMs: number; ms: number; failed: string | null }> {
     const { executor } = this.#session,
+      { recompiler } = this,
       results: Outputs[] = [],
       dry: Outputs[] = [],
       back: (() => void)[] = [];
@@ -116,11 +125,11 @@ export class Watch {
         // The new plan is tried part by part, so that it sees the same sums of gradients; if it has another number of
         // parts, all of its parts are tried first.
         for (const other of others?.length === own.length ? others.slice(i, i + 1) : i === 0 ? (others ?? []) : []) {
-          if (!verify || failed !== null) break;
+          if (!verify || !recompiler || failed !== null) break;
           const start = performance.now();
           // A failure here is one of the new plan, not of the step.
           try {
-            dry.push(await this.#dryRun(verify, other));
+            dry.push(await recompiler.host.dryRun(verify, other));
           } catch (error) {
             failed = messageOf(error);
           }
@@ -157,21 +166,6 @@ export class Watch {
       this.moving = false;
     }
     return { results, dry, dryMs, ms, failed };
-  }
-
-  /**
-   * Runs a part under changes without storing anything. Values that the changes move are moved before it and back
-   * after.
-   */
-  async #dryRun(changes: readonly Change[], { family, graph, inputs, caches }: Part): Promise<Outputs> {
-    const { executor, programs, knobs } = this.#session,
-      program = await knobs.with(changes, () => programs.get(family, graph, caches)),
-      back = await this.host.carry(changes);
-    try {
-      return await executor.run(program, { ...inputs, commit: Int32Array.of(0) }, caches);
-    } finally {
-      back();
-    }
   }
 }
 

@@ -4,6 +4,7 @@ import { UserError } from '../base/errors.ts';
 import { WasmDevice } from '../device/wasm/wasm.ts';
 import type { Platform } from './platform.ts';
 import { compileOn } from './compile.ts';
+import { LATER } from './later.ts';
 import type { Session } from './session.ts';
 import type { CompileOptions, Model } from './step.ts';
 
@@ -25,4 +26,5 @@ const web: Platform = {
 };
 
 /** Builds a session. Memory is checked and taken when the first program is compiled. */
-export const compile = (model: Model, options: CompileOptions): Promise<Session> => compileOn(web, model, options);
+export const compile = (model: Model, options: CompileOptions): Promise<Session> =>
+  compileOn(web, model, options, LATER);

@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import { convert } from '../../src/base/convert.ts';
 import { bytesPer, DTYPES, hostArray, type DType } from '../../src/base/dtype.ts';
 import type { HostTensor } from '../../src/base/tensor.ts';
-import { bytesOf } from '../../src/io/safetensors-data.ts';
+import { bytesOf } from '../../src/base/same.ts';
 import { bytesSource, openSource, readSafetensors, type TensorSource } from '../../src/io/safetensors-bytes.ts';
 import { openSafetensors, writeSafetensors } from '../../src/io/safetensors-file.ts';
 import { says, temporaryFolder } from './folder.ts';

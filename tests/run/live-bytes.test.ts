@@ -15,7 +15,7 @@ import { compileGraph } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { generate } from '../../src/session/generate.ts';
 import { compileOn } from '../../src/session/compile.ts';
-import { node } from '../../src/session/node.ts';
+import { node, NOW } from '../../src/session/node.ts';
 import { Session } from '../../src/session/session.ts';
 import type { CompileOptions } from '../../src/session/step.ts';
 import { noCompiler, toyBatch, toyLM } from '../support/toy.ts';
@@ -79,30 +79,35 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
   const device = new CountingDevice(await NativeDevice.open(1)),
     executor = new ProgramExecutor(device);
   const options: CompileOptions = { loss: meanSquaredError, optimizer: adamW({ lr: 1e-3 }) };
-  const session = new Session(new MLP([4, 8, 4]), options, {
-    executor,
-    files: null,
-    group: null,
-    admit: () => undefined,
-    room: () => ({ bytes: Infinity, why: '' }),
-    budget: () => ({ bytes: Infinity, given: true }),
-    replan: () => null,
-    plan(graph) {
-      const compiled = compileGraph(graph, device.target);
-      return {
-        compiled,
-        bytes: 0,
-        needs: () => 0,
-        begin: () => ({
+  const session = new Session(
+    new MLP([4, 8, 4]),
+    options,
+    {
+      executor,
+      files: null,
+      group: null,
+      admit: () => undefined,
+      room: () => ({ bytes: Infinity, why: '' }),
+      budget: () => ({ bytes: Infinity, given: true }),
+      replan: () => null,
+      plan(graph) {
+        const compiled = compileGraph(graph, device.target);
+        return {
           compiled,
-          ready: device.compile(compiled.kernels),
           bytes: 0,
-          reserve: (states) => states(graph),
-          load: () => executor.load(compiled.program),
-        }),
-      };
+          needs: () => 0,
+          begin: () => ({
+            compiled,
+            ready: device.compile(compiled.kernels),
+            bytes: 0,
+            reserve: (states) => states(graph),
+            load: () => executor.load(compiled.program),
+          }),
+        };
+      },
     },
-  });
+    NOW,
+  );
   const data = Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)),
     x = hostTensor('float32', [4, 4], data),
     batch = { x, y: x };
@@ -122,12 +127,17 @@ test(
   { timeout: 100_000 },
   async () => {
     const device = new CountingDevice(await WasmDevice.open(1, { memory: 64e6 }));
-    const session = await compileOn({ ...node, open: () => Promise.resolve(device) }, toyLM(), {
-      loss: crossEntropy,
-      optimizer: adamW({ lr: 1e-3 }),
-      device: 'wasm',
-      observe: true,
-    });
+    const session = await compileOn(
+      { ...node, open: () => Promise.resolve(device) },
+      toyLM(),
+      {
+        loss: crossEntropy,
+        optimizer: adamW({ lr: 1e-3 }),
+        device: 'wasm',
+        observe: true,
+      },
+      NOW,
+    );
     const round = async (i: number): Promise<void> => {
       const calls = [session.step(toyBatch(i)), session.evaluate([toyBatch(i, 2)]), session.predict(toyBatch(i, 1).x)];
       for await (const token of generate(session, [i % 17], { tokens: 2, seed: i })) assert.ok(token < 17);

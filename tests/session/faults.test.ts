@@ -15,7 +15,7 @@ import { sgd } from '../../src/optim/sgd.ts';
 import type { ProgramExecutor, LoadedProgram } from '../../src/run/program.ts';
 import { generate } from '../../src/session/generate.ts';
 import { compileOn } from '../../src/session/compile.ts';
-import { compile, node } from '../../src/session/node.ts';
+import { compile, node, NOW } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import type { CompileOptions, Model } from '../../src/session/step.ts';
 import { call } from '../../src/trace/trace.ts';
@@ -45,11 +45,16 @@ async function assertNoUnhandledRejection(): Promise<void> {
 }
 
 const open = (device: Device, model: Model, options: CompileOptions): Promise<Session> =>
-  compileOn({ ...node, open: () => Promise.resolve(device), freeMemory: () => 2 ** 40 }, model, {
-    device: 'wasm',
-    say: () => undefined,
-    ...options,
-  });
+  compileOn(
+    { ...node, open: () => Promise.resolve(device), freeMemory: () => 2 ** 40 },
+    model,
+    {
+      device: 'wasm',
+      say: () => undefined,
+      ...options,
+    },
+    NOW,
+  );
 
 const CONTEXT = 8;
 const lm = (): TransformerLM =>

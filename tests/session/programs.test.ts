@@ -7,7 +7,7 @@ import { sgd } from '../../src/optim/sgd.ts';
 import { traceGraph, trainingGraph } from '../../src/pipeline.ts';
 import type { Graph } from '../../src/graph/graph.ts';
 import { openBackend, type Backend } from '../../src/session/backend.ts';
-import { node } from '../../src/session/node.ts';
+import { node, NOW } from '../../src/session/node.ts';
 import { Programs } from '../../src/session/programs.ts';
 import { States } from '../../src/session/states.ts';
 import { Knobs } from '../../src/trace/knobs.ts';
@@ -27,7 +27,7 @@ async function opened(memory: number): Promise<{
   const moe = new MoE({ dModel: 4, experts: 2, topK: 1, hidden: 4, capacity: 1 }),
     named = nameParameters(moe),
     knobs = new Knobs(named);
-  const backend = await openBackend(node, { device: 'wasm', threads: 1, memory });
+  const backend = await openBackend(node, { device: 'wasm', threads: 1, memory }, NOW);
   const programs = new Programs(
     backend,
     { knobs, state: { number: () => 1 } },

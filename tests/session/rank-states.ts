@@ -4,7 +4,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { compileOn } from '../../src/session/compile.ts';
-import { node, openNative } from '../../src/session/node.ts';
+import { node, NOW, openNative } from '../../src/session/node.ts';
 import { fingerprint, toyLM } from '../support/toy.ts';
 import { ThreadRanks, type Shared } from '../support/thread-ranks.ts';
 
@@ -25,14 +25,19 @@ export interface Found {
 const { shared, rank, placement, files } = workerData as Given;
 // The device exchanges nothing: only states are made, written and read.
 const platform = { ...node, open: () => openNative(1) };
-const session = await compileOn(platform, toyLM(), {
-  loss: crossEntropy,
-  optimizer: adamW({ lr: 1e-2 }),
-  seed: 3,
-  threads: 1,
-  ranks: new ThreadRanks(shared, rank),
-  ...(placement && { placement }),
-});
+const session = await compileOn(
+  platform,
+  toyLM(),
+  {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 1e-2 }),
+    seed: 3,
+    threads: 1,
+    ranks: new ThreadRanks(shared, rank),
+    ...(placement && { placement }),
+  },
+  NOW,
+);
 const why = async (work: () => Promise<unknown>): Promise<string> => {
   try {
     await work();

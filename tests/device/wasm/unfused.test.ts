@@ -7,6 +7,7 @@ import { crossEntropy } from '../../../src/nn/loss.ts';
 import { adamW } from '../../../src/optim/adam.ts';
 import type { Platform } from '../../../src/session/platform.ts';
 import { compileOn } from '../../../src/session/compile.ts';
+import { LATER } from '../../../src/session/later.ts';
 import { toyBatch, toyLM } from '../../support/toy.ts';
 
 const platform = (fuse: boolean): Platform => ({
@@ -18,12 +19,17 @@ const platform = (fuse: boolean): Platform => ({
 
 test('without fused multiply-adds the device says so, and a model learns equally well', async () => {
   const run = async (fuse: boolean): Promise<{ losses: number[]; description: string }> => {
-    const session = await compileOn(platform(fuse), toyLM(), {
-        loss: crossEntropy,
-        optimizer: adamW({ lr: 1e-2 }),
-        device: 'wasm',
-        seed: 1,
-      }),
+    const session = await compileOn(
+        platform(fuse),
+        toyLM(),
+        {
+          loss: crossEntropy,
+          optimizer: adamW({ lr: 1e-2 }),
+          device: 'wasm',
+          seed: 1,
+        },
+        LATER,
+      ),
       losses: number[] = [];
     for (let i = 0; i < 60; i++) losses.push((await session.step(toyBatch(i % 4))).loss);
     const { description } = session.executor;
