@@ -6,8 +6,8 @@ import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { gzipSync } from 'node:zlib';
 import * as esbuild from 'esbuild';
+import { bundleCore, zippedKb } from './core-bundle.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url)),
   vendor = createRequire(import.meta.url);
@@ -23,7 +23,7 @@ const common: esbuild.BuildOptions = {
   logLevel: 'warning',
 };
 
-/** Kilobytes after gzip, by file, and for the whole core alone. */
+/** Kilobytes after gzip, by file, and for the whole core alone: what is loaded at once, and later. */
 export async function buildWeb(folder: string): Promise<Record<string, number>> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
@@ -36,11 +36,7 @@ export async function buildWeb(folder: string): Promise<Record<string, number>> 
     ],
     outdir: folder,
   });
-  const core = await esbuild.build({
-    ...common,
-    stdin: { contents: "export * from 'dynamoe/core';", resolveDir: root },
-    write: false,
-  });
+  const core = await bundleCore(root, 'dynamoe/core', { conditions: ['dynamoe-source'] });
   await esbuild.stop();
   await writeFile(
     join(folder, 'style.css'),
@@ -52,13 +48,16 @@ export async function buildWeb(folder: string): Promise<Record<string, number>> 
     'uPlot.css': vendor.resolve('uplot/dist/uPlot.min.css'),
   }))
     await copyFile(from, join(folder, name));
-  const zipped = (bytes: Uint8Array): number => Math.round(gzipSync(bytes, { level: 9 }).length / 100) / 10;
   const sizes = await Promise.all(
     ['worker.js', 'page.js', 'uPlot.js', 'style.css', 'index.html'].map(
-      async (name) => [name, zipped(await readFile(join(folder, name)))] as const,
+      async (name) => [name, zippedKb([await readFile(join(folder, name))])] as const,
     ),
   );
-  return { ...Object.fromEntries(sizes), core: zipped(core.outputFiles?.[0].contents ?? new Uint8Array(0)) };
+  return {
+    ...Object.fromEntries(sizes),
+    core: zippedKb(core.first.values()),
+    later: zippedKb(core.later.values()),
+  };
 }
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -99,12 +98,17 @@ export async function serveWeb(
   return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/` };
 }
 
+const NAMES: Readonly<Record<string, string>> = {
+  core: 'all of dynamoe/core by itself',
+  later: 'of it, loaded when asked for',
+};
+
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const folder = join(root, 'dist/web'),
     sizes = await buildWeb(folder);
   console.log(
     `dist/web, in kB after gzip: ${Object.entries(sizes)
-      .map(([name, kb]) => `${name === 'core' ? 'all of dynamoe/core by itself' : name} ${kb}`)
+      .map(([name, kb]) => `${NAMES[name] ?? name} ${kb}`)
       .join(', ')}`,
   );
   if (!process.argv.includes('--build')) {

@@ -1,6 +1,6 @@
 // The playground's model: sine waves over the plane, one mixture-of-experts layer, two output colours. It is small, so
 // that a page can train it with some hundred steps per second.
-import { call, nn, ops, type Tensor } from 'dynamoe/core';
+import { call, nn, ops, type Tensor } from 'dynamoe/whole';
 
 export const EXPERTS = 8;
 const WIDTH = 32,

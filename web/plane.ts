@@ -1,7 +1,7 @@
 // The data of the playground: points of the plane, each with one of two colours. Each quarter has a different pattern,
 // so that different experts can learn different quarters. In: the share of points near one spot (the skew), and the
 // spot. Out: batches.
-import { hostTensor, type Batch } from 'dynamoe/core';
+import { hostTensor, type Batch } from 'dynamoe/whole';
 
 export interface Spot {
   readonly x: number;

@@ -1,6 +1,6 @@
 // The playground's worker: the session trains here, so that the page stays responsive. In: the reader's choices. Out:
 // the events that a run's log would contain, and pictures of the learned pattern.
-import { compile, loss, optim, type Session } from 'dynamoe/core';
+import { compile, loss, optim, type Session } from 'dynamoe/whole';
 import { adaptCapacity, type RecompileEvent } from 'dynamoe/recompile';
 import { stepEvent } from '../src/train/step-event.ts';
 import type { PlanEvent, StartEvent, TrainEvent } from '../src/train/events.ts';

@@ -1,5 +1,6 @@
-// An op is one record: its shape rule, its gradient, its lowering to the kernel language, and a plain slow reference.
-// To add an op, write one file in ops/ and one row in a table (ops/elementwise/index.ts; ops/index.ts for the others).
+// An op is one record: its shape rule, its gradient, its lowering to the kernel language. To add an op, write one file
+// in ops/ and one row in a table (ops/elementwise/index.ts; ops/index.ts for the others, which also have a plain slow
+// reference in references/).
 // Devices and conformance tests use the record.
 import type { DType } from '../base/dtype.ts';
 import type { KernelParts, PartsAttrs } from '../base/parts.ts';
@@ -72,10 +73,10 @@ export interface Op<A extends Attrs = Attrs> {
   readonly noGrad?: string;
   readonly lower: Lowering<A>;
   /**
-   * Computes the outputs in plain loops, as a reference for tests: float64 arrays in and out, with integers and bools
-   * as numbers.
+   * Computes the outputs in plain loops: float64 arrays in and out, with integers and bools as numbers. Elementwise ops
+   * have it here, since passes/fold.ts computes constants with it; the others in references/.
    */
-  reference(call: RefCall<A>): Float64Array[];
+  reference?(call: RefCall<A>): Float64Array[];
   /** The same for all ranks together, of an op that exchanges data between them: the results of each rank. */
   referenceOfRanks?(calls: readonly RefCall<A>[]): Float64Array[][];
 }

@@ -82,7 +82,8 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
     };
     // Operands are values of their dtype, and references compute integers modulo 2^32: one more rounding gives the
     // value that a device would compute.
-    const raw = node.op === 'expand' || node.op === 'reshape' ? (known[0] ?? NaN) : op.reference(call)[0][0];
+    const raw = node.op === 'expand' || node.op === 'reshape' ? known[0] : op.reference?.(call)[0][0];
+    if (raw === undefined) return null;
     const value = castValue(raw, type.dtype, isFloat(type.dtype) ? 'float64' : type.dtype);
     const made = to.make(
       'constant',

@@ -1,4 +1,4 @@
-// The reference: interprets a graph in float64 with the ops' own `reference` functions. It is slow and simple; devices
+// The reference: interprets a graph in float64 with the references of ops. It is slow and simple; devices
 // are compared with it, and finite differences are computed with it. Floats enter and leave as float64, so nothing is
 // rounded.
 import { convert, numbersOf } from '../base/convert.ts';
@@ -12,6 +12,7 @@ import type { OpTable } from '../graph/builder.ts';
 import type { Graph, GraphInput, Node, ValueId } from '../graph/graph.ts';
 import { ops as allOps } from '../graph/ops/index.ts';
 import type { RefCall } from '../graph/op.ts';
+import { referenceOf } from '../graph/references/index.ts';
 import type { Layout } from '../graph/state.ts';
 import { OpenCaches, type OwnCaches } from './caches.ts';
 import {
@@ -289,7 +290,7 @@ export function evaluateRanks(
     const op = ops.get(node.op);
     if (!op) throw new Error(`no op named ${node.op}`);
     const calls = ranks.map((values) => callOf(node, values)),
-      made = op.referenceOfRanks?.(calls) ?? calls.map((call) => op.reference(call));
+      made = op.referenceOfRanks?.(calls) ?? calls.map(referenceOf(op));
     ranks.forEach((values, r) => {
       node.outputs.forEach((v, i) => {
         if (made[r][i].length !== elements(graph.types[v].shape))

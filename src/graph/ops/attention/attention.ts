@@ -7,12 +7,11 @@
 import { UserError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
 import { aFinite, aFlag, anObject, needed } from '../../../base/kinds.ts';
-import { boundOf, elements } from '../../../base/shape.ts';
+import { boundOf } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit, emit1, scalar, zeros, type Tensor } from '../../tensor.ts';
-import { biasGradient, checkMasks, maskReference, Masks } from './attentionMask.ts';
-import { eachSample } from './attentionReference.ts';
+import { biasGradient, checkMasks, Masks } from './attentionMask.ts';
 import { attentionSizes, lanesOf, Samples } from './attentionSamples.ts';
 import { BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
 
@@ -23,7 +22,7 @@ declare module '../../op-attrs.ts' {
 }
 
 const ENOUGH = 16; // number of tasks that keeps all threads busy
-const OWN = 4; // number of inputs before the masks
+export const OWN = 4; // number of inputs before the masks
 const UNROLL = 8; // keys whose scores are compared together
 
 export const attentionOp: Op<AttentionAttrs> = {
@@ -199,38 +198,6 @@ export const attentionOp: Op<AttentionAttrs> = {
         },
       };
     },
-  },
-  reference(call) {
-    const {
-        inputs: [q, k, v],
-        outTypes: [to, tl],
-        attrs: { scale, masked, lengths },
-      } = call,
-      plus = maskReference(call, OWN);
-    const { H, KV, D } = attentionSizes('attention', call.inTypes),
-      o = new Float64Array(elements(to.shape)),
-      lse = new Float64Array(elements(tl.shape));
-    for (const { b, queries, query, key, seen } of eachSample(call))
-      for (let i = 0; i < queries; i++)
-        for (let h = 0; h < H; h++) {
-          const own = (query(i) * H + h) * D,
-            other = (j: number): number => (key(j) * KV + Math.floor(h / (H / KV))) * D;
-          const scores = Array.from({ length: seen(i) }, (_, j) => {
-            let dot = 0;
-            for (let d = 0; d < D; d++) dot += q[own + d] * k[other(j) + d];
-            return dot * scale + plus(b, h, i, j);
-          });
-          const max = scores.reduce((x, y) => Math.max(x, y), -Infinity),
-            p = scores.map((x) => Math.exp(x - max)),
-            sum = p.reduce((x, y) => x + y, 0);
-          if ((masked || lengths) && max === -Infinity) {
-            lse[query(i) * H + h] = max;
-            continue;
-          }
-          lse[query(i) * H + h] = max + Math.log(sum);
-          for (let d = 0; d < D; d++) o[own + d] = p.reduce((x, y, j) => x + y * v[other(j) + d], 0) / sum;
-        }
-    return [o, lse];
   },
 };
 

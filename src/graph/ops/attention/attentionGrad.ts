@@ -3,8 +3,6 @@
 // keep the threads busy.
 import type { Op } from '../../op.ts';
 import { checkGradientInputs, keyTile } from './attentionKeys.ts';
-import { attentionGradKVOp } from './attentionGradKV.ts';
-import { attentionGradQOp } from './attentionGradQ.ts';
 import { attentionSizes, lanesOf, Samples } from './attentionSamples.ts';
 import { ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
@@ -62,5 +60,4 @@ export const attentionGradOp: Op<AttentionAttrs> = {
       };
     },
   },
-  reference: (call) => [...attentionGradQOp.reference(call), ...attentionGradKVOp.reference(call)],
 };

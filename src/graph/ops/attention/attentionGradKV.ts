@@ -2,7 +2,6 @@
 // share the head of keys, and over the queries ascending. A task has 16 keys and goes over the queries that see them.
 import type { Op } from '../../op.ts';
 import { checkGradientInputs, keyTile } from './attentionKeys.ts';
-import { scoreGradients } from './attentionReference.ts';
 import { attentionSizes, lanesOf, Samples } from './attentionSamples.ts';
 import { ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
@@ -38,21 +37,5 @@ export const attentionGradKVOp: Op<AttentionAttrs> = {
         },
       };
     },
-  },
-  reference(call) {
-    const {
-        inputs: [q, k, , , , , dout],
-        inTypes,
-      } = call,
-      { D } = attentionSizes('attentionGradKV', inTypes);
-    const dk = new Float64Array(k.length),
-      dv = dk.slice();
-    scoreGradients(call, (query, key, p, ds) => {
-      for (let d = 0; d < D; d++) {
-        dk[key + d] += ds * q[query + d];
-        dv[key + d] += p * dout[query + d];
-      }
-    });
-    return [dk, dv];
   },
 };

@@ -2,7 +2,6 @@
 // ds = scale p (do . v - delta). A task has 16 queries.
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
-import { scoreGradients } from './attentionReference.ts';
 import { checkGradientInputs, GRADIENT_INPUTS } from './attentionKeys.ts';
 import { Masks } from './attentionMask.ts';
 import { attentionSizes, lanesOf, Samples } from './attentionSamples.ts';
@@ -117,17 +116,5 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
         },
       };
     },
-  },
-  reference(call) {
-    const {
-        inputs: [q, k],
-        inTypes,
-      } = call,
-      { D } = attentionSizes('attentionGradQ', inTypes),
-      dq = new Float64Array(q.length);
-    scoreGradients(call, (query, key, _, ds) => {
-      for (let d = 0; d < D; d++) dq[query + d] += ds * k[key + d];
-    });
-    return [dq];
   },
 };

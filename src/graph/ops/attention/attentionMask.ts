@@ -5,7 +5,7 @@ import { ShapeError } from '../../../base/errors.ts';
 import { showType, stridesOf, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Stmt } from '../../../kernel/kernel.ts';
-import type { LoopCall, RefCall } from '../../op.ts';
+import type { LoopCall } from '../../op.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
 import type { Sample, Sizes } from './attentionSamples.ts';
 import type { AttentionAttrs, TileWriter } from './attentionTile.ts';
@@ -14,13 +14,13 @@ import { unbroadcast } from '../elementwise/elementwise.ts';
 type Masked = Pick<AttentionAttrs, 'masked' | 'lengths'>;
 
 /** The input numbers of mask and lengths, after `base` other inputs. */
-const places = ({ masked, lengths }: Masked, base: number): { mask: number; lengths: number } => ({
+export const places = ({ masked, lengths }: Masked, base: number): { mask: number; lengths: number } => ({
   mask: masked ? base : -1,
   lengths: lengths ? base + (masked ? 1 : 0) : -1,
 });
 
 /** Strides of a mask along batch, head, query and key; 0 along a dimension that is repeated. */
-const stepsOf = (shape: readonly Dim[]): number[] => stridesOf(shape).map((s, i) => (shape[i] === 1 ? 0 : s));
+export const stepsOf = (shape: readonly Dim[]): number[] => stridesOf(shape).map((s, i) => (shape[i] === 1 ? 0 : s));
 
 export function checkMasks(
   op: string,
@@ -111,24 +111,6 @@ export class Masks {
     const value = t.fma(product, t.value(scale), mask);
     return { seen: e.and(within, e.lt(t.value(-Infinity), value)), value };
   }
-}
-
-/** What is added to a score before the softmax: -Infinity for a key that is not seen. For references. */
-export function maskReference(
-  { inputs, inTypes, attrs }: RefCall<AttentionAttrs>,
-  base: number,
-): (b: number, h: number, i: number, j: number) => number {
-  const at = places(attrs, base),
-    mask = at.mask < 0 ? null : inputs[at.mask],
-    lengths = at.lengths < 0 ? null : inputs[at.lengths];
-  const steps = mask ? stepsOf(inTypes[at.mask].shape) : [],
-    bool = mask !== null && inTypes[at.mask].dtype === 'bool';
-  return (b, h, i, j) => {
-    if (lengths && j >= lengths[b]) return -Infinity;
-    if (!mask) return 0;
-    const value = mask[b * steps[0] + h * steps[1] + i * steps[2] + j * steps[3]];
-    return bool ? (value ? 0 : -Infinity) : value;
-  };
 }
 
 /**

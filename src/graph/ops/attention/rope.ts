@@ -68,22 +68,6 @@ export const ropeOp: Op<RopeAttrs> = {
       return e.select(first, inverse ? plus : minus, inverse ? minus : plus);
     },
   },
-  reference({ inputs: [x, cos, sin], outTypes: [{ shape }], attrs: { inverse } }) {
-    const [time, heads, width] = shape.slice(-3).map(boundOf),
-      half = width / 2,
-      out = new Float64Array(x.length);
-    for (let row = 0; row * width < x.length; row++) {
-      const t = Math.floor(row / heads) % time;
-      for (let j = 0; j < half; j++) {
-        const at = row * width + j,
-          c = cos[t * half + j],
-          s = inverse ? -sin[t * half + j] : sin[t * half + j];
-        out[at] = x[at] * c - x[at + half] * s;
-        out[at + half] = x[at + half] * c + x[at] * s;
-      }
-    }
-    return [out];
-  },
 };
 
 /** x [..., T, H, Dh], rotated by the angles of its positions, whose cos and sin are [T, Dh/2]. */

@@ -42,13 +42,6 @@ export const rowPositionOp: Op = {
       return e.cast(e.add(row, [-1, begin(segment)]), 'int32');
     },
   },
-  reference({ inTypes: [x], outTypes: [o], rows, offsets }) {
-    const [first] = o.shape,
-      out = new Float64Array(typeof first === 'object' ? first.bound : 0),
-      starts = typeof first === 'object' && first.kind === 'segmented' ? Array.from(offsets(x)) : [0];
-    for (let r = 0; r < rows(o); r++) out[r] = r - (starts.findLast((start) => start <= r) ?? 0);
-    return [out];
-  },
 };
 
 /** x [rows, ..], whose first dimension varies -> int32 [rows]: 0 for the first row of each segment. */

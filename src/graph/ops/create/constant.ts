@@ -2,8 +2,6 @@
 import { castValue } from '../../../base/convert.ts';
 import { DTYPES, isFloat, type DType } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { isHalf } from '../../../base/half.ts';
-import { elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 
 declare module '../../op-attrs.ts' {
@@ -32,7 +30,4 @@ export const constantOp: Op<ConstantAttrs> = {
     return [{ dtype, shape }];
   },
   lower: { kind: 'map', weight: 0, at: ({ e, attrs }) => e.const(attrs.value, attrs.dtype) },
-  reference: ({ attrs: { value, dtype }, outTypes }) => [
-    new Float64Array(elements(outTypes[0].shape)).fill(isHalf(dtype) ? castValue(value, dtype, 'float64') : value),
-  ],
 };

@@ -2,7 +2,6 @@
 // step, the element's row-major index), by Threefry: the gradient recomputes the mask, which is never stored.
 import { ShapeError } from '../../../base/errors.ts';
 import { isFloat } from '../../../base/dtype.ts';
-import { threefry } from '../../../base/random.ts';
 import { showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
@@ -22,7 +21,7 @@ export type DropoutAttrs = { readonly rate: number; readonly key: number };
  * An element is kept if the upper 24 bits of its random word are not below this number: unit24(word) >= rate, in
  * integers.
  */
-const threshold = (rate: number): number => Math.ceil(rate * 0x1000000);
+export const threshold = (rate: number): number => Math.ceil(rate * 0x1000000);
 
 const isWord = (t: TensorType): boolean => t.dtype === 'uint32' && t.shape.length === 0;
 
@@ -65,10 +64,6 @@ export const dropoutOp: Op<DropoutAttrs> = {
     ...words.map(() => null),
   ],
   lower: lowerByIndex(90, element),
-  reference({ inputs: [x, [seed], [step], [first] = [0]], attrs: { rate, key } }) {
-    const least = threshold(rate);
-    return [x.map((v, i) => (threefry(seed, key, step, first + i)[0] >>> 8 >= least ? v / (1 - rate) : 0))];
-  },
 };
 
 /**

@@ -1,6 +1,5 @@
 // The index of each element along an axis, as int32: used to make masks.
 import { checkAxis } from '../checked.ts';
-import { boundOf, elements, stridesOf } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
@@ -23,11 +22,6 @@ export const iotaOp: Op<IotaAttrs> = {
     return [{ dtype: 'int32', shape: x.shape }];
   },
   lower: { kind: 'map', weight: 0, at: ({ e, attrs: { axis } }, index) => e.cast(index[axis], 'int32') },
-  reference({ outTypes: [type], attrs: { axis } }) {
-    const step = stridesOf(type.shape)[axis],
-      size = boundOf(type.shape[axis]);
-    return [Float64Array.from({ length: elements(type.shape) }, (_, i) => Math.floor(i / step) % size)];
-  },
 };
 
 /** int32 of the shape of `like` (its values are not read): each element's index along `axis`. */

@@ -3,7 +3,6 @@
 // et al. 2015, section 3; Zamirai et al. 2020). The random bits depend only on (seed, key, step, the element's
 // row-major index), by Threefry, and never on the order of execution.
 import { ShapeError } from '../../../base/errors.ts';
-import { threefry } from '../../../base/random.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
@@ -24,7 +23,7 @@ declare module '../../op-attrs.ts' {
  */
 export type RoundAttrs = { readonly key: number; readonly half: number };
 
-const KEPT = -0x10000; // the upper 16 bits of a float32: its bfloat16
+export const KEPT = -0x10000; // the upper 16 bits of a float32: its bfloat16
 
 function element(call: MapCall<RoundAttrs>, x: Expr, linear: Expr): Expr {
   const {
@@ -47,7 +46,7 @@ function element(call: MapCall<RoundAttrs>, x: Expr, linear: Expr): Expr {
 }
 
 /** The row-major index in the whole tensor, of which x has the rows that the input `rows` names. */
-function indexOf({ e, inputs, outTypes: [type] }: MapCall<RoundAttrs>, linear: Expr): Expr {
+export function indexOf({ e, inputs, outTypes: [type] }: MapCall<RoundAttrs>, linear: Expr): Expr {
   const rows = inputs.length > 3 ? inputs[3] : null,
     own = e.cast(linear, 'uint32');
   if (!rows) return own;
@@ -74,26 +73,6 @@ export const roundStochasticOp: Op<RoundAttrs> = {
   },
   noGrad: 'it rounds new values of parameters, which have no gradients',
   lower: lowerByIndex(90, element),
-  reference({ inputs: [x, [seed], [step], ...rows], outTypes: [type], attrs: { key, half } }) {
-    const size = elements(type.shape.slice(1)),
-      indexOf = (i: number): number => (rows.length > 0 ? rows[0][Math.floor(i / size)] * size + (i % size) : i);
-    const value = new Float32Array(1),
-      bits = new Int32Array(value.buffer);
-    const upper = (b: number): number => {
-      bits[0] = b & KEPT;
-      return value[0];
-    };
-    return [
-      x.map((v, i) => {
-        value[0] = v;
-        if (!Number.isFinite(value[0])) return v;
-        const own = bits[0],
-          word = threefry(seed, key, step, indexOf(i))[0];
-        const rounded = upper(own + (half ? word >>> 16 : word & 0xffff));
-        return Number.isFinite(rounded) ? rounded : upper(own);
-      }),
-    ];
-  },
 };
 
 /**

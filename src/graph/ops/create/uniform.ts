@@ -1,8 +1,7 @@
 // Random numbers in [0, 1), 24 bits each, by Threefry: element i depends only on (seed, key, step, i), not on the order
 // of execution.
 import { ShapeError } from '../../../base/errors.ts';
-import { threefry, unit24 } from '../../../base/random.ts';
-import { elements, showType, stridesOf, type TensorType } from '../../../base/shape.ts';
+import { showType, stridesOf, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
@@ -55,9 +54,6 @@ export const uniformOp: Op<UniformAttrs> = {
     },
     linear: element,
   },
-  reference: ({ inputs: [, [seed], [step], [first] = [0]], outTypes: [type], attrs: { key } }) => [
-    Float64Array.from({ length: elements(type.shape) }, (_, i) => unit24(threefry(seed, key, step, first + i)[0])),
-  ],
 };
 
 /** like [...] (its values are not read), seed and step uint32 [] -> float32 [...]. first (uint32 [], default 0): the

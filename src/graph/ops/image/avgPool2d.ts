@@ -7,8 +7,8 @@ import type { DType } from '../../../base/dtype.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { eachTap, POOL_KEYS, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
-import { placeIn, resultOf, type Axis, type Pair } from './windows.ts';
+import { POOL_KEYS, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
+import { placeIn, type Axis, type Pair } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -40,22 +40,6 @@ export const avgPool2dOp: Op<AvgPoolAttrs> = {
         .reduce((a, b) => e.op('add', [a, b]));
       return e.op('div', [total, covered(e, axes, r, q, attrs.padded, dtype)]);
     },
-  },
-  reference(call) {
-    const {
-        inputs: [x],
-        inTypes: [type],
-        outTypes: [to],
-        attrs,
-      } = call,
-      { out, images } = resultOf(call, to),
-      axes = poolAxes('avgPool2d', type, attrs);
-    const share = shares(axes, attrs.padded),
-      C = sizes(type.shape)[3];
-    eachTap(axes, images, C, (y, i) => {
-      out[y] += x[i] * share[Math.floor(y / C) % share.length];
-    });
-    return [out];
   },
 };
 

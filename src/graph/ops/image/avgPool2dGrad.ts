@@ -1,11 +1,9 @@
 // The gradient of avgPool2d: each place of the image gathers its share of the few outputs whose window covers it, in
 // the order of their taps.
-import { sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { covered, shares, type AvgPoolAttrs } from './avgPool2d.ts';
-import { checkPooled, eachTap, lookers, poolAxes, unpooled, type PoolGradAttrs } from './pooling.ts';
-import { resultOf } from './windows.ts';
+import { covered, type AvgPoolAttrs } from './avgPool2d.ts';
+import { checkPooled, lookers, poolAxes, unpooled, type PoolGradAttrs } from './pooling.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -40,20 +38,5 @@ export const avgPool2dGradOp: Op<AvgPoolAttrs & PoolGradAttrs> = {
         })
         .reduce((a, b) => e.op('add', [a, b]));
     },
-  },
-  reference(call) {
-    const {
-        inputs: [dy],
-        outTypes: [x],
-        attrs,
-      } = call,
-      { out, images } = resultOf(call, x),
-      axes = poolAxes('avgPool2dGrad', x, attrs);
-    const share = shares(axes, attrs.padded),
-      C = sizes(x.shape)[3];
-    eachTap(axes, images, C, (y, i) => {
-      out[i] += dy[y] * share[Math.floor(y / C) % share.length];
-    });
-    return [out];
   },
 };

@@ -8,7 +8,7 @@ import { aNumber } from '../../../base/kinds.ts';
 import { sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { checkTensors, emit1, type Tensor } from '../../tensor.ts';
-import { checkFloats, sumTerms, geometry, unravel3, type ConvAttrs } from './convolution.ts';
+import { checkFloats, geometry, unravel3, type ConvAttrs } from './convolution.ts';
 import { MOST_TAPS, aPadding, aPair, attrsOf, placeOf, type Padding, type Pair } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
@@ -75,8 +75,6 @@ export const conv2dOp: Op<ConvAttrs> = {
       };
     },
   },
-  reference: (call) =>
-    sumTerms(call, geometry('conv2d', call.inTypes[0], sizes(call.inTypes[1].shape), call.attrs), [2, 0, 1]),
 };
 
 export interface Conv2dOptions {

@@ -7,15 +7,7 @@ import { boundOf, showType, sizes, type TensorType } from '../../../base/shape.t
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import {
-  checkFloats,
-  checkOutput,
-  sumTerms,
-  geometry,
-  unravel3,
-  type ConvAttrs,
-  type Geometry,
-} from './convolution.ts';
+import { checkFloats, checkOutput, geometry, unravel3, type ConvAttrs, type Geometry } from './convolution.ts';
 import { outputOf, type Axis, type Place } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
@@ -27,7 +19,11 @@ declare module '../../op-attrs.ts' {
 /** size: [height, width] of the images. */
 export type ConvGradInputAttrs = ConvAttrs & { readonly size: readonly number[] };
 
-function shapes(dy: TensorType, w: TensorType, attrs: ConvGradInputAttrs): { g: Geometry; images: TensorType } {
+export function gradInputShapes(
+  dy: TensorType,
+  w: TensorType,
+  attrs: ConvGradInputAttrs,
+): { g: Geometry; images: TensorType } {
   if (dy.shape.length !== 4 || w.shape.length !== 4)
     throw new ShapeError(`conv2dGradInput: ${showType(dy)} and ${showType(w)} are not images and weights`);
   const images: TensorType = {
@@ -43,7 +39,7 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
   keepsRows: true,
   takes: ['floats'],
   infer([dy, w], attrs) {
-    const { g, images } = shapes(dy, w, attrs);
+    const { g, images } = gradInputShapes(dy, w, attrs);
     checkFloats('conv2dGradInput', dy, w);
     checkOutput('conv2dGradInput', g, dy);
     return [images];
@@ -64,7 +60,7 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
           inputs: [dy, w],
           attrs,
         } = call,
-        { g } = shapes(dy.type, w.type, attrs),
+        { g } = gradInputShapes(dy.type, w.type, attrs),
         dtype = dy.type.dtype;
       const { groupInputs: I, groupOutputs: O } = g,
         [rows, columns] = g.axes.map(phased);
@@ -95,7 +91,6 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
       };
     },
   },
-  reference: (call) => sumTerms(call, shapes(call.inTypes[0], call.inTypes[1], call.attrs).g, [0, 2, 1]),
 };
 
 /**

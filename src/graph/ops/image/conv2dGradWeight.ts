@@ -9,7 +9,6 @@ import {
   checkCount,
   checkFloats,
   checkOutput,
-  sumTerms,
   geometry,
   unravel3,
   type ConvAttrs,
@@ -26,7 +25,11 @@ declare module '../../op-attrs.ts' {
 /** taps: [rows, columns] of the weights. In parts: of the images. */
 export type ConvGradWeightAttrs = ConvAttrs & { readonly taps: readonly number[] } & PartsAttrs;
 
-function shapes(x: TensorType, dy: TensorType, attrs: ConvGradWeightAttrs): { g: Geometry; weight: number[] } {
+export function gradWeightShapes(
+  x: TensorType,
+  dy: TensorType,
+  attrs: ConvGradWeightAttrs,
+): { g: Geometry; weight: number[] } {
   if (x.shape.length !== 4 || dy.shape.length !== 4 || !sameDim(x.shape[0], dy.shape[0])) {
     throw new ShapeError(
       `conv2dGradWeight: ${showType(x)} and ${showType(dy)} are not the images and the result of ` + `a convolution`,
@@ -41,7 +44,7 @@ export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
   name: 'conv2dGradWeight',
   takes: ['floats'],
   infer([x, dy], attrs) {
-    const { g, weight } = shapes(x, dy, attrs);
+    const { g, weight } = gradWeightShapes(x, dy, attrs);
     checkFloats('conv2dGradWeight', x, dy);
     checkCount('conv2dGradWeight', x, dy);
     checkOutput('conv2dGradWeight', g, dy);
@@ -64,7 +67,7 @@ export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
           inputs: [x, dy],
           attrs,
         } = call,
-        { g } = shapes(x.type, dy.type, attrs);
+        { g } = gradWeightShapes(x.type, dy.type, attrs);
       const {
         axes: [rows, columns],
         groupInputs: I,
@@ -89,5 +92,4 @@ export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
       };
     },
   },
-  reference: (call) => sumTerms(call, shapes(call.inTypes[0], call.inTypes[1], call.attrs).g, [1, 0, 2]),
 };

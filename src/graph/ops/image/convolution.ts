@@ -4,8 +4,7 @@
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameDim, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
-import type { RefCall } from '../../op.ts';
-import { axesOf, imagesOf, placeIn, resultOf, type Axis, type WindowAttrs } from './windows.ts';
+import { axesOf, type Axis, type WindowAttrs } from './windows.ts';
 import { unlike } from '../checked.ts';
 
 /** groups: channels are divided into so many groups, each with its own outputs. */
@@ -72,48 +71,3 @@ export const unravel3 = (e: Exprs, i: Expr, b: number, c: number): readonly [Exp
   e.mod(e.div(i, c), b),
   e.mod(i, c),
 ];
-
-/** Goes through all terms of the form: `visit` gets the linear indices of x, w and y. */
-function eachTerm(g: Geometry, images: number, visit: (x: number, w: number, y: number) => void): void {
-  const {
-    axes: [rows, columns],
-    groups,
-    groupInputs: I,
-    groupOutputs: O,
-    inputs,
-    outputs,
-  } = g;
-  for (let n = 0; n < images; n++)
-    for (let r = 0; r < rows.outputs; r++)
-      for (let q = 0; q < columns.outputs; q++) {
-        for (let s = 0; s < rows.taps; s++)
-          for (let t = 0; t < columns.taps; t++) {
-            const h = placeIn(rows, r, s),
-              v = placeIn(columns, q, t);
-            if (h === null || v === null) continue;
-            const x = ((n * rows.size + h) * columns.size + v) * inputs,
-              y = ((n * rows.outputs + r) * columns.outputs + q) * outputs;
-            const w = (s * columns.taps + t) * I * outputs;
-            for (let z = 0; z < groups; z++)
-              for (let c = 0; c < I; c++)
-                for (let o = 0; o < O; o++) visit(x + z * I + c, w + c * outputs + z * O + o, y + z * O + o);
-          }
-      }
-}
-
-/**
- * For references: one factor of the form from the two others, which are the inputs. The numbers say, of the result and
- * of each input, which argument of `visit` is its index.
- */
-export function sumTerms(
-  call: RefCall,
-  g: Geometry,
-  [to, first, second]: readonly [number, number, number],
-): Float64Array[] {
-  const [a, b] = call.inputs,
-    { out } = resultOf(call, call.outTypes[0]);
-  eachTerm(g, imagesOf(call, call.inTypes[0]), (...at) => {
-    out[at[to]] += a[at[first]] * b[at[second]];
-  });
-  return [out];
-}

@@ -4,7 +4,7 @@
 import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkFloats, sumTerms, geometry, type Geometry } from './convolution.ts';
+import { checkFloats, geometry, type Geometry } from './convolution.ts';
 import { taps } from './pooling.ts';
 import { type WindowAttrs } from './windows.ts';
 
@@ -57,6 +57,4 @@ export const depthwise2dOp: Op<WindowAttrs> = {
       );
     },
   },
-  reference: (call) =>
-    sumTerms(call, depthwise('depthwise2d', call.inTypes[0], sizes(call.inTypes[1].shape), call.attrs), [2, 0, 1]),
 };

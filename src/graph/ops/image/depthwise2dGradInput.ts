@@ -3,7 +3,7 @@
 import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkFloats, checkOutput, sumTerms, type Geometry } from './convolution.ts';
+import { checkFloats, checkOutput, type Geometry } from './convolution.ts';
 import { depthwise } from './depthwise2d.ts';
 import { lookers, unpooled } from './pooling.ts';
 import { type WindowAttrs } from './windows.ts';
@@ -17,7 +17,7 @@ declare module '../../op-attrs.ts' {
 /** size: [height, width] of the images. */
 export type DepthwiseGradInputAttrs = WindowAttrs & { readonly size: readonly number[] };
 
-const geometryOf = (dy: TensorType, w: TensorType, attrs: DepthwiseGradInputAttrs): Geometry =>
+export const gradInputGeometry = (dy: TensorType, w: TensorType, attrs: DepthwiseGradInputAttrs): Geometry =>
   depthwise('depthwise2dGradInput', unpooled(dy, attrs.size), sizes(w.shape), attrs);
 
 export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
@@ -27,7 +27,7 @@ export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
   takes: ['floats'],
   infer([dy, w], attrs) {
     checkFloats('depthwise2dGradInput', dy, w);
-    checkOutput('depthwise2dGradInput', geometryOf(dy, w, attrs), dy);
+    checkOutput('depthwise2dGradInput', gradInputGeometry(dy, w, attrs), dy);
     return [unpooled(dy, attrs.size)];
   },
   grad({ inputs: [dy, w], douts: [u], attrs: { size: _, ...attrs }, needs }) {
@@ -44,7 +44,7 @@ export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
     at({ e, inputs: [dy, w], attrs }, [n, h, v, c]) {
       const dtype = dy.type.dtype,
         zero = e.const(0, dtype),
-        { axes, outputs } = geometryOf(dy.type, w.type, attrs);
+        { axes, outputs } = gradInputGeometry(dy.type, w.type, attrs);
       return lookers(e, axes, h, v).reduce((sum, t) => {
         const number = e.select(t.inside, t.number, e.index(0));
         return e.op('fma', [
@@ -55,5 +55,4 @@ export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
       }, zero);
     },
   },
-  reference: (call) => sumTerms(call, geometryOf(call.inTypes[0], call.inTypes[1], call.attrs), [0, 2, 1]),
 };

@@ -5,7 +5,7 @@ import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkCount, checkFloats, checkOutput, sumTerms, unravel3, type Geometry } from './convolution.ts';
+import { checkCount, checkFloats, checkOutput, unravel3, type Geometry } from './convolution.ts';
 import { depthwise } from './depthwise2d.ts';
 import { placeOf, type WindowAttrs } from './windows.ts';
 
@@ -19,7 +19,7 @@ declare module '../../op-attrs.ts' {
 export type DepthwiseGradWeightAttrs = WindowAttrs & { readonly taps: readonly number[] } & PartsAttrs;
 
 const weightOf = (dy: TensorType, attrs: DepthwiseGradWeightAttrs): number[] => [...attrs.taps, 1, sizes(dy.shape)[3]];
-const geometryOf = (x: TensorType, dy: TensorType, attrs: DepthwiseGradWeightAttrs): Geometry =>
+export const gradWeightGeometry = (x: TensorType, dy: TensorType, attrs: DepthwiseGradWeightAttrs): Geometry =>
   depthwise('depthwise2dGradWeight', x, weightOf(dy, attrs), attrs);
 
 export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
@@ -29,7 +29,7 @@ export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
   infer([x, dy], attrs) {
     checkFloats('depthwise2dGradWeight', x, dy);
     checkCount('depthwise2dGradWeight', x, dy);
-    checkOutput('depthwise2dGradWeight', geometryOf(x, dy, attrs), dy);
+    checkOutput('depthwise2dGradWeight', gradWeightGeometry(x, dy, attrs), dy);
     checkParts('depthwise2dGradWeight', attrs, x.shape[0]);
     return [{ dtype: x.dtype, shape: weightOf(dy, attrs) }];
   },
@@ -53,7 +53,7 @@ export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
         dtype = x.type.dtype,
         {
           axes: [rows, columns],
-        } = geometryOf(x.type, dy.type, attrs);
+        } = gradWeightGeometry(x.type, dy.type, attrs);
       const each = rows.outputs * columns.outputs;
       const term = (i: Expr): Expr => {
         const [n, r, q] = unravel3(e, i, rows.outputs, columns.outputs),
@@ -71,5 +71,4 @@ export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
       );
     },
   },
-  reference: (call) => sumTerms(call, geometryOf(call.inTypes[0], call.inTypes[1], call.attrs), [1, 0, 2]),
 };

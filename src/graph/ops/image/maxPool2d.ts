@@ -1,12 +1,12 @@
 // The largest element of each window, and its number in the window (the first of equal ones; a NaN is larger than any
 // number). The gradient needs only this number: it gathers, and does not read the image.
 import { checkOptions } from '../../../base/options.ts';
-import { elements, sizes } from '../../../base/shape.ts';
+import { sizes } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
-import { eachTap, POOL_KEYS, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
-import { resultOf, type Pair } from './windows.ts';
+import { POOL_KEYS, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
+import type { Pair } from './windows.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -31,24 +31,6 @@ export const maxPool2dOp: Op<PoolAttrs> = {
     dy && emit1('maxPool2dGrad', [dy, which], { ...attrs, size: sizes(x.shape).slice(1, 3) }),
   ],
   lower: { kind: 'map', weight: 8, passes: 1, at: (call, index, output) => largest(call, index)[output] },
-  reference(call) {
-    const {
-        inputs: [x],
-        inTypes: [type],
-        outTypes: [to],
-        attrs,
-      } = call,
-      { out, images } = resultOf(call, to),
-      which = new Float64Array(elements(to.shape));
-    const found = new Uint8Array(out.length);
-    eachTap(poolAxes('maxPool2d', type, attrs), images, sizes(type.shape)[3], (y, i, tap) => {
-      if (found[y] && !(x[i] > out[y] || (Number.isNaN(x[i]) && !Number.isNaN(out[y])))) return;
-      found[y] = 1;
-      out[y] = x[i];
-      which[y] = tap;
-    });
-    return [out, which];
-  },
 };
 
 /**

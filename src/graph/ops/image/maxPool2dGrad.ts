@@ -1,11 +1,10 @@
 // The gradient of maxPool2d: each place of the image gathers, from the few outputs whose window covers it, the
 // gradients of those that chose it, in the order of their taps.
 import { ShapeError } from '../../../base/errors.ts';
-import { sameShape, showType, sizes } from '../../../base/shape.ts';
+import { sameShape, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkPooled, eachTap, lookers, poolAxes, unpooled, type PoolGradAttrs } from './pooling.ts';
-import { resultOf } from './windows.ts';
+import { checkPooled, lookers, poolAxes, unpooled, type PoolGradAttrs } from './pooling.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -42,18 +41,5 @@ export const maxPool2dGradOp: Op<PoolGradAttrs> = {
         })
         .reduce((a, b) => e.op('add', [a, b]));
     },
-  },
-  reference(call) {
-    const {
-        inputs: [dy, which],
-        inTypes: [type],
-        outTypes: [x],
-        attrs,
-      } = call,
-      { out, images } = resultOf(call, x);
-    eachTap(poolAxes('maxPool2dGrad', x, attrs), images, sizes(type.shape)[3], (y, i, tap) => {
-      if (which[y] === tap) out[i] += dy[y];
-    });
-    return [out];
   },
 };

@@ -1,10 +1,9 @@
 // From another image, the elements at the places that a max-pooling chose: the gradient of its gradient.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, sameShape, showType, sizes } from '../../../base/shape.ts';
+import { sameShape, showType, sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkPooled, eachTap, poolAxes, pooled, type PoolAttrs } from './pooling.ts';
-import { resultOf } from './windows.ts';
+import { checkPooled, poolAxes, pooled, type PoolAttrs } from './pooling.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -41,18 +40,5 @@ export const maxPool2dTakeOp: Op<PoolAttrs> = {
         c,
       ]);
     },
-  },
-  reference(call) {
-    const {
-        inputs: [x, which],
-        inTypes: [type],
-        outTypes: [to],
-        attrs,
-      } = call,
-      { out, images } = resultOf(call, to);
-    eachTap(poolAxes('maxPool2dTake', type, attrs), images, boundOf(type.shape[3]), (y, i, tap) => {
-      if (which[y] === tap) out[y] = x[i];
-    });
-    return [out];
   },
 };

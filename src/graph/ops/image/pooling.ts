@@ -14,7 +14,6 @@ import {
   axesOf,
   lookersOf,
   pairOf,
-  placeIn,
   placeOf,
   type Along,
   type Axis,
@@ -102,31 +101,6 @@ const cross = (e: Exprs, width: number, rows: readonly Along[], columns: readonl
       inside: e.and(s.inside, t.inside),
     })),
   );
-
-/**
- * In numbers: calls `visit` with the linear indices of each pooled element and of each element of its window, and the
- * number of the tap.
- */
-export function eachTap(
-  [rows, columns]: readonly [Axis, Axis],
-  images: number,
-  channels: number,
-  visit: (y: number, x: number, tap: number) => void,
-): void {
-  for (let n = 0; n < images; n++)
-    for (let r = 0; r < rows.outputs; r++)
-      for (let q = 0; q < columns.outputs; q++) {
-        for (let s = 0; s < rows.taps; s++)
-          for (let t = 0; t < columns.taps; t++) {
-            const h = placeIn(rows, r, s),
-              v = placeIn(columns, q, t);
-            if (h === null || v === null) continue;
-            const y = ((n * rows.outputs + r) * columns.outputs + q) * channels,
-              x = ((n * rows.size + h) * columns.size + v) * channels;
-            for (let c = 0; c < channels; c++) visit(y + c, x + c, s * columns.taps + t);
-          }
-      }
-}
 
 export interface PoolOptions {
   /** Default: the size of the window, so that windows do not overlap. */

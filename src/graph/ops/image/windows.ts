@@ -3,7 +3,7 @@
 import { ShapeError } from '../../../base/errors.ts';
 import { either, oneOf, type Kind } from '../../../base/kinds.ts';
 import { shown } from '../../../base/options.ts';
-import { boundOf, elements, isDynamic, showType, type TensorType } from '../../../base/shape.ts';
+import { boundOf, isDynamic, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { RefCall } from '../../op.ts';
 import type { Tensor } from '../../tensor.ts';
@@ -179,13 +179,6 @@ export function placeIn(a: Axis, o: number, t: number): number | null {
 /** How many images there are in this run. */
 export const imagesOf = ({ rows }: RefCall, type: TensorType): number =>
   isDynamic(type.shape) ? rows(type) : boundOf(type.shape[0]);
-
-/** An array for the result; rows beyond the count are NaN. */
-export function resultOf(call: RefCall, type: TensorType): { out: Float64Array; images: number } {
-  const images = imagesOf(call, type),
-    out = new Float64Array(elements(type.shape));
-  return { out: out.fill(NaN, images * elements(type.shape.slice(1))), images };
-}
 
 export const attrsOf = (
   x: Tensor,

@@ -1,7 +1,7 @@
 // A bank of equal experts as one product: the rows of each segment times the matrix of that segment. K is summed in
 // ascending order, one fused multiply-add at a time.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, showType } from '../../../base/shape.ts';
+import { boundOf, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
@@ -68,26 +68,6 @@ export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
         index: (z, i, j) => [row(z, i), j],
       };
     },
-  },
-  reference(call) {
-    const {
-        inputs: [x, w],
-        inTypes: [t, tw],
-        outTypes: [o],
-        attrs: { transB },
-      } = call,
-      offsets = call.offsets(t);
-    const K = boundOf(t.shape[1]),
-      N = boundOf(o.shape[1]),
-      out = new Float64Array(elements(o.shape)).fill(NaN);
-    for (let z = 0; z < boundOf(tw.shape[0]); z++)
-      for (let r = offsets[z]; r < offsets[z + 1]; r++)
-        for (let j = 0; j < N; j++) {
-          let total = 0;
-          for (let k = 0; k < K; k++) total += x[r * K + k] * w[z * K * N + (transB ? j * K + k : k * N + j)];
-          out[r * N + j] = total;
-        }
-    return [out];
   },
 };
 

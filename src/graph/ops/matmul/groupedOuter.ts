@@ -1,7 +1,7 @@
 // The gradient of groupedMatmul for its matrices: x^T y for each segment, its rows in order, one fused multiply-add at
 // a time. A segment without rows gives zeros.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, sameDim, showType } from '../../../base/shape.ts';
+import { boundOf, sameDim, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
@@ -52,21 +52,6 @@ export const groupedOuterOp: Op = {
         index: (z, i, j) => [z, i, j],
       };
     },
-  },
-  reference(call) {
-    const {
-        inputs: [x, y],
-        inTypes: [t],
-        outTypes: [o],
-      } = call,
-      offsets = call.offsets(t);
-    const [E, M, N] = o.shape.map(boundOf),
-      out = new Float64Array(elements(o.shape));
-    for (let z = 0; z < E; z++)
-      for (let r = offsets[z]; r < offsets[z + 1]; r++) {
-        for (let i = 0; i < M; i++) for (let j = 0; j < N; j++) out[(z * M + i) * N + j] += x[r * M + i] * y[r * N + j];
-      }
-    return [out];
   },
 };
 

@@ -2,7 +2,7 @@
 // all rows had come at once. Segments without rows are not touched. Four rows of the result and four steps of the depth
 // are computed together, so that sums are loaded and stored once in four steps.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, sameDim, sameShape, showType } from '../../../base/shape.ts';
+import { boundOf, sameDim, sameShape, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -91,20 +91,5 @@ export const groupedOuterOntoOp: Op = {
         },
       };
     },
-  },
-  reference(call) {
-    const {
-        inputs: [x, y, , before],
-        inTypes: [t],
-        outTypes: [o],
-      } = call,
-      offsets = call.offsets(t);
-    const [E, M, N] = o.shape.map(boundOf),
-      out = before.slice(0, elements(o.shape));
-    for (let z = 0; z < E; z++)
-      for (let r = offsets[z]; r < offsets[z + 1]; r++) {
-        for (let i = 0; i < M; i++) for (let j = 0; j < N; j++) out[(z * M + i) * N + j] += x[r * M + i] * y[r * N + j];
-      }
-    return [out];
   },
 };

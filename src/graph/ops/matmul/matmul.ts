@@ -1,13 +1,11 @@
 // Matrix product over the last two dimensions, batched over equal leading dimensions; each operand may be transposed. K
 // is summed in ascending order, one fused multiply-add at a time; integers modulo 2^32. With the attribute parts, K is
 // summed in parts (base/parts.ts).
-import { isFloat } from '../../../base/dtype.ts';
-import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
 import { aFlag } from '../../../base/kinds.ts';
 import { checkParts, type PartsAttrs } from '../../../base/parts.ts';
-import { boundOf, elements, sameShape, showShape, type Dim, type TensorType } from '../../../base/shape.ts';
+import { boundOf, sameShape, showShape, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { checkTensors, emit1, type Tensor } from '../../tensor.ts';
@@ -31,7 +29,7 @@ interface Sizes {
   readonly kb: Dim;
 }
 
-function split(a: TensorType, b: TensorType, { transA, transB }: MatmulAttrs): Sizes {
+export function split(a: TensorType, b: TensorType, { transA, transB }: MatmulAttrs): Sizes {
   const [r, s] = [a.shape.length, b.shape.length];
   if (r < 2 || s !== r)
     throw new ShapeError(
@@ -98,34 +96,6 @@ export const matmulOp: Op<MatmulAttrs> = {
         index: (z, i, j) => [...lead(z), i, j],
       };
     },
-  },
-  reference(call) {
-    const {
-      inputs: [a, b],
-      inTypes: [ta, tb],
-      outTypes: [type],
-      attrs,
-    } = call;
-    const s = split(ta, tb, attrs);
-    const [M, N, K] = [boundOf(s.m), boundOf(s.n), boundOf(s.ka)];
-    const rows = s.batch.length === 0 ? call.rows({ dtype: type.dtype, shape: [s.m] }) : M;
-    const depth = s.batch.length === 0 ? call.rows({ dtype: type.dtype, shape: [s.ka] }) : K;
-    const out = new Float64Array(elements(type.shape));
-    const batches = s.batch.reduce<number>((n, d) => n * boundOf(d), 1),
-      times = isFloat(type.dtype) ? (x: number, y: number) => x * y : Math.imul;
-    for (let z = 0; z < batches; z++)
-      for (let i = 0; i < rows; i++)
-        for (let j = 0; j < N; j++) {
-          let total = 0;
-          for (let k = 0; k < depth; k++) {
-            total += times(
-              a[z * M * K + (attrs.transA ? k * M + i : i * K + k)],
-              b[z * K * N + (attrs.transB ? j * K + k : k * N + j)],
-            );
-          }
-          out[(z * M + i) * N + j] = wrapped(total, type.dtype);
-        }
-    return [out];
   },
 };
 

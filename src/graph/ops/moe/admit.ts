@@ -102,31 +102,6 @@ export const admitOp: Op<AdmitAttrs> = {
       };
     },
   },
-  reference({ inputs: [offsets, order, capacity, , , , rank], outTypes, attrs: { rows, padded, spill, ranked } }) {
-    const [to, toOrder, inverse, expert, beyond] = outTypes.map((o) => new Float64Array(boundOf(o.shape[0])));
-    let next = 0;
-    for (let z = 0; z < capacity.length; z++) {
-      const start = next,
-        room = Math.max(0, capacity[z]),
-        count = offsets[z + 1] - offsets[z];
-      for (let i = 0; i < count; i++) {
-        const at = offsets[z] + i,
-          fits = next < rows && (spill || ((ranked ? rank[at] : i) < room && next - start < room));
-        inverse[order[at]] = fits ? next : -1;
-        if (fits) {
-          toOrder[next] = order[at];
-          expert[next++] = z;
-        }
-      }
-      beyond[z] = count - (spill ? Math.min(room, count) : next - start);
-      for (const end = Math.min(rows, start + room); padded && next < end; next++) {
-        toOrder[next] = -1;
-        expert[next] = z;
-      }
-      to[z + 1] = next;
-    }
-    return [to, toOrder, inverse, expert, beyond];
-  },
 };
 
 /** The rows of a range whose rank is within the capacity, in their order, up to `filled`. */

@@ -100,45 +100,6 @@ export const admitAllOp: Op<AdmitAllAttrs & { readonly ranges: number }> = {
       };
     },
   },
-  reference({ inputs: [offsets, order, capacity], outTypes, attrs: { rows, beyond: most, padded } }) {
-    const made = outTypes.map((o) => new Float64Array(boundOf(o.shape[0]))),
-      [inside, outside, both, toOrder, inverse, expert, expertBeyond, beyond] = made;
-    const experts = capacity.length;
-    let next = 0;
-    for (let z = 0; z < experts; z++) {
-      const start = next,
-        room = Math.max(0, capacity[z]),
-        count = offsets[z + 1] - offsets[z],
-        fit = Math.max(0, Math.min(room, count, rows - next));
-      for (let i = 0; i < fit; i++, next++) {
-        toOrder[next] = order[offsets[z] + i];
-        expert[next] = z;
-        inverse[toOrder[next]] = next;
-      }
-      for (const end = Math.min(rows, start + room); padded && next < end; next++) {
-        toOrder[next] = -1;
-        expert[next] = z;
-      }
-      beyond[z] = count - fit;
-      inside[z + 1] = both[z + 1] = next;
-    }
-    const first = next;
-    next = 0;
-    for (let z = 0; z < experts; z++) {
-      for (let i = 0; i < beyond[z]; i++) {
-        const choice = order[offsets[z + 1] - beyond[z] + i],
-          there = next < most;
-        inverse[choice] = there ? first + next : -1;
-        if (there) {
-          toOrder[first + next] = choice;
-          expertBeyond[next++] = z;
-        }
-      }
-      outside[z + 1] = next;
-      both[experts + z + 1] = first + next;
-    }
-    return made;
-  },
 };
 
 /** All rows (2 E segments: within capacity, then beyond), with gaps if padded; and each kind by itself (E segments). */

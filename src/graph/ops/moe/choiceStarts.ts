@@ -43,17 +43,6 @@ export const choiceStartsOp: Op = {
       };
     },
   },
-  reference({ inputs: [counts], inTypes: [t] }) {
-    const [ranges, experts] = t.shape.map(boundOf),
-      out = new Float64Array(ranges * experts);
-    let next = 0;
-    for (let z = 0; z < experts; z++)
-      for (let r = 0; r < ranges; r++) {
-        out[r * experts + z] = next;
-        next += counts[r * experts + z];
-      }
-    return [out];
-  },
 };
 
 /** counts int32 [ranges, experts] (`histogram`) -> int32 [ranges, experts]. */

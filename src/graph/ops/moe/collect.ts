@@ -1,8 +1,7 @@
 // Brings rows back to their tokens: the gradient of dispatch. It gathers rather than scatters, so the sum of each token
 // has one order: choices ascending.
-import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, sameShape, showType } from '../../../base/shape.ts';
+import { boundOf, sameShape, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, ifThere, indexAt, segmentsOf } from './routing.ts';
@@ -56,15 +55,6 @@ export const collectOp: Op<CollectAttrs> = {
       );
       return rows.reduce((a, b) => e.op('add', [a, b]));
     },
-  },
-  reference({ inputs: [x, inverse], outTypes: [o], attrs: { k }, rows }) {
-    const width = elements(o.shape.slice(1)),
-      out = new Float64Array(elements(o.shape)),
-      count = rows(o) * k;
-    for (let c = 0; c < count; c++)
-      for (let i = 0; inverse[c] >= 0 && i < width; i++)
-        out[Math.floor(c / k) * width + i] += x[inverse[c] * width + i];
-    return [out.map((v) => wrapped(v, o.dtype))];
   },
 };
 

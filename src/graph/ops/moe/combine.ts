@@ -69,16 +69,6 @@ export const combineOp: Op<CombineAttrs> = {
       return sum;
     },
   },
-  reference({ inputs: [x, inverse, , w], inTypes: [, , , tw], outTypes: [o], rows }) {
-    const width = elements(o.shape.slice(1)),
-      k = boundOf(tw.shape[1]),
-      out = new Float64Array(elements(o.shape)),
-      count = rows(o) * k;
-    for (let c = 0; c < count; c++)
-      for (let i = 0; inverse[c] >= 0 && i < width; i++)
-        out[Math.floor(c / k) * width + i] += w[c] * x[inverse[c] * width + i];
-    return [out];
-  },
 };
 
 /**

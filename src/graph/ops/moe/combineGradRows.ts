@@ -50,14 +50,4 @@ export const combineGradRowsOp: Op<CombineAttrs> = {
       );
     },
   },
-  reference({ inputs: [d, w, order], inTypes: [, tw], outTypes: [o], rows }) {
-    const width = elements(o.shape.slice(1)),
-      k = boundOf(tw.shape[1]),
-      out = new Float64Array(elements(o.shape)).fill(NaN);
-    for (let r = 0; r < rows(o); r++) {
-      for (let i = 0; i < width; i++)
-        out[r * width + i] = order[r] < 0 ? 0 : w[order[r]] * d[Math.floor(order[r] / k) * width + i];
-    }
-    return [out];
-  },
 };

@@ -56,16 +56,6 @@ export const combineGradWeightsOp: Op<CombineAttrs> = {
       );
     },
   },
-  reference({ inputs: [d, x, inverse], inTypes: [td], outTypes: [o], rows }) {
-    const width = elements(td.shape.slice(1)),
-      k = boundOf(o.shape[1]),
-      out = new Float64Array(elements(o.shape));
-    for (let c = 0; c < rows(o) * k; c++) {
-      for (let i = 0; inverse[c] >= 0 && i < width; i++)
-        out[c] += d[Math.floor(c / k) * width + i] * x[inverse[c] * width + i];
-    }
-    return [out];
-  },
 };
 
 /** d [T, ...rest], rows [rows in segments, ...rest], results of `permute` or `admit`, like [T, k] -> [T, k]. */

@@ -61,16 +61,6 @@ export const combineManyOp: Op = {
       );
     },
   },
-  reference({ inputs: [x, inverse, , w], inTypes: [, , , tw], outTypes: [o], rows }) {
-    const width = elements(o.shape.slice(1)),
-      k = boundOf(tw.shape[1]),
-      out = new Float64Array(elements(o.shape));
-    for (let c = 0; c < rows(o) * k; c++) {
-      for (let i = 0; inverse[c] >= 0 && i < width; i++)
-        out[Math.floor(c / k) * width + i] += w[c] * x[inverse[c] * width + i];
-    }
-    return [out];
-  },
 };
 
 /** rows [rows in segments, ...rest], the results of `admit`, weights [T, k] -> [T, ...rest]. */

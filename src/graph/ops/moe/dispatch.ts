@@ -6,7 +6,7 @@ import type { Op } from '../../op.ts';
 import { emit1, full, type Tensor } from '../../tensor.ts';
 import { fullRows } from '../create/rows.ts';
 import { combineMany } from './combineMany.ts';
-import { gatheredRows, checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
+import { checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -59,14 +59,6 @@ export const dispatchOp: Op<DispatchAttrs> = {
         x.at([e.div(c, k), ...rest]),
       );
     },
-  },
-  reference(call) {
-    const {
-      inputs: [x, order],
-      outTypes: [o],
-      attrs: { k },
-    } = call;
-    return [gatheredRows(call, x, o, (r) => Math.floor(order[r] / k))];
   },
 };
 

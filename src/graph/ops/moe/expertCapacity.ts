@@ -45,11 +45,6 @@ export const expertCapacityOp: Op<ExpertCapacityAttrs> = {
       return e.cast(e.op('min', [tokens, up]), 'int32');
     },
   },
-  reference({ inputs: [factors], inTypes: [, type], attrs: { share }, rows }) {
-    const tokens = rows(type),
-      choices = tokens * boundOf(type.shape[1]);
-    return [factors.map((f) => Math.min(tokens, Math.ceil((f * choices) / share)))];
-  },
 };
 
 /** factors float64 [experts] of at least 0, choices [tokens, k] -> int32 [experts]. */

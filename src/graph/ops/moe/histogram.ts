@@ -1,6 +1,5 @@
 // Counts the choices of each expert, in ranges: then every range of choices knows where its rows lie (permute).
 import { ShapeError } from '../../../base/errors.ts';
-import { partStarts } from '../../../base/parts.ts';
 import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Stmt } from '../../../kernel/kernel.ts';
@@ -53,14 +52,6 @@ export const histogramOp: Op<HistogramAttrs> = {
         },
       };
     },
-  },
-  reference({ inputs: [x, known], inTypes: [t], attrs: { experts, ranges }, rows }) {
-    const out = new Float64Array(ranges * experts),
-      starts = partStarts(rows(t) * boundOf(t.shape[1]), { parts: ranges, sample: 1 });
-    if ((known as Float64Array | undefined)?.every((n) => n !== 0)) return [out];
-    for (let r = 0; r < ranges; r++)
-      for (let c = starts[r]; c < starts[r + 1]; c++) out[r * experts + Math.min(Math.max(x[c], 0), experts - 1)]++;
-    return [out];
   },
 };
 

@@ -1,7 +1,7 @@
 // Joins rows within capacity and rows beyond it: the inverse of splitRows, and its gradient. A view: a reader reads the
 // part that has the row.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, sameShape, showType, type TensorType } from '../../../base/shape.ts';
+import { sameShape, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
@@ -61,13 +61,6 @@ export const joinRowsOp: Op<SplitRowsAttrs> = {
         b.at([e.select(before, zero, e.add(r, [-1, first])), ...rest]),
       );
     },
-  },
-  reference({ inputs: [a, b], inTypes: [ta, tb], outTypes: [o], rows }) {
-    const width = elements(o.shape.slice(1)),
-      out = new Float64Array(boundOf(o.shape[0]) * width).fill(NaN);
-    out.set(a.subarray(0, rows(ta) * width));
-    out.set(b.subarray(0, rows(tb) * width), rows(ta) * width);
-    return [out];
   },
 };
 

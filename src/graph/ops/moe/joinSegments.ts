@@ -78,22 +78,6 @@ export const joinSegmentsOp: Op<JoinSegmentsAttrs> = {
       };
     },
   },
-  reference(call) {
-    const {
-      inputs: [offsets, ...parts],
-      inTypes: [, ...types],
-      outTypes: [o],
-    } = call;
-    const width = elements(o.shape.slice(1)),
-      out = new Float64Array(elements(o.shape)).fill(NaN);
-    parts.forEach((p, i) => {
-      const size = offsets[i + 1] - offsets[i],
-        count = Math.min(size, call.rows(types[i]));
-      out.fill(0, offsets[i] * width, offsets[i + 1] * width);
-      out.set(p.subarray(0, count * width), offsets[i] * width);
-    });
-    return [out];
-  },
 };
 
 /** For each expert its rows [at most .., ...rest] -> [rows in E segments of offsets, ...rest]. */

@@ -40,7 +40,6 @@ export const permuteOp: Op<PermuteAttrs> = {
       body: (g) => sortRange(call, g, call.inputs[1], call.inTypes[1]),
     }),
   },
-  reference: (call) => sortedChoices(call),
 };
 
 /** Where all ranges begin (choiceStarts): int32 [ranges, experts], or none. */

@@ -6,15 +6,7 @@ import type { Op } from '../../op.ts';
 import { emit, type Tensor } from '../../tensor.ts';
 import { choiceStarts } from './choiceStarts.ts';
 import { histogram, unlessKnown } from './histogram.ts';
-import {
-  checkStarts,
-  permuteOp,
-  rangesIn,
-  sortRange,
-  sortedChoices,
-  type Permutation,
-  type PermuteAttrs,
-} from './permute.ts';
+import { checkStarts, permuteOp, rangesIn, sortRange, type Permutation, type PermuteAttrs } from './permute.ts';
 import { rangesOf } from './ranges.ts';
 
 declare module '../../op-attrs.ts' {
@@ -55,8 +47,6 @@ export const permuteUnlessOp: Op<PermuteAttrs> = {
       };
     },
   },
-  reference: (call) =>
-    call.inputs[5].every((n) => n !== 0) ? call.inputs.slice(1, 5).map((v) => v.slice()) : sortedChoices(call),
 };
 
 /**

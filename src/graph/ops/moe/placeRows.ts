@@ -1,6 +1,6 @@
 // Stores the rows of a window among all rows, into the memory of the rows that other windows stored before.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, sameDim, sameShape, showType, type Segmented } from '../../../base/shape.ts';
+import { elements, sameDim, sameShape, showType, type Segmented } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, segmentsOf } from './routing.ts';
@@ -57,12 +57,6 @@ export const placeRowsOp: Op<PlaceRowsAttrs> = {
         ],
       };
     },
-  },
-  reference({ inputs: [x, , before], inTypes: [t], outTypes: [o], attrs: { start }, rows }) {
-    const width = elements(o.shape.slice(1)),
-      out = before?.slice() ?? new Float64Array(boundOf(o.shape[0]) * width).fill(NaN);
-    out.set(x.subarray(0, rows(t) * width), start * width);
-    return [out];
   },
 };
 

@@ -2,7 +2,7 @@
 // sample: first its id + 1 (0: nobody's), then its choices, several in one word. The slot of a sample is its id mod
 // slots; a later sample replaces the earlier one in its slot.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, showType, type TensorType } from '../../../base/shape.ts';
+import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
@@ -59,12 +59,6 @@ export const recallsOp: Op<MemoryAttrs> = {
       return e.select(both, e.const(1, 'int32'), e.const(0, 'int32'));
     },
   },
-  reference: ({ inputs: [memory, ids], inTypes: [t] }) => {
-    const [slots, words] = t.shape.map(boundOf);
-    return [
-      Float64Array.from(ids, (id) => Number(id !== -1 && memory[((id >>> 0) % slots) * words] === (id >>> 0) + 1)),
-    ];
-  },
 };
 
 export const recallOp: Op<MemoryAttrs> = {
@@ -87,17 +81,6 @@ export const recallOp: Op<MemoryAttrs> = {
       const shift = e.cast(e.scale(e.mod(choice, each), bits), 'uint32');
       return e.cast(e.op('mod', [e.op('shr', [word, shift]), e.const(2 ** bits, 'uint32')]), 'int32');
     },
-  },
-  reference: ({ inputs: [memory, ids], inTypes: [t], outTypes: [o], attrs: { tokens, k, bits } }) => {
-    const [slots, words] = t.shape.map(boundOf),
-      each = 32 / bits;
-    return [
-      Float64Array.from({ length: elements(o.shape) }, (_, i) => {
-        const choice = i % (tokens * k),
-          word = memory[((ids[Math.floor(i / (tokens * k))] >>> 0) % slots) * words + 1 + Math.floor(choice / each)];
-        return Math.floor(word / 2 ** (bits * (choice % each))) % 2 ** bits;
-      }),
-    ];
   },
 };
 

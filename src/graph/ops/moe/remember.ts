@@ -72,20 +72,6 @@ export const rememberOp: Op<MemoryAttrs> = {
       };
     },
   },
-  reference({ inputs: [before, ids, choices], inTypes: [t], attrs: { tokens, k, bits } }) {
-    const [slots, words] = t.shape.map(boundOf),
-      out = before.slice(),
-      each = 32 / bits,
-      all = tokens * k;
-    ids.forEach((id, b) => {
-      const row = ((id >>> 0) % slots) * words;
-      out.fill(0, row, row + words);
-      out[row] = ((id >>> 0) + 1) >>> 0;
-      for (let c = 0; c < all; c++)
-        out[row + 1 + Math.floor(c / each)] += choices[b * all + c] * 2 ** (bits * (c % each));
-    });
-    return [out];
-  },
 };
 
 /**

@@ -26,7 +26,6 @@ export const rowCountOp: Op<RowCountAttrs> = {
     kind: 'map',
     at: (call) => call.e.cast(call.extent(call.inputs[0].type, 0), call.outTypes[0].dtype),
   },
-  reference: (call) => [Float64Array.of(call.rows(call.inTypes[0]))],
 };
 
 /** float64 []: the count of a bounded or segmented first dimension. */

@@ -33,9 +33,6 @@ export const segmentCountOp: Op<SegmentCountAttrs> = {
       return e.min(e.op('sub', [at(1), at(0)]), e.cast(int('bound', attrs.bound), 'int32'));
     },
   },
-  reference: ({ inputs: [offsets], attrs: { segment, bound } }) => [
-    Float64Array.of(Math.min(bound, offsets[segment + 1] - offsets[segment])),
-  ],
 };
 
 /** offsets int32 [E + 1] -> int32 []. */

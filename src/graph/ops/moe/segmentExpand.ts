@@ -3,7 +3,7 @@ import { ShapeError } from '../../../base/errors.ts';
 import { showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { gatheredRows, checkVector, indexAt, segmentsOf } from './routing.ts';
+import { checkVector, indexAt, segmentsOf } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -35,10 +35,6 @@ export const segmentExpandOp: Op<SegmentExpandAttrs> = {
     kind: 'map',
     weight: 1,
     at: (call, [r, ...rest]) => call.inputs[0].at([indexAt(call, call.inputs[1], [r]), ...rest]),
-  },
-  reference(call) {
-    const [b, expert] = call.inputs;
-    return [gatheredRows(call, b, call.outTypes[0], (r) => expert[r])];
   },
 };
 

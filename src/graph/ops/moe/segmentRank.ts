@@ -47,18 +47,6 @@ export const segmentRankOp: Op = {
       });
     },
   },
-  reference({ inputs: [scores, order, expert, offsets], outTypes: [o], rows }) {
-    const out = new Float64Array(elements(o.shape)),
-      count = rows(o);
-    for (let r = 0; r < count; r++) {
-      for (let i = offsets[expert[r]]; i < offsets[expert[r] + 1]; i++) {
-        const own = scores[order[r]],
-          other = scores[order[i]];
-        if (other > own || (other === own && i < r)) out[r]++;
-      }
-    }
-    return [out];
-  },
 };
 
 /** scores float [T, k], the results of `permute` -> int32 [T * k in segments]: 0 for the best row. */

@@ -1,6 +1,5 @@
 // Sums the rows of each segment: the gradient of segmentExpand. Rows ascending, one by one, as in the products
 // (groupedOuter), so that later rows can continue a sum (segmentSumOnto). A task has some columns of one segment.
-import { wrapped } from '../elementwise/elementwise.ts';
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { LoopCall, LoopSpec, Op } from '../../op.ts';
@@ -64,21 +63,6 @@ export const segmentSumOp: Op = {
   },
   grad: ({ inputs: [x, expert], douts: [d] }) => [d && emit1('segmentExpand', [d, expert, x]), null, null],
   lower: { kind: 'loops', build: (call) => sumSegments(call, false) },
-  reference(call) {
-    const {
-        inputs: [x],
-        inTypes: [t],
-        outTypes: [o],
-      } = call,
-      offsets = call.offsets(t);
-    const width = elements(o.shape.slice(1)),
-      out = new Float64Array(elements(o.shape));
-    for (let z = 0; z < boundOf(o.shape[0]); z++) {
-      for (let r = offsets[z]; r < offsets[z + 1]; r++)
-        for (let i = 0; i < width; i++) out[z * width + i] += x[r * width + i];
-    }
-    return [out.map((v) => wrapped(v, o.dtype))];
-  },
 };
 
 /** rows [rows in E segments, ...rest], results of `permute` -> [E, ...rest]. */

@@ -1,7 +1,7 @@
 // segmentSum that continues sums that were begun before, in their memory: the same chain of additions as if all rows
 // had come at once.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, sameShape, showType } from '../../../base/shape.ts';
+import { sameShape, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
 import { checkVector, segmentsOf } from './routing.ts';
@@ -29,19 +29,4 @@ export const segmentSumOntoOp: Op = {
   },
   grad: ({ inputs: [x, expert], douts: [d] }) => [d && emit1('segmentExpand', [d, expert, x]), null, null, d],
   lower: { kind: 'loops', update: true, build: (call) => sumSegments(call, true) },
-  reference(call) {
-    const {
-        inputs: [x, , , before],
-        inTypes: [t],
-        outTypes: [o],
-      } = call,
-      offsets = call.offsets(t);
-    const width = elements(o.shape.slice(1)),
-      out = before.slice();
-    for (let z = 0; z < boundOf(o.shape[0]); z++) {
-      for (let r = offsets[z]; r < offsets[z + 1]; r++)
-        for (let i = 0; i < width; i++) out[z * width + i] += x[r * width + i];
-    }
-    return [out];
-  },
 };

@@ -4,7 +4,7 @@ import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit, emit1, scalar, type Tensor } from '../../tensor.ts';
-import { gatheredRows, checkVector, indexAt, segmentsOf } from './routing.ts';
+import { checkVector, indexAt, segmentsOf } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -63,10 +63,6 @@ export const splitRowsOp: Op<SplitRowsAttrs> = {
         ...rest,
       ]);
     },
-  },
-  reference(call) {
-    const [x, inside] = call.inputs;
-    return call.outTypes.map((t, i) => gatheredRows(call, x, t, (r) => (i === 0 ? 0 : inside[inside.length - 1]) + r));
   },
 };
 

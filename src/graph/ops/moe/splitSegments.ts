@@ -5,7 +5,7 @@ import { showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit, emit1, scalar, type Tensor } from '../../tensor.ts';
 import { segmentCount } from './segmentCount.ts';
-import { gatheredRows, checkVector, indexAt, segmentsOf } from './routing.ts';
+import { checkVector, indexAt, segmentsOf } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -61,10 +61,6 @@ export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
       } = call;
       return x.at([e.add(indexAt(call, offsets, [e.index(output)]), r), ...rest]);
     },
-  },
-  reference(call) {
-    const [x, offsets] = call.inputs;
-    return call.outTypes.map((t, i) => gatheredRows(call, x, t, (r) => offsets[i] + r));
   },
 };
 

@@ -5,7 +5,7 @@ import { boundOf, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import type { Permutation } from './permute.ts';
-import { checkVector, gatheredRows, ifThere, indexAt, segmentsOf } from './routing.ts';
+import { checkVector, ifThere, indexAt, segmentsOf } from './routing.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -47,7 +47,6 @@ export const spreadRowsOp: Op = {
       );
     },
   },
-  reference: (call) => [gatheredRows(call, call.inputs[0], call.outTypes[0], (t) => call.inputs[1][t])],
 };
 
 /** rows [rows in segments, ...rest], the results of `admit` for k = 1, like [T, ...] -> [T, ...rest]. */

@@ -1,6 +1,5 @@
 // Partial sums of all elements in chunks of 4096, as a long sum is defined (docs/architecture/lowering.md): the pass
 // split-sums.ts uses it, so that threads share a long sum.
-import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, isDynamic, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -42,9 +41,4 @@ export const sumChunksOp: Op = {
       return e.reduce('sum', 'lanes', size, (r) => x.linear(e.add([SUM_CHUNK, chunk], r)));
     },
   },
-  reference: ({ inputs: [x], inTypes: [{ dtype }] }) => [
-    Float64Array.from({ length: Math.ceil(x.length / SUM_CHUNK) }, (_, c) =>
-      x.subarray(c * SUM_CHUNK, (c + 1) * SUM_CHUNK).reduce((a, b) => wrapped(a + b, dtype), 0),
-    ),
-  ],
 };

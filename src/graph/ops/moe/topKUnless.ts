@@ -2,11 +2,11 @@
 // searched.
 import { isFloat } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, showType } from '../../../base/shape.ts';
+import { boundOf, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { bestOf, sortedList } from '../reduce/sortedList.ts';
+import { sortedList } from '../reduce/sortedList.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -58,16 +58,6 @@ export const topKUnlessOp: Op = {
         },
       };
     },
-  },
-  reference({ inputs: [x, given, known], inTypes: [t, tg], outTypes: [o] }) {
-    const [rows, width] = t.shape.map(boundOf),
-      k = boundOf(tg.shape[1]),
-      out = new Float64Array(elements(o.shape));
-    for (let r = 0; r < rows; r++) {
-      const same = known[Math.floor(r / (rows / known.length))] !== 0;
-      out.set(same ? given.subarray(r * k, (r + 1) * k) : bestOf(x, r, width, k), r * k);
-    }
-    return [out];
   },
 };
 

@@ -35,9 +35,6 @@ export const windowOffsetsOp: Op<WindowAttrs> = {
       return e.cast(e.min(e.max(at, e.index(0)), int('size', attrs.size)), 'int32');
     },
   },
-  reference: ({ inputs: [offsets], attrs: { start, size } }) => [
-    offsets.map((n) => Math.min(Math.max(n - start, 0), size)),
-  ],
 };
 
 /** offsets int32 [E + 1] -> int32 [E + 1]. */

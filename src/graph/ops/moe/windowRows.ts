@@ -4,7 +4,7 @@ import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { gatheredRows, checkVector, segmentsOf } from './routing.ts';
+import { checkVector, segmentsOf } from './routing.ts';
 import { checkWindow, type WindowAttrs } from './windowOffsets.ts';
 
 declare module '../../op-attrs.ts' {
@@ -49,7 +49,6 @@ export const windowRowsOp: Op<WindowAttrs> = {
     readsDisjointSlice: true,
     at: ({ e, inputs: [x], attrs, int }, [r, ...rest]) => x.at([e.add(int('start', attrs.start), r), ...rest]),
   },
-  reference: (call) => [gatheredRows(call, call.inputs[0], call.outTypes[0], (r) => call.attrs.start + r)],
 };
 
 /**

@@ -1,7 +1,7 @@
 // The index of the largest element of each row: the first of several. NaN counts as the largest, as for max.
 import { ShapeError } from '../../../base/errors.ts';
 import { isFloat } from '../../../base/dtype.ts';
-import { boundOf, elements, showType } from '../../../base/shape.ts';
+import { boundOf, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
 import { lastAxis } from '../shape/arrange.ts';
@@ -38,16 +38,6 @@ export const argMaxOp: Op = {
       });
       return e.op('sub', [e.const(n, 'int32'), left]);
     },
-  },
-  reference({ inputs: [x], inTypes: [type], outTypes: [out] }) {
-    const n = boundOf(type.shape[type.shape.length - 1]);
-    return [
-      Float64Array.from({ length: elements(out.shape) }, (_, r) => {
-        const row = x.subarray(r * n, r * n + n),
-          nan = row.findIndex((v) => Number.isNaN(v));
-        return nan >= 0 ? nan : row.reduce((best, v, c) => (v > row[best] ? c : best), 0);
-      }),
-    ];
   },
 };
 

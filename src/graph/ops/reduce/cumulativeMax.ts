@@ -62,22 +62,6 @@ export const cumulativeMaxOp: Op = {
       };
     },
   },
-  reference({ inputs: [x], inTypes: [{ shape }] }) {
-    const n = boundOf(shape[shape.length - 1]),
-      values = new Float64Array(x.length),
-      indices = new Float64Array(x.length);
-    for (let start = 0; start < x.length; start += n) {
-      let best = 0;
-      for (let c = 0; c < n; c++) {
-        const v = x[start + c],
-          old = x[start + best];
-        if (v > old || (Number.isNaN(v) && !Number.isNaN(old))) best = c;
-        values[start + c] = x[start + best];
-        indices[start + c] = best;
-      }
-    }
-    return [values, indices];
-  },
 };
 
 /**

@@ -1,6 +1,5 @@
 // Prefix sums along an axis. Elements are added one by one from the first on (from the last, if reversed), so the order
 // is the same on every device; threads and lanes take different rows and columns.
-import { wrapped } from '../elementwise/elementwise.ts';
 import { checkAxis } from '../checked.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
@@ -66,22 +65,6 @@ export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
         },
       };
     },
-  },
-  reference({ inputs: [x], inTypes: [{ dtype, shape }], attrs: { axis, exclusive, reverse } }) {
-    const n = boundOf(shape[axis]),
-      inner = stridesOf(shape)[axis],
-      out = new Float64Array(x.length);
-    for (let first = 0; first < x.length; first += n * inner)
-      for (let c = 0; c < inner; c++) {
-        let sum = 0;
-        for (let i = 0; i < n; i++) {
-          const at = first + (reverse ? n - 1 - i : i) * inner + c;
-          if (exclusive) out[at] = sum;
-          sum += x[at];
-          if (!exclusive) out[at] = sum;
-        }
-      }
-    return [out.map((v) => wrapped(v, dtype))];
   },
 };
 

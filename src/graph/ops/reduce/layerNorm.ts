@@ -78,22 +78,6 @@ export const layerNormOp: Op<NormAttrs> = {
       return e.op('fma', [unit, gain.at(column), bias.at(column)]);
     },
   },
-  reference({ inputs: [x, gain, bias], attrs: { eps } }) {
-    const n = gain.length,
-      rows = n && x.length / n;
-    const y = new Float64Array(x.length),
-      mean = new Float64Array(rows),
-      rstd = new Float64Array(rows);
-    for (let r = 0; r < rows; r++) {
-      const row = x.subarray(r * n, r * n + n);
-      mean[r] = row.reduce((s, v) => s + v, 0) / n;
-      rstd[r] = 1 / Math.sqrt(row.reduce((s, v) => s + (v - mean[r]) ** 2, 0) / n + eps);
-      row.forEach((v, i) => {
-        y[r * n + i] = (v - mean[r]) * rstd[r] * gain[i] + bias[i];
-      });
-    }
-    return [y, mean, rstd];
-  },
 };
 
 /** (x - mean) / sqrt(variance + eps) * gain + bias over the last axis: x [..., n], gain and bias [n]. */

@@ -1,10 +1,9 @@
 // Maximum over axes, which are removed. Equal maxima share the gradient in equal parts.
-import { leastOf } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { checkReduced, normaliseAxes, reduceAt, reduceReference } from './reduce.ts';
+import { checkReduced, normaliseAxes, reduceAt } from './reduce.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -32,9 +31,6 @@ export const maxOp: Op<MaxAttrs> = {
     return [emit1('mul', [hit, wide(emit1('div', [dout, hits]))])];
   },
   lower: { kind: 'map', passes: 1, at: (call, index) => reduceAt(call, 'max', call.attrs.axes, index) },
-  reference: (call) => [
-    reduceReference(call, call.attrs.axes, leastOf(call.inTypes[0].dtype), (a, b) => Math.max(a, b)),
-  ],
 };
 
 /**

@@ -2,9 +2,9 @@
 // reference.
 import { ShapeError } from '../../../base/errors.ts';
 import type { PartsAttrs } from '../../../base/parts.ts';
-import { boundOf, elements, sizes, stridesOf, type Dim, type TensorType } from '../../../base/shape.ts';
+import { boundOf, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr, ReduceOp } from '../../../kernel/expr.ts';
-import type { MapCall, RefCall } from '../../op.ts';
+import type { MapCall } from '../../op.ts';
 import type { Tensor } from '../../tensor.ts';
 import { checkAxes } from '../checked.ts';
 
@@ -61,30 +61,4 @@ export function reduceAt(
     return x.at(at);
   };
   return e.reduce(op, order, extent, element, parts);
-}
-
-export function reduceReference(
-  call: RefCall,
-  axes: readonly number[],
-  start: number,
-  f: (a: number, b: number) => number,
-): Float64Array {
-  const [type] = call.inTypes,
-    dims = sizes(type.shape),
-    strides = stridesOf(call.outTypes[0].shape);
-  const out = new Float64Array(elements(call.outTypes[0].shape)).fill(start);
-  if (dims.length > 0) dims[0] = call.rows(type);
-  const outStride = dims.map(() => 0);
-  let kept = 0;
-  dims.forEach((_, d) => {
-    if (!axes.includes(d)) outStride[d] = strides[kept++];
-  });
-  const at = dims.map(() => 0),
-    count = dims.reduce((n, d) => n * d, 1);
-  for (let flat = 0; flat < count; flat++) {
-    const o = at.reduce((n, i, d) => n + i * outStride[d], 0);
-    out[o] = f(out[o], call.inputs[0][flat]);
-    for (let d = dims.length - 1; d >= 0 && ++at[d] === dims[d]; d--) at[d] = 0;
-  }
-  return out;
 }

@@ -82,19 +82,6 @@ export const rmsNormOp: Op<NormAttrs> = {
       return output === 1 ? rstd : op('mul', op('mul', x.at(index), rstd), gain.at([index[rank - 1]]));
     },
   },
-  reference({ inputs: [x, gain], attrs: { eps } }) {
-    const n = gain.length,
-      y = new Float64Array(x.length),
-      rstd = new Float64Array(n && x.length / n);
-    rstd.forEach((_, r) => {
-      const row = x.subarray(r * n, r * n + n);
-      rstd[r] = 1 / Math.sqrt(row.reduce((s, v) => s + v * v, 0) / n + eps);
-      row.forEach((v, i) => {
-        y[r * n + i] = v * rstd[r] * gain[i];
-      });
-    });
-    return [y, rstd];
-  },
 };
 
 /** x / sqrt(mean(x^2) + eps) * gain over the last axis: x [..., n], gain [n]. */

@@ -41,19 +41,6 @@ export const softmaxOp: Op = {
       return e.op('div', [power(index[lead.length]), sum]);
     },
   },
-  reference({ inputs: [x], inTypes: [type] }) {
-    const n = boundOf(type.shape[type.shape.length - 1]),
-      out = new Float64Array(x.length);
-    for (let r = 0; r < x.length; r += n) {
-      const row = x.subarray(r, r + n),
-        max = row.reduce((a, b) => Math.max(a, b), -Infinity);
-      const total = row.reduce((s, v) => s + Math.exp(v - max), 0);
-      row.forEach((v, i) => {
-        out[r + i] = Math.exp(v - max) / total;
-      });
-    }
-    return [out];
-  },
 };
 
 /** Softmax over `axis` (the last by default), of x's shape. */

@@ -122,25 +122,6 @@ export const sortOp: Op<SortAttrs> = {
       };
     },
   },
-  reference({ inputs: [x], inTypes: [type], outTypes: [out], attrs: { descending }, rows }) {
-    const n = boundOf(type.shape[type.shape.length - 1]),
-      total = elements(out.shape);
-    const [values, indices, places] = [0, 1, 2].map(() => new Float64Array(total)),
-      live = type.shape.length === 1 ? total : rows(type) * elements(type.shape.slice(1));
-    for (let start = 0; start < live; start += n) {
-      const order = Array.from({ length: n }, (_, c) => c).sort((p, q) => {
-        const [a, b] = [x[start + p], x[start + q]];
-        if (Number.isNaN(a) || Number.isNaN(b)) return Number(Number.isNaN(a)) - Number(Number.isNaN(b)) || p - q;
-        return (a === b ? 0 : a < b === descending ? 1 : -1) || p - q;
-      });
-      order.forEach((c, i) => {
-        values[start + i] = x[start + c];
-        indices[start + i] = c;
-        places[start + c] = i;
-      });
-    }
-    return [values, indices, places];
-  },
 };
 
 export interface SortOptions {

@@ -58,9 +58,3 @@ export function sortedList(
   };
   return list;
 }
-
-/** The columns of the k largest elements of row r, in the order of the list. For references. */
-export function bestOf(x: Float64Array, r: number, width: number, k: number): number[] {
-  const key = Array.from(x.subarray(r * width, (r + 1) * width), (v) => (Number.isNaN(v) ? -Infinity : v));
-  return [...key.keys()].sort((a, b) => (key[a] < key[b] ? 1 : key[a] > key[b] ? -1 : a - b)).slice(0, k);
-}

@@ -7,8 +7,7 @@ import { checkParts, type PartsAttrs } from '../../../base/parts.ts';
 import { boundOf, showType, type Dim } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { wrapped } from '../elementwise/elementwise.ts';
-import { checkReduced, normaliseAxes, reduceAt, reduceReference } from './reduce.ts';
+import { checkReduced, normaliseAxes, reduceAt } from './reduce.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -39,7 +38,6 @@ export const sumOp: Op<SumAttrs> = {
     passes: 1,
     at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index, call.attrs),
   },
-  reference: (call) => [reduceReference(call, call.attrs.axes, 0, (a, b) => wrapped(a + b, call.outTypes[0].dtype))],
 };
 
 /** Sum over `axes` (all by default); reduced axes disappear. */

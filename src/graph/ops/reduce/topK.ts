@@ -3,14 +3,14 @@
 // lanes, after some of their columns have been copied side by side; otherwise one row at a time, skipping elements that
 // do not enter the list.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, showType } from '../../../base/shape.ts';
+import { boundOf, showType } from '../../../base/shape.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Stmt } from '../../../kernel/kernel.ts';
 import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { reshape } from '../shape/reshape.ts';
-import { bestOf, sortedList } from './sortedList.ts';
+import { sortedList } from './sortedList.ts';
 
 declare module '../../op-attrs.ts' {
   interface OpAttrs {
@@ -97,18 +97,6 @@ export const topKOp: Op<TopKAttrs> = {
         },
       };
     },
-  },
-  reference({ inputs: [x], inTypes: [t], outTypes: [o], attrs: { k }, rows }) {
-    const width = boundOf(t.shape[1]),
-      values = new Float64Array(elements(o.shape)),
-      indices = new Float64Array(elements(o.shape));
-    for (let r = 0; r < rows(t); r++) {
-      bestOf(x, r, width, k).forEach((c, j) => {
-        values[r * k + j] = x[r * width + c];
-        indices[r * k + j] = c;
-      });
-    }
-    return [values, indices];
   },
 };
 

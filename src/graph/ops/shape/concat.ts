@@ -1,7 +1,7 @@
 // Tensors one after the other along an axis.
 import { checkAxis } from '../checked.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, sameDim, showShape, stridesOf } from '../../../base/shape.ts';
+import { boundOf, sameDim, showShape } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
@@ -68,17 +68,6 @@ export const concatOp: Op<ConcatAttrs> = {
       }
       return value ?? e.const(0, inputs[0].type.dtype);
     },
-  },
-  reference({ inputs, inTypes, outTypes: [type], attrs: { axis } }) {
-    const out = new Float64Array(elements(type.shape)),
-      whole = boundOf(type.shape[axis]) * stridesOf(type.shape)[axis];
-    let at = 0;
-    inputs.forEach((x, k) => {
-      const part = boundOf(inTypes[k].shape[axis]) * stridesOf(inTypes[k].shape)[axis];
-      for (let i = 0, o = at; i < x.length; i += part, o += whole) out.set(x.subarray(i, i + part), o);
-      at += part;
-    });
-    return [out];
   },
 };
 

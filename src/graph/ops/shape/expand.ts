@@ -1,7 +1,7 @@
 // The reverse of a reduction: repeats a tensor along axes that it does not have.
 import { checkAxes } from '../checked.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { elements, sameShape, showShape, sizes, stridesOf } from '../../../base/shape.ts';
+import { sameShape, showShape } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
@@ -38,18 +38,6 @@ export const expandOp: Op<ExpandAttrs> = {
     kind: 'map',
     weight: 0,
     at: ({ inputs: [x], attrs }, index) => x.at(index.filter((_, i) => !attrs.axes.includes(i))),
-  },
-  reference({ inputs: [x], outTypes: [type], attrs }) {
-    const dims = sizes(type.shape),
-      own = stridesOf(type.shape.filter((_, i) => !attrs.axes.includes(i)));
-    const all = stridesOf(type.shape);
-    let kept = 0;
-    const step = dims.map((_, i) => (attrs.axes.includes(i) ? 0 : own[kept++]));
-    const out = new Float64Array(elements(type.shape));
-    for (let flat = 0; flat < out.length; flat++) {
-      out[flat] = x[dims.reduce((o, d, i) => o + (Math.floor(flat / all[i]) % d) * step[i], 0)];
-    }
-    return [out];
   },
 };
 

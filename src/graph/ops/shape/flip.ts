@@ -1,7 +1,7 @@
 // One axis in reverse order. Kernels read through it.
 import { checkAxis } from '../checked.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, showShape, stridesOf } from '../../../base/shape.ts';
+import { boundOf, showShape } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
@@ -30,11 +30,6 @@ export const flipOp: Op<FlipAttrs> = {
     weight: 0,
     at: ({ e, inputs: [x], attrs: { axis } }, index) =>
       x.at(index.map((i, d) => (d === axis ? e.add([-1, i], boundOf(x.type.shape[axis]) - 1) : i))),
-  },
-  reference({ inputs: [x], inTypes: [type], attrs: { axis } }) {
-    const step = stridesOf(type.shape)[axis],
-      size = boundOf(type.shape[axis]);
-    return [Float64Array.from(x, (_, i) => x[i + (size - 1 - 2 * (Math.floor(i / step) % size)) * step])];
   },
 };
 

@@ -1,7 +1,7 @@
 // Rows of a table by their numbers (an embedding). For a number outside the table nothing is read: the row is NaN (0
 // for integers), which stops a training run, or 0 with `zeros`.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, showShape } from '../../../base/shape.ts';
+import { boundOf, showShape } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
@@ -47,20 +47,6 @@ export const gatherOp: Op<GatherAttrs> = {
       const value = table.at([e.select(inside, row, e.index(0)), ...at.slice(lead)]);
       return e.select(inside, value, outside);
     },
-  },
-  reference(call) {
-    const {
-      inputs: [table, index],
-      inTypes: [type],
-      outTypes: [to],
-    } = call;
-    const width = elements(type.shape.slice(1)),
-      rows = call.rows(type);
-    const out = new Float64Array(elements(to.shape)).fill(isFloat(to.dtype) && !call.attrs.zeros ? NaN : 0);
-    index.forEach((r, i) => {
-      if (r >= 0 && r < rows) out.set(table.subarray(r * width, r * width + width), i * width);
-    });
-    return [out];
   },
 };
 

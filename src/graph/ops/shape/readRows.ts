@@ -1,5 +1,5 @@
 // Reads the rows of some steps from a cache: the gradient of updateRows for the rows. Rows outside the cache are 0.
-import { boundOf, elements } from '../../../base/shape.ts';
+import { boundOf } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, zeros, type Tensor } from '../../tensor.ts';
 import { areCounted, checkCache } from './updateRows.ts';
@@ -38,18 +38,6 @@ export const readRowsOp: Op = {
         e.const(0, dtype),
       );
     },
-  },
-  reference({ inputs: [cache, , [start]], inTypes: [tc], outTypes: [o], rows }) {
-    const out = new Float64Array(elements(o.shape)),
-      width = elements(tc.shape.slice(2)),
-      [B, C] = tc.shape.map(boundOf),
-      T = areCounted(o) ? rows(o) : boundOf(o.shape[1]);
-    for (let b = 0; b < B; b++)
-      for (let t = 0; t < T; t++) {
-        if (start + t >= 0 && start + t < C)
-          out.set(cache.subarray((b * C + start + t) * width, (b * C + start + t + 1) * width), (b * T + t) * width);
-      }
-    return [out];
   },
 };
 

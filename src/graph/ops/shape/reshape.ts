@@ -47,7 +47,6 @@ export const reshapeOp: Op<ReshapeAttrs> = {
     },
     linear: ({ inputs: [x] }, l) => x.linear(l),
   },
-  reference: ({ inputs: [x] }) => [x],
 };
 
 /** `shape` may contain one -1, which is computed from the other sizes. */

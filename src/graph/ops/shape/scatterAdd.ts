@@ -1,6 +1,5 @@
 // Sums rows into the rows of a table: the gradient of gather. Each row of the table is the sum of its rows in their
 // order, for any number of threads: a task has some rows and some columns of the table, and goes through all indices.
-import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showShape } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -73,22 +72,6 @@ export const scatterAddOp: Op = {
         },
       };
     },
-  },
-  reference(call) {
-    const {
-      inputs: [index, rows],
-      inTypes: [ix],
-      outTypes: [type],
-    } = call;
-    const width = elements(type.shape.slice(1)),
-      out = new Float64Array(elements(type.shape));
-    const count = (ix.shape.length === 0 ? 1 : call.rows(ix)) * elements(ix.shape.slice(1)),
-      height = call.rows(type);
-    for (let t = 0; t < count; t++) {
-      if (!(index[t] >= 0 && index[t] < height)) continue;
-      for (let c = 0; c < width; c++) out[index[t] * width + c] += rows[t * width + c];
-    }
-    return [out.map((v) => wrapped(v, type.dtype))];
   },
 };
 

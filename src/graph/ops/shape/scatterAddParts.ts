@@ -1,9 +1,8 @@
 // scatterAdd in parts (base/parts.ts): each row of the table is the sum of its rows in each part, joined as a tree. The
 // indices are sorted by row (sortIndices), so that a task goes through those of its own rows alone.
-import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { checkParts, partStarts, type KernelParts, type Parts } from '../../../base/parts.ts';
-import { boundOf, elements, isSegmented } from '../../../base/shape.ts';
+import { checkParts, type KernelParts, type Parts } from '../../../base/parts.ts';
+import { boundOf, elements } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import { partStart } from '../../../kernel/parts.ts';
 import { checkVector } from '../moe/routing.ts';
@@ -98,31 +97,6 @@ export const scatterAddPartsOp: Op<Parts> = {
         },
       };
     },
-  },
-  reference(call) {
-    const {
-      inputs: [index, rows],
-      inTypes: [ix],
-      outTypes: [type],
-      attrs: { parts, sample },
-    } = call;
-    const width = elements(type.shape.slice(1)),
-      per = elements(ix.shape.slice(1)),
-      count = call.rows(ix) * per,
-      height = call.rows(type),
-      offsets = isSegmented(ix.shape[0]) ? call.offsets(ix) : undefined,
-      starts = partStarts(count, { parts, sample: sample * per }, offsets);
-    let sums = Array.from({ length: parts }, (_, p) => {
-      const out = new Float64Array(elements(type.shape));
-      for (let t = starts[p]; t < starts[p + 1]; t++) {
-        if (!(index[t] >= 0 && index[t] < height)) continue;
-        for (let c = 0; c < width; c++) out[index[t] * width + c] += rows[t * width + c];
-      }
-      return out;
-    });
-    while (sums.length > 1)
-      sums = Array.from({ length: sums.length / 2 }, (_, i) => sums[2 * i].map((v, j) => v + sums[2 * i + 1][j]));
-    return [sums[0].map((v) => wrapped(v, type.dtype))];
   },
 };
 

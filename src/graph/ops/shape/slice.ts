@@ -1,7 +1,7 @@
 // A range of one axis. Kernels read the input directly; the range is not copied if its reader reads it once.
 import { checkAxis } from '../checked.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, showShape, stridesOf } from '../../../base/shape.ts';
+import { boundOf, showShape } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
@@ -36,13 +36,6 @@ export const sliceOp: Op<SliceAttrs> = {
     weight: 0,
     at: ({ e, inputs: [x], attrs: { axis, from } }, index) =>
       x.at(index.map((i, d) => (d === axis ? e.add(i, from) : i))),
-  },
-  reference({ inputs: [x], inTypes: [from], outTypes: [to], attrs }) {
-    const out = new Float64Array(elements(to.shape)),
-      run = stridesOf(from.shape)[attrs.axis];
-    const [whole, part] = [from, to].map((t) => boundOf(t.shape[attrs.axis]) * run);
-    for (let o = 0, i = attrs.from * run; o < out.length; o += part, i += whole) out.set(x.subarray(i, i + part), o);
-    return [out];
   },
 };
 

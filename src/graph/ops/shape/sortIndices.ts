@@ -71,23 +71,6 @@ export const sortInGroupsOp: Op<SortInGroupsAttrs> = {
       };
     },
   },
-  reference({ inputs: [index, order, offsets], attrs: { rows, height } }) {
-    const to = new Float64Array(rows + 1),
-      toOrder = new Float64Array(order.length);
-    for (let g = 0; g + 1 < offsets.length; g++) {
-      const first = g * height,
-        last = Math.min(rows, first + height) - 1,
-        own = Array.from(order.subarray(offsets[g], offsets[g + 1])),
-        rowOf = (c: number): number => Math.min(Math.max(index[c], first), last);
-      let next = offsets[g];
-      for (let r = first; r <= last; r++) {
-        to[r] = next;
-        for (const c of own) if (rowOf(c) === r) toOrder[next++] = c;
-      }
-      to[rows] = next;
-    }
-    return [to, toOrder];
-  },
 };
 
 /** Indices in the order of their rows, and where those of each row begin. */

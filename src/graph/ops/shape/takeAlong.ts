@@ -1,9 +1,8 @@
 // Elements of the last axis by their numbers: y[..., k] = x[..., index[..., k]]. A number outside the axis gives NaN (0
 // for integers), or 0 with `zeros`.
-import { wrapped } from '../elementwise/elementwise.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, sameShape, showShape, type TensorType } from '../../../base/shape.ts';
+import { boundOf, sameShape, showShape, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
@@ -56,12 +55,6 @@ export const takeAlongOp: Op<TakeAlongAttrs> = {
       return e.select(inside, x.at([...at.slice(0, -1), e.select(inside, c, e.index(0))]), outside);
     },
   },
-  reference({ inputs: [x, index], inTypes: [tx, ti], attrs }) {
-    const zeros = attrs.zeros || !isFloat(tx.dtype);
-    const n = boundOf(tx.shape[tx.shape.length - 1]),
-      k = boundOf(ti.shape[ti.shape.length - 1]);
-    return [Float64Array.from(index, (c, i) => (c >= 0 && c < n ? x[Math.floor(i / k) * n + c] : zeros ? 0 : NaN))];
-  },
 };
 
 /** x [..., n], index int32 [..., k] -> [..., k]. */
@@ -102,15 +95,6 @@ export const putAlongOp: Op = {
         e.const(0, dtype),
       );
     },
-  },
-  reference({ inputs: [index, values], inTypes: [ti], outTypes: [type] }) {
-    const n = boundOf(type.shape[type.shape.length - 1]),
-      k = boundOf(ti.shape[ti.shape.length - 1]);
-    const out = new Float64Array(elements(type.shape));
-    index.forEach((c, i) => {
-      if (c >= 0 && c < n) out[Math.floor(i / k) * n + c] += values[i];
-    });
-    return [out.map((v) => wrapped(v, type.dtype))];
   },
 };
 

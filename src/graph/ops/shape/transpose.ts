@@ -1,7 +1,7 @@
 // Dimensions in another order. Kernels read the input directly; the result is stored only if a reader needs rows in
 // that order.
 import { ShapeError } from '../../../base/errors.ts';
-import { elements, showShape, sizes, stridesOf } from '../../../base/shape.ts';
+import { showShape } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
@@ -36,16 +36,6 @@ export const transposeOp: Op<TransposeAttrs> = {
     kind: 'map',
     weight: 0,
     at: ({ inputs: [x], attrs: { order } }, index) => x.at(order.map((_, i) => index[order.indexOf(i)])),
-  },
-  reference({ inputs: [x], inTypes: [from], outTypes: [to], attrs: { order } }) {
-    const dims = sizes(to.shape),
-      strides = stridesOf(from.shape),
-      own = stridesOf(to.shape);
-    const out = new Float64Array(elements(to.shape));
-    for (let flat = 0; flat < out.length; flat++) {
-      out[flat] = x[dims.reduce((o, d, i) => o + (Math.floor(flat / own[i]) % d) * strides[order[i]], 0)];
-    }
-    return [out];
   },
 };
 

@@ -1,7 +1,7 @@
 // Writes the rows of some steps into a cache, for keys and values of attention. Rows that would lie outside the cache
 // are left out.
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, elements, isDynamic, sameShape, showType, type Dim, type TensorType } from '../../../base/shape.ts';
+import { boundOf, isDynamic, sameShape, showType, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, zeros, type Tensor } from '../../tensor.ts';
 
@@ -67,18 +67,6 @@ export const updateRowsOp: Op = {
       const at = [e.select(inside, row, e.index(0)), ...index.slice(2)];
       return e.select(inside, rows.at(counted ? at : [index[0], ...at]), cache.at(index));
     },
-  },
-  reference({ inputs: [cache, rows, [start]], inTypes: [tc, tr], rows: count }) {
-    const out = cache.slice(),
-      width = elements(tc.shape.slice(2)),
-      [B, C] = tc.shape.map(boundOf),
-      T = areCounted(tr) ? count(tr) : boundOf(tr.shape[1]);
-    for (let b = 0; b < B; b++)
-      for (let t = 0; t < T; t++) {
-        if (start + t >= 0 && start + t < C)
-          out.set(rows.subarray((b * T + t) * width, (b * T + t + 1) * width), (b * C + start + t) * width);
-      }
-    return [out];
   },
 };
 

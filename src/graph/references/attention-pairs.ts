@@ -1,9 +1,10 @@
 // Attention in plain loops, for references.
-import type { RefCall } from '../../op.ts';
-import { GRADIENT_INPUTS } from './attentionKeys.ts';
-import { maskReference } from './attentionMask.ts';
-import { attentionSizes } from './attentionSamples.ts';
-import type { AttentionAttrs } from './attentionTile.ts';
+import { places } from '../ops/attention/attentionMask.ts';
+import { stepsOf } from '../ops/attention/attentionMask.ts';
+import type { RefCall } from '../op.ts';
+import { GRADIENT_INPUTS } from '../ops/attention/attentionKeys.ts';
+import { attentionSizes } from '../ops/attention/attentionSamples.ts';
+import type { AttentionAttrs } from '../ops/attention/attentionTile.ts';
 
 interface Sample {
   readonly b: number;
@@ -68,4 +69,22 @@ export function scoreGradients(
           visit(own, other, p, p * (dp - delta[stat]) * scale);
         }
       }
+}
+
+/** What is added to a score before the softmax: -Infinity for a key that is not seen. For references. */
+export function maskReference(
+  { inputs, inTypes, attrs }: RefCall<AttentionAttrs>,
+  base: number,
+): (b: number, h: number, i: number, j: number) => number {
+  const at = places(attrs, base),
+    mask = at.mask < 0 ? null : inputs[at.mask],
+    lengths = at.lengths < 0 ? null : inputs[at.lengths];
+  const steps = mask ? stepsOf(inTypes[at.mask].shape) : [],
+    bool = mask !== null && inTypes[at.mask].dtype === 'bool';
+  return (b, h, i, j) => {
+    if (lengths && j >= lengths[b]) return -Infinity;
+    if (!mask) return 0;
+    const value = mask[b * steps[0] + h * steps[1] + i * steps[2] + j * steps[3]];
+    return bool ? (value ? 0 : -Infinity) : value;
+  };
 }
