@@ -1,7 +1,7 @@
 // Ten steps of a small mixture-of-experts language model, with the same results in a page's worker and in Node. In: the
 // `compile` of the environment. Out: the losses, and a digest of the checkpoint (all parameters and the optimiser's
 // moments).
-import { loss, nn, optim, textFrom, type CompileOptions, type Model, type Session } from 'dynamoe/core';
+import { loss, nn, optim, textFrom, type CompileOptions, type Model, type Session } from 'dynamoe/whole';
 
 export interface Trained {
   readonly losses: readonly number[];

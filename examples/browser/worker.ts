@@ -1,6 +1,6 @@
 // The worker of the page: the session runs here, so that the page stays responsive. Out: messages { step, loss }, then
 // { trained } or { failed }.
-import { compile } from 'dynamoe/core';
+import { compile } from 'dynamoe/whole';
 import { train, type Trained } from './train.ts';
 
 export type Message =
