@@ -1,5 +1,4 @@
 // References of ops that make values.
-import { KEPT, indexOf } from '../ops/create/roundStochastic.ts';
 import { threshold } from '../ops/create/dropout.ts';
 import { boundOf, elements, stridesOf } from '../../base/shape.ts';
 import { threefry, unit24 } from '../../base/random.ts';

@@ -13,7 +13,7 @@ const all: References = { ...attention, ...create, ...image, ...matmul, ...moe, 
 
 /** The reference of an op. */
 export function referenceOf({ name, reference }: Op): (call: RefCall) => Float64Array[] {
-  const found = reference ?? (all[name] as ((call: RefCall) => Float64Array[]) | undefined);
+  const found = reference ?? all[name];
   if (!found) throw new Error(`the op ${name} has no reference`);
   return found;
 }
