@@ -1,4 +1,5 @@
 // References of ops that make values.
+import { KEPT } from '../ops/create/roundStochastic.ts';
 import { threshold } from '../ops/create/dropout.ts';
 import { boundOf, elements, stridesOf } from '../../base/shape.ts';
 import { threefry, unit24 } from '../../base/random.ts';

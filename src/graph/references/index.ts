@@ -9,11 +9,12 @@ import { reduce } from './reduce.ts';
 import type { References } from './references.ts';
 import { shape } from './shape.ts';
 
-const all: References = { ...attention, ...create, ...image, ...matmul, ...moe, ...reduce, ...shape };
+const all: References = { ...attention, ...create, ...image, ...matmul, ...moe, ...reduce, ...shape },
+  byName = new Map<string, unknown>(Object.entries(all));
 
 /** The reference of an op. */
 export function referenceOf({ name, reference }: Op): (call: RefCall) => Float64Array[] {
-  const found = reference ?? all[name];
+  const found = reference ?? byName.get(name);
   if (!found) throw new Error(`the op ${name} has no reference`);
-  return found;
+  return found as (call: RefCall) => Float64Array[];
 }
