@@ -55,7 +55,7 @@ test('training, evaluation and prediction load nothing', async () => {
   assert.equal(loads(), 0);
 });
 
-test('a rule that is added while its engine is loaded acts from the next call on, as where the engine is there', async () => {
+test('a rule that is added while its engine is loaded acts from the next call on', async () => {
   const run = async (from: Extras): Promise<{ losses: number[]; events: unknown[]; settings: unknown }> => {
     const events: unknown[] = [];
     await using session = await open(from, {
