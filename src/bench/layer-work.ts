@@ -32,7 +32,7 @@ import { compileGraph, traceGraph, type Compiled } from '../pipeline.ts';
 import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
 import { node } from '../session/node.ts';
 import type { DeviceName, Precision } from '../session/platform.ts';
-import { withActivations, withSaved, withStates } from '../session/precision.ts';
+import { withActivations, withSaved, withStates } from '../session/rounding.ts';
 import type { Model } from '../session/step.ts';
 import { nameParameters } from '../trace/module.ts';
 import { initialParts, Parameter } from '../trace/parameter.ts';

@@ -1,13 +1,12 @@
 // Builds a session from a model, options and a platform. If that fails, the device is closed again.
 import { UserError } from '../base/errors.ts';
-import type { Reference } from '../run/reference.ts';
 import { nameParameters } from '../trace/module.ts';
 import { freeMemory, openBackend } from './backend.ts';
-import type { Checkpoints, Recompilers } from './needs.ts';
 import { isGpu, type Platform } from './platform.ts';
 import type { Group } from './ranks.ts';
 import { checkRoom, type Room } from './room.ts';
-import { Session } from './session.ts';
+import { rounds } from './precision.ts';
+import { Session, type Extras } from './session.ts';
 import { checkCall, type CompileOptions, type Model } from './step.ts';
 
 /** `compile` of web.ts and node.ts. */
@@ -15,9 +14,10 @@ export async function compileOn(
   platform: Platform,
   model: Model,
   given: CompileOptions,
-  extras: Recompilers & Checkpoints & Reference,
+  extras: Extras,
 ): Promise<Session> {
   checkCall(model, given);
+  if (rounds(given.precision) && !extras.here) await extras.load();
   const group = groupOf(platform, given),
     { ranks: _, ...alone } = given,
     options = group ? { ...given, device: 'native' as const } : alone,

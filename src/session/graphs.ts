@@ -13,8 +13,8 @@ import type { Named } from '../trace/module.ts';
 import type { PublicState } from '../trace/public-state.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { inShares, outputTerms } from './means.ts';
+import type { Rounding } from './needs.ts';
 import { batchInputs, type BatchType } from './rows.ts';
-import { withActivations, withSaved, withStates } from './precision.ts';
 import type { CompileOptions, Model, Phase } from './step.ts';
 import type { Updating } from './updating.ts';
 
@@ -26,6 +26,8 @@ export interface Source {
   readonly knobs: Knobs;
   readonly updating: Updating;
   readonly state: PublicState;
+  /** null: in float32. */
+  readonly rounding: Rounding | null;
 }
 
 /**
@@ -33,7 +35,7 @@ export interface Source {
  * become outputs, too.
  */
 export function sessionGraph(
-  { named, knobs, state, options: { precision = 'float32' } }: Source,
+  { named, knobs, state, rounding, options: { precision = 'float32' } }: Source,
   training: boolean,
   observed: boolean,
   build: (t: Trace) => void,
@@ -47,8 +49,9 @@ export function sessionGraph(
       }),
     ),
   );
-  const rounded = withActivations(graph, named, precision);
-  return training ? rounded : withStates(rounded, named, precision);
+  if (!rounding) return graph;
+  const rounded = rounding.withActivations(graph, named, precision);
+  return training ? rounded : rounding.withStates(rounded, named, precision);
 }
 
 /**
@@ -79,6 +82,7 @@ export function stepGraph(source: Source, batch: BatchType, observed: boolean, p
   const {
     options: { optimizer, precision = 'float32' },
     updating,
+    rounding,
   } = source;
   if (!optimizer)
     throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
@@ -87,7 +91,7 @@ export function stepGraph(source: Source, batch: BatchType, observed: boolean, p
     ...settings,
     ...(phase && { accumulate: { batches, phase } }),
   });
-  return withStates(withSaved(graph, precision), source.named, precision);
+  return rounding ? rounding.withStates(rounding.withSaved(graph, precision), source.named, precision) : graph;
 }
 
 /** Calls the model on x and checks that it returns a tensor. */

@@ -19,8 +19,10 @@ import type { Source } from './graphs.ts';
 import { Inference } from './inference.ts';
 import { batchesOf, meanOverBatches } from './means.ts';
 import type { Evaluation, KnownShares, Measured } from './means.ts';
-import type { Checkpoints, Recompilers } from './needs.ts';
+import type { Lazy } from '../base/lazy.ts';
+import type { Checkpoints, Recompilers, Rounding } from './needs.ts';
 import { Order } from './order.ts';
+import { rounds } from './precision.ts';
 import { Programs } from './programs.ts';
 import { Recompiling, type PlanState } from './recompiling.ts';
 import { StepParts } from './parts.ts';
@@ -44,6 +46,9 @@ import { Updating, type UpdatingState } from './updating.ts';
 import { isSum, type Inputs, type Outputs, type Part } from './watch.ts';
 
 export type { PlanState };
+
+/** What a session may load (extras.ts); what rounds its graphs is there, if its precision is not float32. */
+export type Extras = Recompilers & Checkpoints & Reference & Lazy<Rounding>;
 
 /**
  * A model with its values on a device. Calls need not be awaited: they run one at a time in the order in which they
@@ -69,7 +74,7 @@ export class Session {
   #closed: Promise<void> | null = null;
   /** Whether the executor is closed: `close` was called and all calls before it are done. */ #executorClosed = false;
 
-  constructor(model: Model, given: CompileOptions, backend: Backend, extras: Recompilers & Checkpoints & Reference) {
+  constructor(model: Model, given: CompileOptions, backend: Backend, extras: Extras) {
     const named = nameParameters(model),
       options = (this.#options = Object.freeze({ ...given })),
       { accumulate = 1, split = 1, optimizer } = options;
@@ -77,7 +82,10 @@ export class Session {
     const batching = (this.#batching = new Batching({ accumulate, split, eager: optimizer?.eager === true }));
     const knobs = (this.#knobs = new Knobs(named, new Map([[batching, SESSION]]))),
       updating = (this.#updating = new Updating(named, optimizer, knobs));
-    this.#source = { model, named, options, knobs, updating, state: new PublicState(model, named, { optimizer }) };
+    const state = new PublicState(model, named, { optimizer }),
+      rounding = rounds(options.precision) ? extras.here : null;
+    if (rounds(options.precision) && !rounding) throw new Error('what rounds graphs is not loaded');
+    this.#source = { model, named, options, knobs, updating, state, rounding };
     this.#progress = { steps: 0, seed: options.seed ?? 0 };
     const rows = new RowPrograms(model, knobs, (line) => {
       (options.say ?? console.warn)(line);

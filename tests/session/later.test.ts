@@ -116,6 +116,21 @@ test('parts of a batch that the data weighs', async () => {
   assert.equal(loads(), 1);
 });
 
+test('activations and weights in 16 bits', async () => {
+  const run = async (from: Extras): Promise<number[]> => {
+    await using session = await open(from, { precision: 'bfloat16-weights' });
+    const losses: number[] = [];
+    for (let i = 0; i < 3; i++) losses.push((await session.step(toyBatch(i))).loss);
+    return losses;
+  };
+  const { extras: late, loads } = slow(),
+    rounded = await run(late);
+  assert.deepEqual(rounded, await run(now));
+  assert.equal(loads(), 1);
+  await using exact = await open(now);
+  assert.notEqual(rounded[0], (await exact.step(toyBatch(0))).loss);
+});
+
 test('a file that cannot be loaded is reported, and asked for again', async () => {
   const said: string[] = [],
     { extras: late } = slow(2);
