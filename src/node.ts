@@ -1,5 +1,5 @@
 // The public API of `dynamoe` in Node: native kernels where a C compiler is found, and checkpoint files.
-export * from './index.ts';
+export * from './common.ts';
 export { readSafetensors } from './io/safetensors-bytes.ts';
 export { compile, openRanks } from './session/node.ts';
 export { generate, generateLogprobs } from './session/generate.ts';
