@@ -399,6 +399,16 @@ test('unused code is not bundled, and the core is small', { skip }, async (t) =>
   );
   const { stdout } = await run(process.execPath, ['--no-warnings', join(folder, 'page.mjs')], { timeout: MINUTES });
   assert.deepEqual(JSON.parse(stdout), runs.get('Node 24')?.['wasm'].losses);
+  for (const [name, bytes] of core.later) await writeFile(join(folder, name), bytes);
+  await writeFile(
+    join(folder, 'later.mjs'),
+    `import { compile, loss, nn } from './core.js';
+const session = await compile(new nn.MLP([4, 8, 4]), { loss: loss.meanSquaredError, threads: 1 });
+console.log((await session.serialize()).length);
+await session.close();`,
+  );
+  const asked = await run(process.execPath, [join(folder, 'later.mjs')], { timeout: MINUTES });
+  assert.ok(Number(asked.stdout) > 4 * (4 * 8 + 8 * 4), asked.stdout);
   const nothing = await bundle({ stdin: { contents: "import 'dynamoe';", resolveDir: project }, format: 'esm' });
   assert.equal(nothing.text.trim(), '', 'the package has no side effects');
   const little = await bundle({
