@@ -1,5 +1,5 @@
-// What the entry points share: index.ts, which loads a part of the library when it is asked for; whole.ts, which has all
-// of it; node.ts.
+// What the entry points share: index.ts, which loads a part of the library when it is asked for; whole.ts, which has
+// all of it; node.ts.
 //
 // The order is that of modules in a bundle. Code next to code like it compresses better: with the compiler first and
 // the layers last, the core is 1.4 kB smaller than in the order of the alphabet.
