@@ -35,8 +35,6 @@ const SIGNALS = {
 const LATEST = 8;
 /** A job ends so long after a kill: ms. A rank that was stopped is missed after 5 s. */
 const ENDS = 15_000,
-  /** Ranks wait so long for a rank that compiles the library of ranks: ms. */
-  COMPILES = 60_000,
   PROMISE = 'a job that is killed ends at once',
   SAYS_WHY = 'a job that is killed names rank and reason in one line';
 
@@ -180,7 +178,7 @@ async function runUntil(
       { doing } = watch,
       killed = pid !== null && send(pid, SIGNALS[how]),
       began = performance.now(),
-      left = await job.gone(killed ? onThisMachine(ENDS + (cold ? COMPILES : 0)) : Infinity),
+      left = await job.gone(killed ? onThisMachine(ENDS) : Infinity),
       seconds = ((performance.now() - began) / 1000).toFixed(1),
       what = `${how} (rank ${rank}) ${doing} in ${where}`;
     assertPromise(PROMISE, left.length === 0, () => `${what}: ${left.join(', ')} after ${seconds} s`);

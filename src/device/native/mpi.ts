@@ -11,6 +11,7 @@ import { RanksError, type RankCounters, type Ranks } from '../ranks.ts';
 import { loadDriver } from './driver.ts';
 import { findLauncher, type Launched } from './mpi/launcher.ts';
 import { compileMpi, findMpicc } from './mpi/library.ts';
+import { StoppedRank } from './mpi/stopped.ts';
 import { findToolchain, noCompiler } from './toolchain.ts';
 
 const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
@@ -207,7 +208,7 @@ async function open(say: (line: string) => void): Promise<MpiRanks | null> {
   try {
     return await join(launched, say);
   } catch (error) {
-    if (launched.onHost === 0 || !(error instanceof UserError)) throw error;
+    if (launched.onHost === 0 || error instanceof StoppedRank || !(error instanceof UserError)) throw error;
     // Ranks of one host fail for the same reason. The first one says so, and the launcher ends the others, or they end.
     await sleep(1000);
     throw new RanksError(error.message, undefined, true);
@@ -226,7 +227,7 @@ async function join(launched: Launched, say: (line: string) => void): Promise<Mp
       'this process has called C through koffi before it opened its ranks, and MPI needs a larger stack',
       'open the ranks first',
     );
-  const object = await compileMpi(mpicc, kernelCache(say), launched.onHost, () => loadDriver(tool, say)),
+  const object = await compileMpi(mpicc, kernelCache(say), launched, silence, () => loadDriver(tool, say)),
     library = functionsOf(koffi, object),
     found = mpiOf(library.library()) ?? mpicc.version,
     start =

@@ -1,5 +1,8 @@
 // Every failure of a rank ends all ranks, with one line that names rank, step and reason.
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { missing, mpich, openMpi, runRanks, scriptPath, type Ended, type Mpi } from '../../support/mpi.ts';
 
@@ -97,6 +100,19 @@ describe('failures of ranks', { concurrency: 4 }, () => {
         stderr,
         new RegExp(`^rank 0, ${AT}: has waited for \\d+\\.\\d s: rank 1 is alive, but has not come$`, 'm'),
       );
+    });
+
+    test(`${mpi.name}: a rank that does not start`, { skip }, async () => {
+      const { stderr } = await fails(mpi, 2, 'never', { DYNAMOE_RANKS_PATIENCE: '2' });
+      assert.equal(reasons(stderr).length, 1, stderr);
+      assert.match(stderr, /^rank 0: after [23] s not all ranks have started; none of this host is stopped$/m);
+    });
+
+    test(`${mpi.name}: a rank is stopped that others wait for to compile the library`, { skip }, async (t) => {
+      const cache = await mkdtemp(join(tmpdir(), 'dynamoe-test-'));
+      t.after(() => rm(cache, { recursive: true, force: true }));
+      const { stderr } = await fails(mpi, 3, 'stopCompiler', { DYNAMOE_CACHE: cache });
+      assert.match(stderr, /\brank 1: rank 0 was stopped before all ranks had started$/m);
     });
 
     test(`${mpi.name}: a rank that compiles, or keeps its thread busy, ends nothing`, { skip }, async () => {

@@ -10,6 +10,7 @@ import { RanksError } from '../../ranks.ts';
 import type { KernelCache } from '../../cache.ts';
 import { compileShared, splitCommand } from '../toolchain.ts';
 import type { Family, Launched } from './launcher.ts';
+import { watchStopped } from './stopped.ts';
 
 const run = promisify(execFile);
 
@@ -111,12 +112,14 @@ function reasonOf(error: unknown): string {
 
 /**
  * The path of the compiled library. On each host one rank compiles it, the others wait for it. `before`: what that rank
- * does first, so that the others find it done.
+ * does first, so that the others find it done. Throws StoppedRank if a rank of this host was stopped for `silence`
+ * seconds meanwhile.
  */
 export async function compileMpi(
   mpicc: Mpicc,
   cache: KernelCache,
-  onHost: number,
+  launched: Launched,
+  silence: number,
   before: () => Promise<unknown>,
 ): Promise<string> {
   const texts = readdirSync(here)
@@ -126,12 +129,8 @@ export async function compileMpi(
       .map((name) => readFileSync(join(here, name), 'utf8')),
     words = [mpicc.command, ...mpicc.args],
     key = `mpi_${hash('sha256', [...words, ...FLAGS, mpicc.macros, ...texts].join('\n'))}`;
-  const end = performance.now() + COMPILE_MS;
-  while (onHost > 0 && cache.isShared && performance.now() < end) {
-    const path = cache.find(key);
-    if (path !== null) return path;
-    await sleep(LOOK_MS);
-  }
+  const made = launched.onHost > 0 && cache.isShared ? await waitFor(() => cache.find(key), launched, silence) : null;
+  if (made !== null) return made;
   await before();
   const tool = { command: mpicc.command, args: mpicc.args, flags: FLAGS },
     hint = `the mpicc of the launcher must be able to compile C; ${installs(mpicc.family)}`;
@@ -140,4 +139,21 @@ export async function compileMpi(
     (target) => compileShared(tool, [join(here, 'mpi.c')], native, target, [], hint),
     (path) => path,
   );
+}
+
+/** Waits until another rank has compiled the library; null: it takes too long. */
+async function waitFor(find: () => string | null, launched: Launched, silence: number): Promise<string | null> {
+  const end = performance.now() + COMPILE_MS,
+    over = new AbortController(),
+    stopped = watchStopped(launched, silence, over.signal);
+  try {
+    while (performance.now() < end) {
+      const path = find();
+      if (path !== null) return path;
+      await Promise.race([sleep(LOOK_MS), stopped]);
+    }
+    return null;
+  } finally {
+    over.abort();
+  }
 }

@@ -1,5 +1,6 @@
 // Watches the start of MPI. Until it is over the ranks cannot tell each other anything, and MPI_Init waits for all of
-// them without a limit. If one of this host was stopped, it will not come, so the others end.
+// them without a limit. If one of this host was stopped, it will not come, so the others end. One of another host
+// cannot be seen: after `patience` the others end, too.
 #ifndef DM_START_H
 #define DM_START_H
 #include "exchange.h"
@@ -57,14 +58,19 @@ static int stopped_rank(void) {
 
 static void *watch_start(void *unused) {
   char line[160];
-  int64_t seen = 0; // ns for which a rank was stopped
+  int64_t seen = 0, waited = 0; // ns for which a rank was stopped, and for which this one waits
   for (useconds_t wait = FIRST_LOOK_US; usleep(wait), !atomic_load(&started); wait = SIGN_EVERY / 1000) {
     int i = stopped_rank();
     seen = i < 0 ? 0 : seen + SIGN_EVERY;
-    // Other ranks of this host see the same; the launcher ends them when the first one ends.
-    if (seen < silence + launched.host_rank * SIGN_EVERY)
+    waited += (int64_t)wait * 1000;
+    // Other ranks see the same; the launcher ends them when the first one ends.
+    if (seen >= silence + launched.host_rank * SIGN_EVERY)
+      snprintf(line, sizeof line, "rank %d: rank %d was stopped before all ranks had started\n", launched.rank, i);
+    else if (waited >= patience + launched.rank * SIGN_EVERY)
+      snprintf(line, sizeof line, "rank %d: after %.0f s not all ranks have started; none of this host is stopped\n",
+               launched.rank, (double)waited / 1e9);
+    else
       continue;
-    snprintf(line, sizeof line, "rank %d: rank %d was stopped before all ranks had started\n", launched.rank, i);
     if (write(2, line, strlen(line)) >= 0)
       usleep(LAST_WORDS_US);
     _exit(1);

@@ -15,6 +15,8 @@ const [, , fault, when] = process.argv,
   launched = findLauncher(process.env);
 console.log(`process ${process.pid}`);
 if (fault === 'stopStart' && launched && launched.rank === launched.size - 1) process.kill(process.pid, 'SIGSTOP');
+if (fault === 'stopCompiler' && launched?.rank === 0) process.kill(process.pid, 'SIGSTOP');
+if (fault === 'never' && launched && launched.rank === launched.size - 1) await sleep(1_000_000);
 const found = await openRanks();
 if (!found) throw new Error('started without ranks');
 const ranks = found,
