@@ -7,7 +7,7 @@ import { sqrt } from '../graph/ops/elementwise/sqrt.ts';
 import { sub } from '../graph/ops/elementwise/sub.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Groups } from './groups.ts';
-import { checkOptimizer, decayOf, rateAt, type Optimizer, type Schedule } from './optimizer.ts';
+import { checkOptimizer, commonOf, decayOf, rateAt, type Optimizer, type Schedule } from './optimizer.ts';
 
 export interface AdamOptions {
   readonly lr: Schedule;
@@ -38,30 +38,10 @@ export const adamW = (options: AdamOptions): Optimizer => build('adamW', options
 /** defaultDecay: the weight decay if none is given; null: the optimiser has no weight decay. */
 function build(name: string, options: AdamOptions, defaultDecay: number | null): Optimizer {
   checkOptimizer(name, options, ['betas', 'eps', ...(defaultDecay === null ? [] : ['weightDecay'])]);
-  const {
-    lr,
-    betas: [b1, b2] = [0.9, 0.999],
-    eps = 1e-8,
-    weightDecay = defaultDecay ?? 0,
-    clip,
-    eager = false,
-    groups,
-  } = options;
+  const { lr, betas: [b1, b2] = [0.9, 0.999], eps = 1e-8, weightDecay = defaultDecay ?? 0 } = options;
   return fixedCopy<Optimizer>({
-    name,
-    ...(clip !== undefined && { clip }),
-    eager,
-    ...(groups !== undefined && { groups }),
+    ...commonOf(name, options, { beta1: b1, beta2: b2, eps, weightDecay }),
     decay: defaultDecay === null ? null : weightDecay,
-    settings: {
-      beta1: b1,
-      beta2: b2,
-      eps,
-      weightDecay,
-      ...(clip !== undefined && { clip }),
-      ...(typeof lr === 'number' && { lr }),
-    },
-    rate: (step) => rateAt(lr, step),
     corrected: ['lr', 'correction'],
     moments: ['m', 'v'],
     scalars(step, age = step) {

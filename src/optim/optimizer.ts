@@ -2,6 +2,7 @@
 import { UserError } from '../base/errors.ts';
 import { anything } from '../base/kinds.ts';
 import { checkOptions } from '../base/options.ts';
+import { mul } from '../graph/ops/elementwise/mul.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Role } from '../trace/parameter.ts';
 import { checkGroups, type Groups } from './groups.ts';
@@ -80,6 +81,27 @@ export function checkOptimizer(name: string, options: object, known: readonly st
       'leave out eager or clip',
     );
 }
+
+/** Settings that all optimisers have, as fields of an Optimizer. settings: the others, for checkpoints and logs. */
+export function commonOf(
+  name: string,
+  { lr, clip, eager = false, groups }: { readonly lr: Schedule } & Pick<Optimizer, 'clip' | 'eager' | 'groups'>,
+  settings: Optimizer['settings'],
+): Pick<Optimizer, Common> {
+  return {
+    name,
+    eager,
+    ...(clip !== undefined && { clip }),
+    ...(groups !== undefined && { groups }),
+    settings: { ...settings, ...(clip !== undefined && { clip }), ...(typeof lr === 'number' && { lr }) },
+    rate: (step) => rateAt(lr, step),
+  };
+}
+
+type Common = 'name' | 'clip' | 'eager' | 'groups' | 'settings' | 'rate';
+
+/** x times a factor that is known when the graph is built. */
+export const scaled = (x: Tensor, factor: number): Tensor => (factor === 1 ? x : mul(x, factor));
 
 export interface UpdateCall {
   readonly parameter: Tensor;

@@ -6,7 +6,7 @@ import { add } from '../graph/ops/elementwise/add.ts';
 import { mul } from '../graph/ops/elementwise/mul.ts';
 import { sub } from '../graph/ops/elementwise/sub.ts';
 import type { Groups } from './groups.ts';
-import { checkOptimizer, decayOf, rateAt, type Optimizer, type Schedule, type Updated } from './optimizer.ts';
+import { checkOptimizer, commonOf, decayOf, rateAt, type Optimizer, type Schedule, type Updated } from './optimizer.ts';
 
 export interface SgdOptions {
   readonly lr: Schedule;
@@ -30,26 +30,15 @@ export interface SgdOptions {
 /** v = momentum v + g; p -= lr v (Nesterov: p -= lr (g + momentum v)). */
 export function sgd(options: SgdOptions): Optimizer {
   checkOptimizer('sgd', options, ['momentum', 'nesterov', 'weightDecay']);
-  const { lr, momentum = 0, nesterov = false, weightDecay = 0, clip, eager = false, groups } = options;
+  const { lr, momentum = 0, nesterov = false, weightDecay = 0 } = options;
   if (nesterov && momentum === 0)
     throw new UserError(
       'optim.sgd: nesterov has no effect without momentum',
       'optim.sgd({ lr: 0.1, momentum: 0.9, nesterov: true })',
     );
   return fixedCopy<Optimizer>({
-    name: 'sgd',
-    ...(clip !== undefined && { clip }),
-    eager,
-    ...(groups !== undefined && { groups }),
+    ...commonOf('sgd', options, { momentum, nesterov, weightDecay }),
     decay: weightDecay,
-    settings: {
-      momentum,
-      nesterov,
-      weightDecay,
-      ...(clip !== undefined && { clip }),
-      ...(typeof lr === 'number' && { lr }),
-    },
-    rate: (step) => rateAt(lr, step),
     moments: momentum === 0 ? [] : ['momentum'],
     scalars: (step) => ({ lr: rateAt(lr, step) }),
     update({ parameter: p, gradient, moment, scalar, lr: times, ...call }): Updated {

@@ -9,6 +9,7 @@ import { text } from '../data/text-files.ts';
 import * as losses from '../nn/loss.ts';
 import { TransformerLM } from '../nn/transformer.ts';
 import { adam, adamW } from '../optim/adam.ts';
+import { lion } from '../optim/lion.ts';
 import type { Optimizer, Schedule } from '../optim/optimizer.ts';
 import { warmupCosine } from '../optim/schedule.ts';
 import { sgd } from '../optim/sgd.ts';
@@ -131,6 +132,8 @@ function buildOptimizer({ optimizer, steps }: Config): Optimizer {
       return adamW({ ...defined(rest), lr });
     case 'adam':
       return adam({ ...defined(rest), lr });
+    case 'lion':
+      return lion({ ...defined(rest), lr });
     case 'sgd':
       return sgd({ ...defined({ ...rest, momentum, nesterov }), lr });
   }

@@ -73,7 +73,7 @@ const groupSchema = z.strictObject({
 });
 
 const optimizerSchema = z.strictObject({
-  name: z.enum(['adamW', 'adam', 'sgd']).default('adamW'),
+  name: z.enum(['adamW', 'adam', 'sgd', 'lion']).default('adamW'),
   lr: positive.default(3e-3),
   /** Steps in which the learning rate rises linearly; default a twentieth of the run. */
   warmup: z.int().min(0).optional(),
@@ -256,9 +256,9 @@ export const FLOOR = 0.05;
 
 /** Settings that not every optimiser has. */
 const ONLY = {
-  betas: ['adamW', 'adam'],
+  betas: ['adamW', 'adam', 'lion'],
   eps: ['adamW', 'adam'],
-  weightDecay: ['adamW', 'sgd'],
+  weightDecay: ['adamW', 'sgd', 'lion'],
   momentum: ['sgd'],
   nesterov: ['sgd'],
 } as const;

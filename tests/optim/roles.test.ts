@@ -112,6 +112,7 @@ test('weights, embeddings, routers, heads decay, biases and gains do not, with a
     { name: 'sgd', make: () => optim.sgd({ lr: 0.5, weightDecay: 0.25 }) },
     { name: 'momentum', make: () => optim.sgd({ lr: 0.5, weightDecay: 0.25, momentum: 0.9 }) },
     { name: 'adamW', make: () => optim.adamW({ lr: 0.5, weightDecay: 0.25 }) },
+    { name: 'lion', make: () => optim.lion({ lr: 0.5, weightDecay: 0.25 }) },
     { name: 'eager', make: () => optim.adamW({ lr: 0.5, weightDecay: 0.25, eager: true }) },
   );
   await fc.assert(
@@ -198,7 +199,12 @@ const isUserErrorWith = (e: unknown, ...words: string[]): boolean =>
   e instanceof UserError && words.every((word) => e.message.includes(word));
 
 test('options that an optimiser does not have, or that have no effect, are refused by name', () => {
-  const make: Record<string, (options: never) => unknown> = { adam: optim.adam, adamW: optim.adamW, sgd: optim.sgd };
+  const make: Record<string, (options: never) => unknown> = {
+    adam: optim.adam,
+    adamW: optim.adamW,
+    sgd: optim.sgd,
+    lion: optim.lion,
+  };
   const refused: [string, object, ...string[]][] = [
     ['adam', { weightDecay: 0.1 }, 'weightDecay'],
     ['adam', { weightDecay: 0 }, 'weightDecay'],
@@ -206,6 +212,8 @@ test('options that an optimiser does not have, or that have no effect, are refus
     ['adamW', { nesterov: true }, 'nesterov'],
     ['sgd', { betas: [0.9, 0.99] }, 'betas'],
     ['sgd', { eps: 1e-8 }, 'eps'],
+    ['lion', { eps: 1e-8 }, 'eps'],
+    ['lion', { betas: [0.9, 1] }, 'betas'],
     ['adamW', { weight_decay: 0.1 }, 'weight_decay', 'weightDecay'],
     ['adamW', { learningRate: 1 }, 'learningRate'],
     ['sgd', { nesterov: true }, 'nesterov', 'momentum'],
@@ -426,11 +434,20 @@ const EXPECTED_UPDATES: Record<string, (rate: number, decay: number) => (p: numb
       return p - rate * decay * p - (rate * (m / (1 - 0.9 ** t))) / (Math.sqrt(v / (1 - 0.999 ** t)) + 1e-8);
     };
   },
+  lion: (rate, decay) => {
+    let m = 0;
+    return (p, g) => {
+      const direction = Math.sign(0.9 * m + (1 - 0.9) * g);
+      m = 0.99 * m + (1 - 0.99) * g;
+      return p - rate * (direction + decay * p);
+    };
+  },
 };
 const MAKE: Record<string, (groups: optim.Groups) => optim.Optimizer> = {
   sgd: (groups) => optim.sgd({ lr: 0.1, momentum: 0.8, weightDecay: 0.2, groups }),
   nesterov: (groups) => optim.sgd({ lr: 0.1, momentum: 0.8, nesterov: true, weightDecay: 0.2, groups }),
   adamW: (groups) => optim.adamW({ lr: 0.1, weightDecay: 0.2, groups }),
+  lion: (groups) => optim.lion({ lr: 0.1, weightDecay: 0.2, groups }),
 };
 
 test('with any roles and groups, parameters move as the optimiser written out in float64 moves them', async () => {

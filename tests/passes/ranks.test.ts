@@ -21,6 +21,7 @@ const draws = fc.record({
   seed: fc.nat(1000),
   accumulate: fc.constantFrom(1, 1, 2),
   precision: fc.constantFrom('float32' as const, 'float32' as const, 'bfloat16' as const, 'bfloat16-weights' as const),
+  optimizer: fc.constantFrom(optim.adamW({ lr: 0.01, clip: 1 }), optim.lion({ lr: 0.01, clip: 1 })),
   dropout: fc.constantFrom(0, 0.1),
   experts: fc.constantFrom(8, 8, 16, 6), // 6 experts are not divided by 4 and 8 ranks: the bank stays whole
   moe: fc.record({
@@ -49,36 +50,39 @@ const draws = fc.record({
 
 test('ranks compute what one process computes, for drawn models', async () => {
   await fc.assert(
-    fc.asyncProperty(draws, async ({ ranks, batch, seed, accumulate, precision, dropout, experts, moe, dispatch }) => {
-      const model = new nn.TransformerLM({
-        vocab: VOCAB,
-        dModel: 8,
-        layers: 1,
-        heads: 2,
-        context: TIME,
-        dropout,
-        moe: { experts, hidden: 6, ...moe, ...dispatch },
-      });
-      const session = await compile(model, {
-        device: 'reference',
-        loss: (output, target) => loss.crossEntropy(output, target),
-        optimizer: optim.adamW({ lr: 0.01, clip: 1 }),
-        seed,
-        accumulate,
-        precision,
-      });
-      try {
-        const ids = { dtype: 'int32' as const, shape: [batch, TIME], data: new Int32Array(batch * TIME) },
-          example = { x: ids, y: ids };
-        for (const graph of [
-          session.trainGraph(example, accumulate > 1 ? 'apply' : undefined),
-          session.evaluationGraph(example),
-        ])
-          compared(graph, ranks, seed);
-      } finally {
-        await session.close();
-      }
-    }),
+    fc.asyncProperty(
+      draws,
+      async ({ ranks, batch, seed, accumulate, precision, optimizer, dropout, experts, moe, dispatch }) => {
+        const model = new nn.TransformerLM({
+          vocab: VOCAB,
+          dModel: 8,
+          layers: 1,
+          heads: 2,
+          context: TIME,
+          dropout,
+          moe: { experts, hidden: 6, ...moe, ...dispatch },
+        });
+        const session = await compile(model, {
+          device: 'reference',
+          loss: (output, target) => loss.crossEntropy(output, target),
+          optimizer,
+          seed,
+          accumulate,
+          precision,
+        });
+        try {
+          const ids = { dtype: 'int32' as const, shape: [batch, TIME], data: new Int32Array(batch * TIME) },
+            example = { x: ids, y: ids };
+          for (const graph of [
+            session.trainGraph(example, accumulate > 1 ? 'apply' : undefined),
+            session.evaluationGraph(example),
+          ])
+            compared(graph, ranks, seed);
+        } finally {
+          await session.close();
+        }
+      },
+    ),
     { numRuns: 25 },
   );
 });

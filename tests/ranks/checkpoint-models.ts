@@ -13,6 +13,7 @@ import { MoE } from '../../src/nn/moe/moe.ts';
 import type { MoEOptions } from '../../src/nn/moe/options.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adamW } from '../../src/optim/adam.ts';
+import { lion } from '../../src/optim/lion.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { compile } from '../../src/session/node.ts';
 import { generate } from '../../src/session/generate.ts';
@@ -70,6 +71,7 @@ export const CASES: readonly Case[] = [
   { name: 'drop', model: lm({ experts: 8, capacity: 0.9 }, 0.1), batch: tokens },
   { name: 'spill', model: lm({ experts: 8, capacity: 0.8, overflow: 'spill' }), batch: tokens },
   { name: 'classifier', model: () => new Classifier(), batch: rows },
+  { name: 'lion', model: lm({ experts: 4 }), batch: tokens, options: { optimizer: lion({ lr: 1e-3 }) } },
   {
     name: 'micro-batches',
     model: lm({ experts: 4, capacity: 1 }),

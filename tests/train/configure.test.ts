@@ -145,6 +145,7 @@ test('settings that an optimiser does not have, or that have no effect, are refu
     [{ momentum: 0.9 }, /optimizer\.momentum: adamW has no such setting/],
     [{ name: 'sgd', betas: [0.9, 0.99] }, /optimizer\.betas: sgd/],
     [{ name: 'sgd', eps: 1e-8 }, /optimizer\.eps/],
+    [{ name: 'lion', momentum: 0.9 }, /optimizer\.momentum: lion has no such setting/],
     [{ name: 'sgd', nesterov: true }, /nesterov has no effect without momentum/],
     [{ schedule: 'constant', floor: 0.5 }, /floor has no effect/],
     [{ warmup: 11 }, /warmup takes 11 steps, more than the 10/],
@@ -160,6 +161,9 @@ test('settings that an optimiser does not have, or that have no effect, are refu
     { role: 'embedding', lr: 0.1, decay: 0 },
     { match: 'blocks.0', frozen: true },
   ];
+  await writeFile(file, JSON.stringify({ steps: 10, optimizer: { name: 'lion', betas: [0.8, 0.9] } }));
+  const { name, settings } = (await configure(file, {})).experiment.optimizer;
+  assert.deepEqual([name, settings], ['lion', { beta1: 0.8, beta2: 0.9, weightDecay: 0 }]);
   await writeFile(file, JSON.stringify({ steps: 10, optimizer: { groups } }));
   assert.deepEqual((await configure(file, {})).experiment.optimizer.groups, groups);
 });
