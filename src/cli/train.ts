@@ -43,7 +43,7 @@ export function defineTrain(command: Command): void {
       'Trains a model: the default mixture-of-experts language model on text, or the one that a config file describes.',
     )
     .addOption(data())
-    .option('--steps <n>', 'optimiser steps (default: 2000)', whole(1))
+    .option('--steps <n>', 'optimiser steps (default: 2000, or those of the run that is resumed)', whole(1))
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
     .addOption(device())
     .addOption(threads())
@@ -129,7 +129,6 @@ export function newFolder(): string {
 export interface TrainingOptions extends DashFlags {
   readonly out: string;
   readonly resume?: boolean;
-  readonly steps?: number;
   readonly json?: boolean;
   readonly tensorboard?: boolean;
   readonly trace?: string;
@@ -141,7 +140,7 @@ export interface TrainingOptions extends DashFlags {
 
 /** Trains and reports on stdout. Throws Exit if the run was stopped. */
 export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
-  const { out, steps, resume = false, json = false, device, tensorboard = false, trace, ranks = null } = options,
+  const { out, resume = false, json = false, device, tensorboard = false, trace, ranks = null } = options,
     log = ranks && new RankLog(ranks);
   if (ranks && log && ranks.rank > 0) return follow({ settings, experiment }, options, ranks, log);
   // What few runs need is loaded only for them: the others start sooner.
@@ -199,8 +198,7 @@ export async function runTraining({ settings, experiment }: Configured, options:
     if (result) return result;
     reporter.close();
     process.stderr.write(
-      'dynamoe: stopped and saved; to continue: dynamoe train --resume --out ' +
-        `${shellWord(folder)}${resume && steps !== undefined ? ` --steps ${steps}` : ''}\n`,
+      'dynamoe: stopped and saved; to continue: dynamoe train --resume --out ' + `${shellWord(folder)}\n`,
     );
     throw new Exit(code ?? 0);
   } finally {

@@ -2,7 +2,7 @@
 // functions to add events and checkpoints, for one process at a time. A run that was killed at any moment continues
 // from its newest checkpoint, or from the start if there is none.
 //
-//   run.json                     the settings with which the run was started (the caller's JSON)
+//   run.json                     the settings of the run (the caller's JSON)
 //   events.jsonl                 the log: one JSON object per line
 //   step-00002000.safetensors    checkpoints; the newest `keep` of them stay
 //   best.safetensors             that of the best validation, if it is kept
@@ -31,6 +31,7 @@ const STEP = /^step-(\d+)\.safetensors$/;
 export interface RunOptions {
   readonly resume?: boolean; // continue an existing run; otherwise a folder with a run is refused
   readonly settings?: Json; // written to run.json when the run starts; default {}
+  readonly renew?: boolean; // write the settings also when the run continues; default: those in run.json stay
   readonly keep?: number; // number of newest checkpoints that are kept, at least 1; default 2
   /**
    * Called with the checkpoint from which the run would continue, before anything in the folder is changed. Rejects if
@@ -44,7 +45,7 @@ export interface RunOptions {
 export interface RunFolder {
   /** The current path of the folder: it may be moved during the run. */
   readonly path: string;
-  /** The settings with which the run was started; those in run.json if it continues. */
+  /** The settings of the run; those in run.json if it continues and `renew` is not set. */
   readonly settings: Json;
   /** The checkpoint from which the run continues; undefined: it starts at step 0. */
   readonly checkpoint: { readonly path: string; readonly step: number } | undefined;
@@ -77,13 +78,14 @@ export interface RunFolder {
  * not set, if it is not a run folder, or if it is in use.
  */
 export async function openRun(path: string, options: RunOptions = {}): Promise<RunFolder> {
-  const { resume = false, settings = {}, keep = 2, check, say = console.warn } = options;
+  const { resume = false, settings = {}, renew = false, keep = 2, check, say = console.warn } = options;
   await makeFolder(path);
   await admit(path, resume);
   const lock = await lockFolder(path);
   try {
     await admit(path, resume); // checked again under the lock: another process may have started a run meanwhile
-    const stored = await readSettings(path),
+    const before = await readSettings(path),
+      stored = renew && jsonText(before ?? null) !== jsonText(settings) ? undefined : before,
       { checkpoint, damaged } = await findCheckpoint(path);
     if (checkpoint) await check?.(checkpoint);
     await removeTemporaries(path);
@@ -217,7 +219,7 @@ export async function refuseRun(path: string, resume: boolean): Promise<void> {
   if (await isThere(path)) await admit(path, resume);
 }
 
-/** The settings with which a run was started; undefined if there is no run. */
+/** The settings of a run; undefined if there is no run. */
 export const storedSettings = (path: string): Promise<Json | undefined> => readSettings(path);
 
 /** The checkpoint at a path: the file itself, or the newest undamaged checkpoint of a run folder. */

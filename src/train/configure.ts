@@ -155,7 +155,7 @@ export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line
   }
   if (asked.steps !== config.steps)
     say(
-      `the run was started for ${config.steps} steps and goes on to ` +
+      `the run was set to ${config.steps} steps and goes on to ` +
         `${asked.steps}; the learning-rate schedule uses the new number`,
     );
   return { ...stored, config: asked };

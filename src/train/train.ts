@@ -103,6 +103,7 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
         resume,
         say: options.say,
         settings: JSON.parse(JSON.stringify(options.settings)) as Json,
+        renew: true, // what a resumed run changed, such as its last step, holds when it is resumed again
         check: (checkpoint) => checkResume({ out, config: experiment.config }, checkpoint, mark),
       }),
     );

@@ -185,6 +185,32 @@ test('an existing run is refused without --resume; with it, settings that differ
   assert.match(changed.stderr, /was 20\d{3} bytes of text in 1 file and is 22000 bytes of text in 1 file\n {2}hint: /);
 });
 
+test('a resumed run remembers its steps and other settings, also those of an earlier --resume', async (t) => {
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder),
+    out = join(folder, 'run'),
+    first = join(out, 'step-00000003.safetensors');
+  const flags = ['train', '--resume', '--out', out, '--json'];
+  const begun = ['train', ...TINY, '--data', data, '--steps', '6', '--save-every', '3', '--out', out, '--json'];
+  assert.equal((await command(...begun)).code, 0);
+  await unlink(join(out, 'step-00000006.safetensors')); // as if the run had been killed after step 3
+  const again = await command(...flags);
+  assert.deepEqual([...lossesOf(again.stdout).keys()], [4, 5, 6]);
+  const more = await command(...flags, '--steps', '12', '--keep', 'best,last');
+  assert.match(more.stderr, /set to 6 steps and goes on to 12; the learning-rate schedule uses the new number/);
+  await unlink(join(out, 'step-00000012.safetensors'));
+  await assert.rejects(readFile(first));
+  const { code, stdout, stderr } = await command(...flags);
+  assert.equal(code, 0, stderr);
+  const [begins] = eventsOf(stdout);
+  assert.deepEqual([begins['steps'], begins['resumed_from']], [12, 9]);
+  assert.equal((begins['config'] as { keep?: string }).keep, 'best,last');
+  assert.deepEqual([...lossesOf(stdout)], [...lossesOf(more.stdout)].slice(3));
+  const fewer = await command(...flags, '--steps', '5');
+  assert.match(fewer.stderr, /has done 12 steps, more than the 5/);
+  assert.equal(eventsOf((await command(...flags)).stdout)[0]['steps'], 12, 'a refused command changes no settings');
+});
+
 test('a run is resumed if its data has moved, not if it has changed; a refused run keeps its log', async (t) => {
   const folder = await temporaryFolder(t),
     here = join(folder, 'here'),
