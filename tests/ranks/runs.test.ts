@@ -41,8 +41,18 @@ if (skip === false) {
   after(() => rm(folder, { recursive: true, force: true }));
 }
 
-/** What must not depend on the number of ranks. When a decision takes effect depends on how long it is prepared. */
-async function outcome(name: string, ranks: number): Promise<{ readonly told: unknown[]; readonly file: Buffer }> {
+interface Outcome {
+  readonly told: unknown[];
+  readonly file: Buffer;
+  /** Bytes of the states of rank 0: parameters and moments. */
+  readonly states: number;
+}
+
+/**
+ * What must not depend on the number of ranks, and the bytes of states. When a decision takes effect depends on how
+ * long it is prepared.
+ */
+async function outcome(name: string, ranks: number): Promise<Outcome> {
   const out = join(folder, `${name}-${ranks}`),
     words = RUNS[name].map((word) => (word === 'spill.json' ? join(folder, word) : word)),
     own = name === 'classifier' ? [] : ['--data', data, '--batch', '16'],
@@ -54,7 +64,8 @@ async function outcome(name: string, ranks: number): Promise<{ readonly told: un
       if (e.event === 'step') return [[e['step'], e['loss'], e['grad_norm'], e['aux'], e['load']]];
       return e.event === 'recompile' ? [[e['step'], e['rule'], e['class'], e['changes']]] : [];
     });
-  return { told, file: await readFile(String(events.at(-1)?.['checkpoint'])) };
+  const { states } = events.find((e) => e.event === 'plan')?.['bytes'] as { readonly states: number };
+  return { told, file: await readFile(String(events.at(-1)?.['checkpoint'])), states };
 }
 
 for (const name of Object.keys(RUNS))
@@ -63,8 +74,10 @@ for (const name of Object.keys(RUNS))
     assert.ok(one.told.length >= 10);
     if (RUNS[name].includes('adaptCapacity')) assert.match(JSON.stringify(one.told), /"adaptCapacity"/);
     for (const ranks of [2, 4, 8]) {
-      const { told, file } = await outcome(name, ranks);
+      const { told, file, states } = await outcome(name, ranks);
       assert.deepEqual(told, one.told, `${ranks} ranks`);
       assert.ok(file.equals(one.file), `the checkpoint of ${ranks} ranks`);
+      // Every rank has as many experts as the others.
+      if (name === 'default' && ranks === 8) assert.ok(states <= one.states / 2, `${states} of ${one.states} bytes`);
     }
   });
