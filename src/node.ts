@@ -3,4 +3,16 @@ export * from './common.ts';
 export { readSafetensors } from './io/safetensors-bytes.ts';
 export { compile, openRanks } from './session/node.ts';
 export { generate, generateLogprobs } from './session/generate.ts';
+export { logLikelihoods } from './session/likelihood.ts';
+export {
+  compareTasks,
+  evaluateTask,
+  type Answer,
+  type Comparison,
+  type Measure,
+  type MeasureName,
+  type TaskOptions,
+  type TaskResult,
+} from './train/task.ts';
+export { readTask, type ChoiceQuestion, type Question, type TextQuestion } from './train/task-file.ts';
 export { RanksError, type RankCounters, type Ranks } from './device/ranks.ts';

@@ -8,8 +8,17 @@ import ts from 'typescript';
 const root = fileURLToPath(new URL('..', import.meta.url)),
   folder = join(root, 'docs/api');
 
+interface Door {
+  readonly page: string;
+  readonly file: string;
+  readonly from: string;
+  readonly what: string;
+  /** Another entry point, whose page has the names that both export. */
+  readonly without?: string;
+}
+
 /** The entry points by the name of their page. A namespace that an entry point exports (`nn`) has its own page. */
-const DOORS = [
+const DOORS: readonly Door[] = [
   {
     page: 'core',
     file: 'src/index.ts',
@@ -17,6 +26,13 @@ const DOORS = [
     what:
       'Models, sessions, data in memory. `dynamoe/core` is ' +
       'the same without Node; `dynamoe/node`, which `dynamoe` is in Node, adds the native device and files.',
+  },
+  {
+    page: 'node',
+    file: 'src/node.ts',
+    from: 'dynamoe',
+    without: 'src/index.ts',
+    what: 'What `dynamoe` has in Node besides [`dynamoe/core`](core.md).',
   },
   {
     page: 'recompile',
@@ -33,7 +49,7 @@ const DOORS = [
     from: 'dynamoe/log',
     what: 'Events of a run, and loggers that receive them: [the guide](../dashboard.md).',
   },
-] as const;
+];
 const NAMESPACES: Readonly<Record<string, string>> = {
   nn: 'Modules and layers: [the mixture-of-experts layer](../guide/moe.md).',
   ops: 'Operations on tensors, for a `forward` of your own.',
@@ -55,11 +71,14 @@ export function pages(): Map<string, string> {
     ),
     writer = new Writer(program.getTypeChecker()),
     out = new Map<string, string>();
-  for (const { page, file, from, what } of DOORS) {
-    const module = writer.checker.getSymbolAtLocation(program.getSourceFile(join(root, file))!)!;
+  const exportsOf = (file: string): ts.Symbol[] =>
+    writer.checker.getExportsOfModule(writer.checker.getSymbolAtLocation(program.getSourceFile(join(root, file))!)!);
+  for (const { page, file, from, what, without } of DOORS) {
+    const elsewhere = new Set(without === undefined ? [] : exportsOf(without).map((s) => s.name));
     const spaces: string[] = [],
       entries: ts.Symbol[] = [];
-    for (const symbol of writer.checker.getExportsOfModule(module)) {
+    for (const symbol of exportsOf(file)) {
+      if (elsewhere.has(symbol.name)) continue;
       const space = symbol.declarations?.some((d) => ts.isNamespaceExport(d));
       if (!space) {
         entries.push(symbol);

@@ -10,25 +10,46 @@ import { nothingCounts } from '../session/means.ts';
 import { UserError } from '../base/errors.ts';
 import { data, device, json, recompile, threads, type OpenFlags } from './flags.ts';
 import { bits, fixed } from '../base/format.ts';
+import { refuseFlags } from './check-flags.ts';
+import { evaluateTasks } from './eval-task.ts';
 import { overRanks } from './ranks.ts';
 import { openReporter, recompiled, silent } from './report.ts';
 import { stoppable } from './stop.ts';
 import { Exit } from './fail.ts';
+import { ConfigError } from '../train/config-error.ts';
 
 export function defineEval(command: Command): void {
   command
     .argument('<checkpoint>', 'a checkpoint, or a run folder (its newest checkpoint)')
+    .argument('[other]', 'with --task: another checkpoint, to compare with the first')
     .description(
       'Computes the validation loss of a checkpoint: the mean over all windows of the last tenth of each file, ' +
-        'without dropout.',
+        'without dropout. With --task, counts right answers to questions instead, with 95% intervals.',
     )
     .addOption(data())
+    .option(
+      '--task <file>',
+      'questions, one JSON object per line: {"prompt", "choices", "answer"}, or {"prompt", "target", "stop"}',
+    )
     .option('--config <file>', 'the config file that built the model, if it was moved')
     .addOption(device())
     .addOption(threads())
     .addOption(recompile('auto'))
     .addOption(json())
-    .action((checkpoint: string, flags: OpenFlags) => overRanks((ranks) => evaluate(checkpoint, flags, ranks)));
+    .action((checkpoint: string, other: string | undefined, flags: EvalFlags) =>
+      overRanks(async (ranks) => {
+        const { task } = flags;
+        refuseFlags(command, { data: task !== undefined && 'a task has its own questions' });
+        if (task === undefined && other !== undefined)
+          throw new ConfigError('a second checkpoint is compared by the questions of a task', 'name one with --task');
+        if (task === undefined) await evaluate(checkpoint, flags, ranks);
+        else await evaluateTasks(task, [checkpoint, ...(other === undefined ? [] : [other])], flags, ranks);
+      }),
+    );
+}
+
+interface EvalFlags extends OpenFlags {
+  readonly task?: string;
 }
 
 async function evaluate(checkpoint: string, flags: OpenFlags, ranks: Ranks | null): Promise<void> {

@@ -38,8 +38,8 @@ const COMMANDS: readonly Row[] = [
   },
   {
     name: 'eval',
-    usage: '[options] <checkpoint>',
-    summary: 'measure a trained model',
+    usage: '[options] <checkpoint> [other]',
+    summary: 'measure a trained model, or compare two',
     load: async () => (await import('./eval.ts')).defineEval,
   },
   {

@@ -69,7 +69,7 @@ const KEYS: KeysOf<GenerateOptions> = {
 };
 
 const CHUNK = 16; // the most tokens of a prompt that are computed in one run
-const BYTES = 256,
+export const BYTES = 256,
   NEWLINE = 10; // for a model of bytes, an empty prompt means the start of a line
 
 /** `generate` of later.ts, with its arguments checked at once. */
@@ -279,7 +279,8 @@ async function* drawnOf(session: Session, request: Request): AsyncGenerator<Draw
   }
 }
 
-function isCachedModel(model: object): model is CachedModel {
+/** Whether a model can use a cache of earlier tokens. */
+export function isCachedModel(model: object): model is CachedModel {
   return (
     'options' in model &&
     typeof model.options === 'object' &&
