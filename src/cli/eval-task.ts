@@ -102,7 +102,8 @@ function cutText({ path, experiment }: Opened, questions: readonly Question[], {
     more = cut > LINES_SHOWN ? ` and ${cut - LINES_SHOWN} more` : '';
   return (
     `${shownPath(path)}: ${cut} of ${questions.length} prompts do not fit into the context of ` +
-    `${experiment.context} tokens with their answers; their beginnings are cut: ${where.slice(0, LINES_SHOWN).join(', ')}${more}`
+    `${experiment.context} tokens with their answers; their beginnings are cut: ` +
+    `${where.slice(0, LINES_SHOWN).join(', ')}${more}`
   );
 }
 
