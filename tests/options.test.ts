@@ -6,6 +6,7 @@ import test from 'node:test';
 import { inspect } from 'node:util';
 import fc from 'fast-check';
 import * as data from 'dynamoe/data';
+import * as layers from 'dynamoe/layers';
 import * as log from 'dynamoe/log';
 import * as recompile from 'dynamoe/recompile';
 import * as core from 'dynamoe';
@@ -406,13 +407,14 @@ const NONE: Readonly<Record<string, string>> = {
   metrics:
     'accuracy classScores confusionMatrix f1 ignoring meanAbsoluteError perplexity precision r2 recall ' +
     'tallyOf topKAccuracy',
+  layers: 'einsum',
   recompile:
     'POLICY_NAMES RunStats WORKLOADS alone freeSlots mergeExperts parseTrace policies policiesFor ' +
     'pruneExpert splitExpert traceLines',
   log: 'jsonLines tensorBoard',
 };
 
-const ROOMS: Readonly<Record<string, object>> = { '': core, nn, ops, optim, loss, metrics, data, recompile, log };
+const ROOMS: Readonly<Record<string, object>> = { '': core, nn, ops, optim, loss, metrics, layers, data, recompile, log };
 
 /** Whether an export refuses an option that there is not, when that is all it is given. */
 function refusesUnknown(made: unknown): boolean {

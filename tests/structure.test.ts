@@ -56,23 +56,39 @@ test('a folder imports only from those below it', () => {
   assert.deepEqual(wrong, []);
 });
 
-test('the core reaches nothing of Node', () => {
-  const wrong: string[] = [],
-    seen = new Set<string>(),
-    open = ['index.ts'];
+/** The files that an entry point loads, and what they import from outside src. */
+function reached(entry: string): { readonly files: ReadonlySet<string>; readonly outside: readonly string[] } {
+  const seen = new Set<string>(),
+    outside: string[] = [],
+    open = [entry];
   for (let file = open.pop(); file !== undefined; file = open.pop()) {
     if (seen.has(file)) continue;
     seen.add(file);
     for (const name of valueImports(file)) {
       if (name.startsWith('.')) open.push(relative(src, join(src, dirname(file), name)).replaceAll(sep, '/'));
-      else wrong.push(`${file} imports ${name}`);
+      else outside.push(`${file} imports ${name}`);
     }
   }
+  return { files: seen, outside };
+}
+
+test('the core and dynamoe/layers reach nothing of Node', () => {
+  const core = reached('index.ts');
   assert.ok(
-    seen.has('session/session.ts') && seen.has('device/wasm/wasm.ts'),
+    core.files.has('session/session.ts') && core.files.has('device/wasm/wasm.ts'),
     'the walk found the session and its device',
   );
-  assert.deepEqual(wrong, [], 'a bundle for the browser would need it');
+  assert.deepEqual([...core.outside, ...reached('layers.ts').outside], [], 'a bundle for the browser would need it');
+});
+
+test('the core contains nothing that dynamoe/layers exports', () => {
+  const { files: core } = reached('index.ts'),
+    exported = valueImports('layers.ts').map((name) => name.replace(/^\.\//, ''));
+  assert.ok(exported.includes('graph/ops/matmul/einsum.ts'));
+  assert.deepEqual(
+    exported.filter((file) => core.has(file)),
+    [],
+  );
 });
 
 /** The modules that a file imports at run time: imports of types alone are erased, dynamic imports count. */

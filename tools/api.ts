@@ -42,6 +42,12 @@ const DOORS: readonly Door[] = [
       'Rules that recompile a run while ' +
       'it goes on, and the policies that are built in: [the guide](../guide/recompilation.md).',
   },
+  {
+    page: 'layers',
+    file: 'src/layers.ts',
+    from: 'dynamoe/layers',
+    what: 'Further layers and functions, for any JavaScript engine. Programs that do not import them do not load them.',
+  },
   { page: 'data', file: 'src/data.ts', from: 'dynamoe/data', what: 'Datasets in Node.' },
   {
     page: 'log',

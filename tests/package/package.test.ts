@@ -356,6 +356,7 @@ for (const { name, path } of nodes) {
         'dynamoe/whole',
         'dynamoe/node',
         'dynamoe/data',
+        'dynamoe/layers',
         'dynamoe/log',
         'dynamoe/recompile',
       ];
