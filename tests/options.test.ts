@@ -334,6 +334,28 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
   'optim.sgd': [takes({ lr: 1, momentum: 0.5, nesterov: true, weightDecay: 0.1, clip: 1 }, (o) => optim.sgd(o))],
   'optim.warmupCosine': [takes({ peak: 1, warmup: 1, total: 3, floor: 0.1 }, (o) => optim.warmupCosine(o))],
 
+  'layers.Conv1d': [
+    takes({ bias: false, std: 1, stride: 1, padding: 0, dilation: 1, groups: 1 }, (o) => new layers.Conv1d(2, 2, 3, o)),
+  ],
+  'layers.conv1d': [
+    takes({ stride: 1, padding: 1, dilation: 1, groups: 1 }, (o) => {
+      const x = tensor([1, 4, 1]);
+      return layers.conv1d(x, beside(x, [2, 1, 1]), o);
+    }),
+  ],
+  'layers.ConvTranspose2d': [
+    takes(
+      { bias: false, std: 1, stride: 2, padding: 0, outputPadding: 1, dilation: 1, groups: 1 },
+      (o) => new layers.ConvTranspose2d(2, 2, 3, o),
+    ),
+  ],
+  'layers.convTranspose2d': [
+    takes({ stride: 2, padding: 1, outputPadding: 1, dilation: 1, groups: 1 }, (o) => {
+      const x = tensor([1, 4, 4, 1]);
+      return layers.convTranspose2d(x, beside(x, [3, 3, 1, 1]), o);
+    }),
+  ],
+
   'data.arrays': [
     takes({ size: 1, seed: 1, split: 'train' as const, from: 1, limit: 1 }, (o) => data.arrays(rows).batches(o)),
     takes({ size: 1, split: 'test' as const }, (o) => data.arrays(rows).pass(o)),
@@ -414,7 +436,18 @@ const NONE: Readonly<Record<string, string>> = {
   log: 'jsonLines tensorBoard',
 };
 
-const ROOMS: Readonly<Record<string, object>> = { '': core, nn, ops, optim, loss, metrics, layers, data, recompile, log };
+const ROOMS: Readonly<Record<string, object>> = {
+  '': core,
+  nn,
+  ops,
+  optim,
+  loss,
+  metrics,
+  layers,
+  data,
+  recompile,
+  log,
+};
 
 /** Whether an export refuses an option that there is not, when that is all it is given. */
 function refusesUnknown(made: unknown): boolean {

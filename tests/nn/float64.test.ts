@@ -18,6 +18,7 @@ import {
   type Model,
   type Tensor,
 } from '../../src/index.ts';
+import { Conv1d, ConvTranspose2d } from '../../src/layers.ts';
 import { compile } from '../../src/node.ts';
 import { findToolchain } from '../../src/device/native/toolchain.ts';
 import { Stream } from '../../src/base/random.ts';
@@ -294,6 +295,8 @@ const layers: Readonly<Record<string, readonly [() => Model, HostTensor]>> = {
   Embedding: [() => new nn.Embedding(11, 4), tokens],
   Conv2d: [() => new nn.Conv2d(3, 4, 3, { padding: 'same' }), images],
   'Conv2d, depthwise': [() => new nn.Conv2d(3, 3, 3, { groups: 3 }), images],
+  Conv1d: [() => new Conv1d(8, 4, 3, { padding: 'same', groups: 2 }), sequence],
+  ConvTranspose2d: [() => new ConvTranspose2d(3, 4, 3, { stride: 2, outputPadding: 1 }), images],
   MaxPool2d: [() => new nn.Sequential(new nn.Conv2d(3, 3, 1), new nn.MaxPool2d(2)), images],
   AvgPool2d: [() => new nn.Sequential(new nn.Conv2d(3, 3, 1), new nn.AvgPool2d(2)), images],
   GlobalAvgPool2d: [() => new nn.Sequential(new nn.Conv2d(3, 3, 1), new nn.GlobalAvgPool2d()), images],

@@ -30,17 +30,14 @@ export function einsum(equation: string, ...operands: readonly Tensor[]): Tensor
   checkSizes(equation, inputs, operands);
 
   const named = operands.map((x, i): Named => ({ x, letters: inputs[i] }));
-  const product = named.slice(1).reduce(
-    (left, right, i) => {
-      const kept = new Set([output, ...inputs.slice(i + 2)].flat()),
-        sides = [left, right] as const;
-      const [a, b] = sides.map((side, s) =>
-        sumOut(side, (letter) => kept.has(letter) || sides[1 - s].letters.includes(letter)),
-      );
-      return multiply(a, b, kept, output);
-    },
-    named[0],
-  );
+  const product = named.slice(1).reduce((left, right, i) => {
+    const kept = new Set([output, ...inputs.slice(i + 2)].flat()),
+      sides = [left, right] as const;
+    const [a, b] = sides.map((side, s) =>
+      sumOut(side, (letter) => kept.has(letter) || sides[1 - s].letters.includes(letter)),
+    );
+    return multiply(a, b, kept, output);
+  }, named[0]);
   return inOrder(
     sumOut(product, (letter) => output.includes(letter)),
     output,
@@ -134,7 +131,10 @@ function multiply(first: Named, second: Named, kept: ReadonlySet<string>, output
     const depthFirst = summed.includes(side.letters.filter((l) => !batch.includes(l))[0]);
     const parts = depthFirst ? [summed, own] : [own, summed];
     const x = inOrder(side, [...batch, ...parts.flat()]);
-    return { x: reshape(x, [...batch.map(size), ...parts.map((p) => p.map(size).reduce((k, d) => k * d, 1))]), depthFirst };
+    return {
+      x: reshape(x, [...batch.map(size), ...parts.map((p) => p.map(size).reduce((k, d) => k * d, 1))]),
+      depthFirst,
+    };
   };
   const left = matrix(a, m),
     right = matrix(b, n);
