@@ -334,6 +334,8 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
   'optim.sgd': [takes({ lr: 1, momentum: 0.5, nesterov: true, weightDecay: 0.1, clip: 1 }, (o) => optim.sgd(o))],
   'optim.warmupCosine': [takes({ peak: 1, warmup: 1, total: 3, floor: 0.1 }, (o) => optim.warmupCosine(o))],
 
+  'layers.GRU': [takes({ layers: 2, bias: false }, (o) => new layers.GRU(2, 2, o))],
+  'layers.LSTM': [takes({ layers: 2, bias: false }, (o) => new layers.LSTM(2, 2, o))],
   'layers.Conv1d': [
     takes({ bias: false, std: 1, stride: 1, padding: 0, dilation: 1, groups: 1 }, (o) => new layers.Conv1d(2, 2, 3, o)),
   ],

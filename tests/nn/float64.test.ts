@@ -18,7 +18,7 @@ import {
   type Model,
   type Tensor,
 } from '../../src/index.ts';
-import { Conv1d, ConvTranspose2d } from '../../src/layers.ts';
+import { Conv1d, ConvTranspose2d, GRU, LSTM } from '../../src/layers.ts';
 import { compile } from '../../src/node.ts';
 import { findToolchain } from '../../src/device/native/toolchain.ts';
 import { Stream } from '../../src/base/random.ts';
@@ -297,6 +297,8 @@ const layers: Readonly<Record<string, readonly [() => Model, HostTensor]>> = {
   'Conv2d, depthwise': [() => new nn.Conv2d(3, 3, 3, { groups: 3 }), images],
   Conv1d: [() => new Conv1d(8, 4, 3, { padding: 'same', groups: 2 }), sequence],
   ConvTranspose2d: [() => new ConvTranspose2d(3, 4, 3, { stride: 2, outputPadding: 1 }), images],
+  LSTM: [() => new LSTM(8, 3, { layers: 2 }), sequence],
+  GRU: [() => new GRU(8, 3, { layers: 2 }), sequence],
   MaxPool2d: [() => new nn.Sequential(new nn.Conv2d(3, 3, 1), new nn.MaxPool2d(2)), images],
   AvgPool2d: [() => new nn.Sequential(new nn.Conv2d(3, 3, 1), new nn.AvgPool2d(2)), images],
   GlobalAvgPool2d: [() => new nn.Sequential(new nn.Conv2d(3, 3, 1), new nn.GlobalAvgPool2d()), images],
