@@ -2,6 +2,7 @@
 export * from './common.ts';
 export { readSafetensors } from './io/safetensors-bytes.ts';
 export { compile, openRanks } from './session/node.ts';
+export { initFrom, type Initialised, type InitOptions } from './session/init.ts';
 export { generate, generateLogprobs } from './session/generate.ts';
 export { logLikelihoods } from './session/likelihood.ts';
 export {

@@ -111,6 +111,13 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
     takes({ kind: 'normal' as const, std: 1 }, (o) => new core.Parameter([2], o)),
     takes({ kind: 'uniform' as const, bound: 1 }, (o) => new core.Parameter([2], o)),
   ],
+  initFrom: [
+    takes({ rename: { 'a.*': 'b.*' }, skip: ['b.*'], where: 'there' }, (o) =>
+      core.initFrom(null as never, new Map(), o).catch((error: unknown) => {
+        if (!(error instanceof TypeError)) throw error; // there is no session: the options were right
+      }),
+    ),
+  ],
   readSafetensors: [
     takes({ say: () => undefined }, (o) => core.readSafetensors(Uint8Array.of(2, 0, 0, 0, 0, 0, 0, 0, 0x7b, 0x7d), o)),
   ],

@@ -26,6 +26,7 @@ import {
   noAuth,
   recompile,
   precision,
+  several,
   threads,
   whole,
   type DashFlags,
@@ -50,6 +51,19 @@ export function defineTrain(command: Command): void {
     .option('--seed <n>', 'random seed for initial weights, dropout and data order (default: 0)', whole(0, MAX_SEED))
     .option('--out <folder>', 'run folder for checkpoints and events (default: a new one in runs/)')
     .option('--resume', 'continue the run in --out exactly as if it had not stopped')
+    .option('--init <checkpoint>', 'fine-tune: a new run that starts from the parameters of a checkpoint or run folder')
+    .addOption(
+      new Option(
+        '--init-rename <old=new>',
+        'rename tensors of that checkpoint; * stands for any text; may be repeated',
+      ).argParser(several),
+    )
+    .addOption(
+      new Option(
+        '--init-skip <pattern>',
+        'leave out tensors of that checkpoint, and keep initial values of the model; may be repeated',
+      ).argParser(several),
+    )
     .option(
       '--eval-every <n>',
       'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)',
@@ -103,6 +117,11 @@ async function configured(
   ranks: Ranks | null = null,
 ): Promise<Configured> {
   if (!flags.resume) return configure(file, flags);
+  if (flags.init !== undefined || flags.initRename || flags.initSkip)
+    throw new ConfigError(
+      '--init has no effect with --resume: a run that continues has its own parameters',
+      'leave out --init, --init-rename and --init-skip, or start a new run without --resume',
+    );
   if (flags.out === undefined) throw new ConfigError('--resume needs --out', 'dynamoe train --resume --out FOLDER');
   const stored = await storedSettings(flags.out).catch((error: unknown) => {
     if (error instanceof Error && error.message.includes('no such file')) return undefined;

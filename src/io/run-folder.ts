@@ -236,6 +236,10 @@ export async function resolveCheckpoint(path: string): Promise<string> {
   );
 }
 
+/** Whether a folder contains a checkpoint from which its run continues. */
+export const hasCheckpoint = async (path: string): Promise<boolean> =>
+  (await stat(path).catch(() => null)) !== null && (await findCheckpoint(path)).checkpoint !== undefined;
+
 async function admit(path: string, resume: boolean): Promise<void> {
   const names = await readdir(path).catch((error: unknown) => {
     throw fault('read', path, error);

@@ -36,7 +36,11 @@ export async function configure(
   const data = withOverrides(loaded?.data ?? { ...defaults }, overrides, loaded?.parts ?? {});
   const config = parseConfig(data, file);
   const settings = {
-    config: { ...config, data: config.data.map((path) => resolve(path)) },
+    config: {
+      ...config,
+      data: config.data.map((path) => resolve(path)),
+      ...(config.init && { init: { ...config.init, checkpoint: resolve(config.init.checkpoint) } }),
+    },
     source: loaded?.source ?? null,
   };
   try {

@@ -35,6 +35,10 @@ type ModelFlag = keyof typeof MODEL | keyof typeof EXPERTS;
 export type Overrides = { readonly [K in RunFlag]?: Config[K] } & { readonly [K in ModelFlag]?: number } & {
   readonly data?: readonly string[];
   readonly lr?: number;
+  readonly init?: string;
+  /** OLD=NEW */
+  readonly initRename?: readonly string[];
+  readonly initSkip?: readonly string[];
 };
 
 const keys = <K extends string>(of: Readonly<Record<K, unknown>>): K[] => Object.keys(of) as K[];
@@ -42,7 +46,15 @@ const keys = <K extends string>(of: Readonly<Record<K, unknown>>): K[] => Object
 const MODEL_FLAGS: readonly ModelFlag[] = [...keys(MODEL), ...keys(EXPERTS)];
 
 /** All flags that replace settings, in camel case. */
-export const OVERRIDES: readonly string[] = ['data', 'lr', ...keys(RUN), ...MODEL_FLAGS];
+export const OVERRIDES: readonly string[] = [
+  'data',
+  'lr',
+  'init',
+  'initRename',
+  'initSkip',
+  ...keys(RUN),
+  ...MODEL_FLAGS,
+];
 
 /**
  * Flags that may differ when a run is resumed. Paths of data may differ too: a fingerprint shows whether the data is
@@ -67,6 +79,7 @@ export function withOverrides(data: Readonly<Data>, flags: Overrides, parts: Par
     if (parts.optimizer) throw new ConfigError('--lr: the config file brings its own optimizer', 'set the rate there');
     out['optimizer'] = { ...(data['optimizer'] as Data | undefined), lr: flags.lr };
   }
+  if (flags.init !== undefined || flags.initRename || flags.initSkip) out['init'] = initWith(data['init'], flags);
   const given = MODEL_FLAGS.filter((name) => flags[name] !== undefined);
   if (given.length === 0) return out;
   if (parts.model) {
@@ -74,6 +87,22 @@ export function withOverrides(data: Readonly<Data>, flags: Overrides, parts: Par
   }
   out['model'] = modelWith((data['model'] ?? {}) as Data, flags);
   return out;
+}
+
+function initWith(init: unknown, { init: checkpoint, initRename, initSkip }: Overrides): Data {
+  if (init === undefined && checkpoint === undefined)
+    throw new ConfigError(`--init-${initSkip ? 'skip' : 'rename'} needs --init`, '--init CHECKPOINT');
+  const pairs = initRename?.map((rule) => {
+    const at = rule.indexOf('=');
+    if (at > 0 && at < rule.length - 1) return [rule.slice(0, at), rule.slice(at + 1)] as const;
+    throw new ConfigError(`--init-rename: expected OLD=NEW, got ${rule}`, "--init-rename 'old.*=new.*'");
+  });
+  return {
+    ...(init as Data | undefined),
+    ...(checkpoint !== undefined && { checkpoint }),
+    ...(pairs && { rename: Object.fromEntries(pairs) }),
+    ...(initSkip && { skip: initSkip }),
+  };
 }
 
 function modelWith(model: Readonly<Data>, flags: Overrides): Data {

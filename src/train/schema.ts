@@ -89,6 +89,13 @@ const optimizerSchema = z.strictObject({
   groups: z.array(groupSchema).optional(),
 });
 
+/** Options of initFrom (src/session/init.ts). */
+const initSchema = z.strictObject({
+  checkpoint: z.string().min(1),
+  rename: z.record(z.string().min(1), z.string().min(1)).optional(),
+  skip: z.array(z.string().min(1)).optional(),
+});
+
 function isPolicies(names: string): boolean {
   try {
     return policies(names).length >= 0;
@@ -118,6 +125,8 @@ const configSchema = z.strictObject({
     ])
     .default('crossEntropy'),
   optimizer: optimizerSchema.prefault({}),
+  /** Fine-tuning: the checkpoint whose parameters are the initial ones, and which of them are renamed or left out. */
+  init: initSchema.optional(),
   /** Context length in bytes, if the config file builds the model. */
   context: whole.optional(),
   batch: whole.default(12),
@@ -292,6 +301,7 @@ const SHAPES: Record<string, { readonly shape: object }> = {
   'model.moe.losses': { shape: Object.fromEntries(LOSSES.map((name) => [name, null])) },
   optimizer: optimizerSchema,
   'optimizer.groups': groupSchema,
+  init: initSchema,
 };
 
 const knownKeys = (path: readonly PropertyKey[]): string[] =>

@@ -23,6 +23,7 @@ import { finiteContent, firstNotFinite, NotFiniteError } from './finite.ts';
 import { policiesFor } from '../recompile/policies/select.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { Loggers, type Logger } from './logger.ts';
+import { initialise } from './init.ts';
 import { checkTraining, openSession } from './open.ts';
 import { planEvent } from './plan-event.ts';
 import { ConfigError } from './config-error.ts';
@@ -90,6 +91,7 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   });
   try {
     for (const rule of policiesFor(experiment.model, experiment.config.recompile)) session.recompile(rule);
+    await initialise(session, options, together);
     options.busy?.('compiling');
     const { size: tensors } = session.named.parameters;
     if (tensors > SLOW_TENSORS)
@@ -287,6 +289,8 @@ class Training {
       validation_samples: await heldOut(this.#data, context),
       ...(ranks && { ranks: ranks.size }),
     });
+    // From now on the checkpoint that the run started from is not needed.
+    if (config.init && !checkpoint) await this.#save();
   }
 
   async #step(batch: Batch): Promise<StepResult> {
