@@ -140,8 +140,8 @@ function difference(path: string, was: unknown, is: unknown): string {
 }
 
 /**
- * The settings of a resumed run. Flags that would change its results are refused; more steps are allowed, and `say`
- * gets a line about them.
+ * The settings of a resumed run: the stored ones, replaced by flags. Flags that would change its results are refused;
+ * more steps are allowed. `say` gets a line for every setting that is replaced.
  */
 export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line: string) => void): RunSettings {
   const { config } = stored,
@@ -149,9 +149,14 @@ export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line
   const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) }, undefined, {
     stored: true,
   });
-  const free: readonly string[] = [...RESUME_MAY_CHANGE, 'steps'];
+  const free: readonly string[] = RESUME_MAY_CHANGE,
+    text = (value: unknown): string => JSON.stringify(value) ?? 'the default';
   for (const key of Object.keys(asked) as (keyof Config)[]) {
-    if (free.includes(key) || JSON.stringify(asked[key]) === JSON.stringify(config[key])) continue;
+    if (key === 'steps' || JSON.stringify(asked[key]) === JSON.stringify(config[key])) continue;
+    if (free.includes(key)) {
+      say(`${key} is ${text(asked[key])} from now on; before, it was ${text(config[key])}`);
+      continue;
+    }
     throw new ConfigError(
       `the run was started with ${difference(key, config[key], asked[key])}`,
       'a resumed run keeps its settings: leave the flag out, or start a new run',

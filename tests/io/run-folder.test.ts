@@ -11,7 +11,7 @@ import { test } from 'node:test';
 import type { CheckpointContent } from '../../src/io/checkpoint.ts';
 import { lockFolder } from '../../src/io/lock.ts';
 import { pidSpace } from '../../src/io/process.ts';
-import { openRun, resolveCheckpoint } from '../../src/io/run-folder.ts';
+import { openRun, resolveCheckpoint, storedSettings } from '../../src/io/run-folder.ts';
 import { says, temporaryFolder } from './folder.ts';
 
 const at = (step: number): CheckpointContent => ({
@@ -267,6 +267,30 @@ test('if many lock a folder at the same time, at most one succeeds', async (t) =
   }
   await (await lockFolder(path)).release();
   assert.deepEqual(await readdir(path), []);
+});
+
+test('a run that continues with other settings keeps them; a run that is refused keeps its own', async (t) => {
+  const path = join(await temporaryFolder(t), 'run');
+  const first = await openRun(path, { settings: { steps: 1 } });
+  await first.save(at(1));
+  await first.close();
+  const refused = openRun(path, {
+    resume: true,
+    settings: { steps: 2 },
+    renew: true,
+    check: () => Promise.reject(new Error('no')),
+  });
+  await assert.rejects(refused, /no/);
+  for (const [settings, kept] of [
+    [undefined, 1],
+    [{ steps: 3 }, 3],
+    [undefined, 3],
+  ] as const) {
+    const run = await openRun(path, { resume: true, ...(settings && { settings, renew: true }) });
+    assert.deepEqual(run.settings, { steps: kept });
+    await run.close();
+    assert.deepEqual(await storedSettings(path), { steps: kept });
+  }
 });
 
 test('settings that are not JSON are refused, and the error names the file', async (t) => {

@@ -74,10 +74,13 @@ test('a resumed run keeps all settings except those that do not affect results',
   assert.deepEqual(stored, settings);
   const resume = (flags: object): unknown => resumeSettings(stored, flags, (line) => said.push(line));
   assert.deepEqual(resume({}), settings);
-  resume({ threads: 1, saveEvery: 3, steps: 10, data: ['elsewhere'] });
-  assert.equal(said.length, 0);
+  resume({ steps: 10, data: ['a'] });
+  assert.deepEqual(said, [], 'nothing is replaced');
+  resume({ threads: 1, data: ['elsewhere'] });
+  assert.match(said[0], /^data is \[".*elsewhere"\] from now on; before, it was \[".*a"\]$/);
+  assert.equal(said[1], 'threads is 1 from now on; before, it was the default');
   resume({ steps: 20 });
-  assert.match(said[0], /10 steps and goes on to 20/);
+  assert.match(said[2], /10 steps and goes on to 20/);
   for (const flags of [{ batch: 3 }, { seed: 1 }, { lr: 1 }, { layers: 1 }])
     assert.throws(() => resume(flags), ConfigError);
 });
