@@ -338,6 +338,10 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
     takes({ lr: 1, betas: [0.5, 0.5] as const, eps: 1e-3, weightDecay: 0.1, eager: true }, (o) => optim.adamW(o)),
   ],
   'optim.lion': [takes({ lr: 1, betas: [0.5, 0.5] as const, weightDecay: 0.1, clip: 1 }, (o) => optim.lion(o))],
+  'optim.muon': [
+    takes({ lr: 1, momentum: 0.5, nesterov: true, iterations: 3, weightDecay: 0.1, clip: 1 }, (o) => optim.muon(o)),
+    takes({ lr: 1, adamW: { lr: 1 }, eager: true }, (o) => optim.muon(o)),
+  ],
   'optim.sgd': [takes({ lr: 1, momentum: 0.5, nesterov: true, weightDecay: 0.1, clip: 1 }, (o) => optim.sgd(o))],
   'optim.warmupCosine': [takes({ peak: 1, warmup: 1, total: 3, floor: 0.1 }, (o) => optim.warmupCosine(o))],
 

@@ -7,7 +7,16 @@ import { sqrt } from '../graph/ops/elementwise/sqrt.ts';
 import { sub } from '../graph/ops/elementwise/sub.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Groups } from './groups.ts';
-import { checkOptimizer, commonOf, decayOf, rateAt, type Optimizer, type Schedule } from './optimizer.ts';
+import {
+  checkOptimizer,
+  commonOf,
+  decayOf,
+  rateAt,
+  type Optimizer,
+  type Schedule,
+  type UpdateCall,
+  type Updated,
+} from './optimizer.ts';
 
 export interface AdamOptions {
   readonly lr: Schedule;
@@ -38,15 +47,35 @@ export const adamW = (options: AdamOptions): Optimizer => build('adamW', options
 /** defaultDecay: the weight decay if none is given; null: the optimiser has no weight decay. */
 function build(name: string, options: AdamOptions, defaultDecay: number | null): Optimizer {
   checkOptimizer(name, options, ['betas', 'eps', ...(defaultDecay === null ? [] : ['weightDecay'])]);
-  const { lr, betas: [b1, b2] = [0.9, 0.999], eps = 1e-8, weightDecay = defaultDecay ?? 0 } = options;
+  const { lr, betas = [0.9, 0.999], eps = 1e-8, weightDecay = defaultDecay ?? 0 } = options,
+    [beta1, beta2] = betas,
+    rule = adamRule({ betas, eps, weightDecay });
   return fixedCopy<Optimizer>({
-    ...commonOf(name, options, { beta1: b1, beta2: b2, eps, weightDecay }),
+    ...commonOf(name, options, { beta1, beta2, eps, weightDecay }),
     decay: defaultDecay === null ? null : weightDecay,
-    corrected: ['lr', 'correction'],
-    moments: ['m', 'v'],
-    scalars(step, age = step) {
-      const rate = rateAt(lr, step),
-        t = age + 1;
+    corrected: ADAM_CORRECTED,
+    moments: ADAM_MOMENTS,
+    scalars: (step, age = step) => rule.scalars(rateAt(lr, step), age),
+    update: rule.update,
+  });
+}
+
+export const ADAM_MOMENTS = ['m', 'v'],
+  ADAM_CORRECTED = ['lr', 'correction'];
+
+/** Scalars and update of Adam with decoupled decay, for optimisers that treat some parameters in this way. */
+export function adamRule({
+  betas: [b1, b2],
+  eps,
+  weightDecay,
+}: {
+  readonly betas: readonly [number, number];
+  readonly eps: number;
+  readonly weightDecay: number;
+}): { scalars(rate: number, age: number): Record<string, number>; update(call: UpdateCall): Updated } {
+  return {
+    scalars(rate, age) {
+      const t = age + 1;
       return { lr: rate / (1 - b1 ** t), correction: 1 / (1 - b2 ** t), decay: rate * weightDecay, rate };
     },
     update({ parameter: p, gradient: g, moment, scalar, lr: multiplier, ...call }) {
@@ -59,5 +88,5 @@ function build(name: string, options: AdamOptions, defaultDecay: number | null):
         decay === weightDecay && multiplier === 1 ? scalar('decay') : mul(scalar('rate'), decay * multiplier);
       return { parameter: sub(decay === 0 ? p : sub(p, mul(p, decayFactor())), step), moments: { m, v } };
     },
-  });
+  };
 }

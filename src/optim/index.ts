@@ -2,6 +2,14 @@
 export { adam, adamW, type AdamOptions } from './adam.ts';
 export type { Group, GroupRule, Groups } from './groups.ts';
 export { lion, type LionOptions } from './lion.ts';
-export { decayOf, type Optimizer, type Schedule, type UpdateCall, type Updated } from './optimizer.ts';
+export { muon, type MuonOptions } from './muon.ts';
+export {
+  decayOf,
+  type MomentOwner,
+  type Optimizer,
+  type Schedule,
+  type UpdateCall,
+  type Updated,
+} from './optimizer.ts';
 export { warmupCosine, type WarmupCosine } from './schedule.ts';
 export { sgd, type SgdOptions } from './sgd.ts';

@@ -59,16 +59,23 @@ const CHECKS: Readonly<Record<string, Check>> = {
   weightDecay: atLeast0,
   nesterov: flag,
   eager: flag,
+  iterations: (value) =>
+    Number.isInteger(value) && (value as number) >= 1 && (value as number) <= 100
+      ? null
+      : 'a whole number from 1 to 100',
 };
 
-/** Throws UserError for an option that the optimiser does not have, and for a value that is not in its range. */
-export function checkOptimizer(name: string, options: object, known: readonly string[]): void {
+/**
+ * Throws UserError for an option that the optimiser does not have, and for a value that is not in its range.
+ * hasOwnRate: the optimiser has a learning rate if none is given.
+ */
+export function checkOptimizer(name: string, options: object, known: readonly string[], hasOwnRate = false): void {
   const example = `optim.${name}({ lr: 1e-3 })`,
     given = ((options as object | undefined) ?? {}) as Readonly<Record<string, unknown>>;
   const keys = Object.fromEntries(['lr', ...known, 'clip', 'eager', 'groups'].map((key) => [key, anything]));
   checkOptions(`optim.${name}`, given, keys as never);
   for (const [key, check] of Object.entries(CHECKS)) {
-    const range = given[key] === undefined && key !== 'lr' ? null : check(given[key]);
+    const range = given[key] === undefined && (key !== 'lr' || hasOwnRate) ? null : check(given[key]);
     if (range === null) continue;
     const value = given[key],
       got = Array.isArray(value) ? `[${value.map(String).join(', ')}]` : String(value);
@@ -85,29 +92,36 @@ export function checkOptimizer(name: string, options: object, known: readonly st
 /** Settings that all optimisers have, as fields of an Optimizer. settings: the others, for checkpoints and logs. */
 export function commonOf(
   name: string,
-  { lr, clip, eager = false, groups }: { readonly lr: Schedule } & Pick<Optimizer, 'clip' | 'eager' | 'groups'>,
+  { lr, clip, eager = false, groups }: Partial<Record<'lr', Schedule>> & Pick<Optimizer, 'clip' | 'eager' | 'groups'>,
   settings: Optimizer['settings'],
-): Pick<Optimizer, Common> {
+): Pick<Optimizer, 'name' | 'clip' | 'eager' | 'groups' | 'settings' | 'rate'> {
   return {
     name,
     eager,
     ...(clip !== undefined && { clip }),
     ...(groups !== undefined && { groups }),
     settings: { ...settings, ...(clip !== undefined && { clip }), ...(typeof lr === 'number' && { lr }) },
-    rate: (step) => rateAt(lr, step),
+    ...(lr !== undefined && { rate: (step: number) => rateAt(lr, step) }),
   };
 }
 
-type Common = 'name' | 'clip' | 'eager' | 'groups' | 'settings' | 'rate';
-
 /** x times a factor that is known when the graph is built. */
 export const scaled = (x: Tensor, factor: number): Tensor => (factor === 1 ? x : mul(x, factor));
+
+/** What decides which moments a parameter has. experts: its first dimension goes over the experts of a layer. */
+export interface MomentOwner {
+  readonly shape: readonly number[];
+  readonly role: Role;
+  readonly experts: boolean;
+}
 
 export interface UpdateCall {
   readonly parameter: Tensor;
   readonly gradient: Tensor;
   /** The parameter's role: 'weight', 'bias' and so on. */
   readonly role: Role;
+  /** Whether its first dimension goes over the experts of a layer: each is then a parameter of its own. */
+  readonly experts: boolean;
   /** The multiplier of the learning rate from `groups`; 1 if no group sets it. */
   readonly lr: number;
   /**
@@ -149,6 +163,11 @@ export interface Optimizer {
   readonly corrected?: readonly string[];
   /** Names of its moments. If given, moments of other optimisers in a checkpoint are not loaded. */
   readonly moments?: readonly string[];
+  /**
+   * The moments that a parameter has, by name, with their shape, that of the parameter. Default: all of `moments`. With
+   * it, the gradient of frozen parts of a parameter is 0 in `update`.
+   */
+  momentShapes?(parameter: MomentOwner): Readonly<Record<string, readonly number[]>>;
   /** The learning rate of step 0, 1, ..., for logs. */
   rate?(step: number): number;
   update(call: UpdateCall): Updated;

@@ -198,22 +198,26 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     if (!keepsSum(sumState, value)) builder.update(target, exceptFrozen(name, target, value), flag);
   for (const { parameterName, parameter, gradient, sumState } of work) {
     if (keepsSum(sumState, gradient)) continue;
-    const shape = parameter.shape.map(boundOf);
-    const moments = new Map<string, Tensor>();
-    const moment = (name: string): Tensor => {
-      const made = moments.get(name) ?? builder.newState(momentName(name, parameterName), { ...parameter.type, shape });
-      moments.set(name, made);
-      return made;
-    };
     const aged = options.aged?.get(parameterName),
       said = options.settled?.get(parameterName);
     const { role = 'weight', lr = 1, decay } = said ?? {};
+    const own = parameter.shape.map(boundOf),
+      experts = parameter.type.axes?.[0] === 'expert',
+      shapes = optimizer.momentShapes?.({ shape: own, role, experts });
+    const moments = new Map<string, Tensor>();
+    const moment = (name: string): Tensor => {
+      const type = { ...parameter.type, shape: shapes?.[name] ?? own },
+        made = moments.get(name) ?? builder.newState(momentName(name, parameterName), type);
+      moments.set(name, made);
+      return made;
+    };
     const scalar = (name: string): Tensor =>
       aged && optimizer.corrected?.includes(name)
         ? scalarOf(agedName(name, parameterName), parameter.dtype, aged)
         : scalarOf(name, parameter.dtype);
-    const taken = scale ? mul(gradient, cast(scale, gradient.dtype)) : gradient;
-    const next = optimizer.update({ parameter, gradient: taken, role, lr, decay, moment, scalar });
+    const seen = shapes ? exceptFrozen(parameterName, literal(gradient, 0), gradient) : gradient,
+      taken = scale ? mul(seen, cast(scale, gradient.dtype)) : seen;
+    const next = optimizer.update({ parameter, gradient: taken, role, experts, lr, decay, moment, scalar });
     builder.update(parameter, exceptFrozen(parameterName, parameter, next.parameter), flag);
     for (const [name, value] of Object.entries(next.moments))
       builder.update(moment(name), exceptFrozen(parameterName, moment(name), value), flag);

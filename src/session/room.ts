@@ -1,6 +1,7 @@
 // Checks, before anything is traced, whether a model's states alone fit into memory. In: parameters, how they are
 // trained, the memory limit; out: nothing, or a MemoryError.
 import { bytesPer, type DType } from '../base/dtype.ts';
+import { momentShapesOf } from '../optim/moments.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { showBytes } from '../plan/print.ts';
 import { isOfExperts, type Parameter } from '../trace/parameter.ts';
@@ -51,7 +52,7 @@ export function checkRoom(
   const values = sum(parameters.keys(), bytes),
     { optimizer, trained = [], sums = false, batch = 0 } = training ?? {};
   // Sums of gradients have the dtype of the parameter, also where the parameter is stored in 16 bits.
-  const moments = (optimizer?.moments?.length ?? 0) * sum(trained, bytes),
+  const moments = sum(trained, (name, p) => bytes(name, p) * Object.keys(momentShapesOf(optimizer, p)).length),
     beside = moments + (sums ? sum(trained, (_, p) => own(p) * bytesPer(p.dtype)) : 0);
   const need = values + beside + batch;
   if (need <= available) return;

@@ -7,6 +7,7 @@ import { PARTS } from '../base/parts.ts';
 import { Ages, partsOf, type Frozen, type Missed } from '../optim/ages.ts';
 import { hasSettings, settingsOf, type ParameterSettings } from '../optim/groups.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
+import { momentShapesOf } from '../optim/moments.ts';
 import { agedName, float64Scalar, momentName, type UpdateOptions } from '../optim/updates.ts';
 import type { Knobs, Move } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
@@ -149,14 +150,15 @@ export class Updating {
    */
   restore(from: number, to: number, moments: Moments, saved?: UpdatingState): void {
     if (saved) this.#parts = saved.parts ?? 1;
-    const kinds = this.#optimizer?.moments ?? [];
-    if (!this.#optimizer?.corrected || kinds.length === 0) return;
+    const optimizer = this.#optimizer;
+    if (!optimizer?.corrected || !optimizer.moments?.length) return;
     this.#ages.restore(
       this.#trained.keys(),
       from,
       to,
       (name) => {
-        const found = kinds.map((kind) => moments(momentName(kind, name)));
+        const kinds = Object.keys(momentShapesOf(optimizer, this.#trained.get(name) as Parameter)),
+          found = kinds.map((kind) => moments(momentName(kind, name)));
         return found.includes('none') ? 'none' : found.includes('kept') ? 'kept' : 'given';
       },
       saved?.missed,

@@ -12,6 +12,7 @@ import { adam, adamW } from '../optim/adam.ts';
 import { lion } from '../optim/lion.ts';
 import type { Optimizer, Schedule } from '../optim/optimizer.ts';
 import { warmupCosine } from '../optim/schedule.ts';
+import { muon } from '../optim/muon.ts';
 import { sgd } from '../optim/sgd.ts';
 import type { Model } from '../session/step.ts';
 import type { Logger } from './logger.ts';
@@ -134,6 +135,8 @@ function buildOptimizer({ optimizer, steps }: Config): Optimizer {
       return adam({ ...defined(rest), lr });
     case 'lion':
       return lion({ ...defined(rest), lr });
+    case 'muon':
+      return muon({ ...defined({ ...rest, momentum, nesterov }), lr });
     case 'sgd':
       return sgd({ ...defined({ ...rest, momentum, nesterov }), lr });
   }

@@ -73,7 +73,7 @@ const groupSchema = z.strictObject({
 });
 
 const optimizerSchema = z.strictObject({
-  name: z.enum(['adamW', 'adam', 'sgd', 'lion']).default('adamW'),
+  name: z.enum(['adamW', 'adam', 'sgd', 'lion', 'muon']).default('adamW'),
   lr: positive.default(3e-3),
   /** Steps in which the learning rate rises linearly; default a twentieth of the run. */
   warmup: z.int().min(0).optional(),
@@ -267,13 +267,14 @@ export const FLOOR = 0.05;
 const ONLY = {
   betas: ['adamW', 'adam', 'lion'],
   eps: ['adamW', 'adam'],
-  weightDecay: ['adamW', 'sgd', 'lion'],
-  momentum: ['sgd'],
-  nesterov: ['sgd'],
+  weightDecay: ['adamW', 'sgd', 'lion', 'muon'],
+  momentum: ['sgd', 'muon'],
+  nesterov: ['sgd', 'muon'],
 } as const;
 
 function checkOptimizer({ optimizer, steps }: Config, place: string): void {
-  const { name, schedule, floor, warmup = 0, momentum = 0, nesterov = false } = optimizer;
+  const { name, schedule, floor, warmup = 0, nesterov = false } = optimizer,
+    { momentum = name === 'muon' ? 0.95 : 0 } = optimizer;
   const refuse = (what: string, hint: string): never => {
     throw new ConfigError(`${place}optimizer.${what}`, hint);
   };

@@ -20,6 +20,10 @@ interface Kind {
 const KINDS: Readonly<Record<string, Kind>> = {
   adamW: { make: (clip) => optim.adamW({ lr: 1e-2, ...(clip !== undefined && { clip }) }), moments: ['m', 'v'] },
   lion: { make: (clip) => optim.lion({ lr: 1e-3, ...(clip !== undefined && { clip }) }), moments: ['m'] },
+  muon: {
+    make: (clip) => optim.muon({ lr: 5e-3, adamW: { lr: 1e-2 }, ...(clip !== undefined && { clip }) }),
+    moments: ['momentum'],
+  },
 };
 
 async function steps(session: Session, from: number, to: number): Promise<number[]> {

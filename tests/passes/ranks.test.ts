@@ -21,7 +21,11 @@ const draws = fc.record({
   seed: fc.nat(1000),
   accumulate: fc.constantFrom(1, 1, 2),
   precision: fc.constantFrom('float32' as const, 'float32' as const, 'bfloat16' as const, 'bfloat16-weights' as const),
-  optimizer: fc.constantFrom(optim.adamW({ lr: 0.01, clip: 1 }), optim.lion({ lr: 0.01, clip: 1 })),
+  optimizer: fc.constantFrom(
+    optim.adamW({ lr: 0.01, clip: 1 }),
+    optim.lion({ lr: 0.01, clip: 1 }),
+    optim.muon({ lr: 0.01, clip: 1 }),
+  ),
   dropout: fc.constantFrom(0, 0.1),
   experts: fc.constantFrom(8, 8, 16, 6), // 6 experts are not divided by 4 and 8 ranks: the bank stays whole
   moe: fc.record({

@@ -14,6 +14,7 @@ import type { MoEOptions } from '../../src/nn/moe/options.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { lion } from '../../src/optim/lion.ts';
+import { muon } from '../../src/optim/muon.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { compile } from '../../src/session/node.ts';
 import { generate } from '../../src/session/generate.ts';
@@ -72,6 +73,7 @@ export const CASES: readonly Case[] = [
   { name: 'spill', model: lm({ experts: 8, capacity: 0.8, overflow: 'spill' }), batch: tokens },
   { name: 'classifier', model: () => new Classifier(), batch: rows },
   { name: 'lion', model: lm({ experts: 4 }), batch: tokens, options: { optimizer: lion({ lr: 1e-3 }) } },
+  { name: 'muon', model: lm({ experts: 4 }), batch: tokens, options: { optimizer: muon({ lr: 1e-3 }) } },
   {
     name: 'micro-batches',
     model: lm({ experts: 4, capacity: 1 }),

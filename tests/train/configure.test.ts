@@ -167,6 +167,8 @@ test('settings that an optimiser does not have, or that have no effect, are refu
   await writeFile(file, JSON.stringify({ steps: 10, optimizer: { name: 'lion', betas: [0.8, 0.9] } }));
   const { name, settings } = (await configure(file, {})).experiment.optimizer;
   assert.deepEqual([name, settings], ['lion', { beta1: 0.8, beta2: 0.9, weightDecay: 0 }]);
+  await writeFile(file, JSON.stringify({ steps: 10, optimizer: { name: 'muon', nesterov: true } }));
+  assert.equal((await configure(file, {})).experiment.optimizer.name, 'muon');
   await writeFile(file, JSON.stringify({ steps: 10, optimizer: { groups } }));
   assert.deepEqual((await configure(file, {})).experiment.optimizer.groups, groups);
 });
