@@ -111,6 +111,13 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
     takes({ kind: 'normal' as const, std: 1 }, (o) => new core.Parameter([2], o)),
     takes({ kind: 'uniform' as const, bound: 1 }, (o) => new core.Parameter([2], o)),
   ],
+  evaluateTask: [
+    takes({ encode: () => [], progress: () => undefined, stops: () => false }, (o) =>
+      core.evaluateTask(null as never, [], o).catch((error: unknown) => {
+        if (!(error instanceof TypeError)) throw error; // there is no session: the options were right
+      }),
+    ),
+  ],
   initFrom: [
     takes({ rename: { 'a.*': 'b.*' }, skip: ['b.*'], where: 'there' }, (o) =>
       core.initFrom(null as never, new Map(), o).catch((error: unknown) => {
@@ -427,7 +434,9 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
 };
 
 const NONE: Readonly<Record<string, string>> = {
-  '': 'RanksError openRanks NonFiniteError Session ShapeError UserError call convert grad hostTensor traceOf use',
+  '':
+    'RanksError openRanks NonFiniteError Session ShapeError UserError call compareTasks convert grad hostTensor ' +
+    'logLikelihoods readTask traceOf use',
   nn:
     'Dropout Flatten GlobalAvgPool2d Sequential activeSlots aggregate aggregateSpec balanceLoss eligible ' +
     'gshardLoss setDtype squaredVariation topK zLoss',
