@@ -6,4 +6,4 @@
  */
 export const CORE_KB = 168,
   LATER_KB = 29,
-  WORKER_KB = 194;
+  WORKER_KB = 195;
