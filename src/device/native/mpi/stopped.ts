@@ -1,11 +1,13 @@
 // Notices that another rank of this host was stopped while this one waits for it, before MPI has started. Later the
 // library does this itself (start.h, exchange.h).
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RanksError } from '../../ranks.ts';
 import type { Launched } from './launcher.ts';
 
-const LOOK_MS = 250;
+const LOOK_MS = 250,
+  LAST_WORDS_MS = 100, // a launcher has read what this process has written
+  LAUNCHER_MS = 2000; // a launcher has ended the other ranks
 
 /** Another rank was stopped; that one cannot say so itself. */
 export class StoppedRank extends RanksError {
@@ -31,7 +33,8 @@ function stoppedRank(variable: string): { readonly pid: number; readonly rank: n
 }
 
 /**
- * When another rank of this host has been stopped for `silence` seconds, ends its process and rejects with StoppedRank.
+ * When another rank of this host has been stopped for `silence` seconds, says so and ends its process: the launcher
+ * then ends the others. Rejects with StoppedRank if it does not.
  * Resolves when `signal` is aborted.
  */
 export async function watchStopped(
@@ -47,8 +50,12 @@ export async function watchStopped(
     const stopped = stoppedRank(variable);
     seen = stopped === null ? 0 : seen + LOOK_MS;
     if (stopped === null || seen < enough) continue;
-    // MPICH's launcher would wait for it.
+    const line = `rank ${rank}: rank ${stopped.rank} was stopped before all ranks had started`;
+    // MPICH's launcher would wait for the stopped process. When that ends, launchers end this one at once.
+    writeSync(2, `${line}\n`);
+    await sleep(LAST_WORDS_MS);
     process.kill(stopped.pid, 'SIGKILL');
-    throw new StoppedRank(`rank ${rank}: rank ${stopped.rank} was stopped before all ranks had started`);
+    await sleep(LAUNCHER_MS);
+    throw new StoppedRank(line);
   }
 }
