@@ -43,7 +43,10 @@ export interface Op<A extends Attrs = Attrs> {
   readonly activations?: { readonly inputs: readonly number[]; readonly outputs: readonly number[] };
   /** Its result is made for gradients alone: it is rounded as its first input is. */
   readonly savedForGradients?: true;
-  /** The elements of its results are elements of its first input, or of all its inputs, or zeros. */
+  /**
+   * The elements of its results are elements of its first input, or of all its inputs, or zeros. An op with 'first' takes
+   * 16-bit floats there (`takes`): passes/narrow-moves.ts gives it these.
+   */
   readonly moves?: 'first' | 'all';
   /**
    * The input in whose memory the first result is written, if that input is given: the op must be its only reader. The

@@ -179,8 +179,8 @@ abstract class Recurrent<State> {
  * tanh(c'). Parameters of layer k: `cells.k.input` [inputs, 4 hidden], `cells.k.recurrent` [hidden, 4 hidden] and
  * `cells.k.bias` [4 hidden], gates in this order. Weights start uniform within 1 / sqrt(hidden), biases at 0. Steps are
  * unrolled in the graph, so the time to compile and memory grow with their number: LSTM(32, 64) in batches of 16 took
- * 17 s to its first step with 32 steps and no cached kernels (native, two busy cores), and 1.5 MB beside the parameters;
- * with 64 steps it took twice the memory. With cached kernels the first step took 0.8 s.
+ * 17 s to its first step with 32 steps and no cached kernels (native, two busy cores), and 1.5 MB beside the
+ * parameters; with 64 steps it took twice the memory. With cached kernels the first step took 0.8 s.
  */
 export class LSTM extends Recurrent<LstmState> {
   constructor(inputs: number, hidden: number, options: RecurrentOptions = {}) {

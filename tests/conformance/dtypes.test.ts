@@ -136,6 +136,14 @@ test('only ops that move values accept bfloat16 and float16', () => {
   }
 });
 
+test('ops that move elements of their first input accept it as bfloat16 and float16', () => {
+  const moving = [...ops.values()].filter((op) => op.moves === 'first');
+  assert.deepEqual(
+    moving.filter((op) => op.takes?.[0] !== 'stored').map((op) => op.name),
+    [],
+  );
+});
+
 const opened = new Map<string, Device>();
 after(async () => {
   for (const d of opened.values()) await d.close();

@@ -19,6 +19,7 @@ export const splitRowsOp: Op<SplitRowsAttrs> = {
   // x [2 E segments] -> its first E segments, its last E segments; inputs: x, offsets of the first, offsets of the last
   // (from 0), like with as many rows as these.
   name: 'splitRows',
+  takes: ['stored'],
   moves: 'first',
   unread: [2, 3],
   infer([x, inside, outside, like], _, ids): TensorType[] {

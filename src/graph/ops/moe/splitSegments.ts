@@ -19,6 +19,7 @@ export type SplitSegmentsAttrs = { readonly bounds: readonly number[] };
 export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
   // Output e is the rows of segment e of x; inputs: x, offsets, a count for each segment.
   name: 'splitSegments',
+  takes: ['stored'],
   moves: 'first',
   attrsOnlySizeDims: true,
   infer([x, offsets, ...counts], { bounds }, ids): TensorType[] {
