@@ -44,8 +44,8 @@ export interface Op<A extends Attrs = Attrs> {
   /** Its result is made for gradients alone: it is rounded as its first input is. */
   readonly savedForGradients?: true;
   /**
-   * The elements of its results are elements of its first input, or of all its inputs, or zeros. An op with 'first' takes
-   * 16-bit floats there (`takes`): passes/narrow-moves.ts gives it these.
+   * The elements of its results are elements of its first input, or of all its inputs, or zeros. An op with 'first'
+   * takes 16-bit floats there (`takes`): passes/narrow-moves.ts gives it these.
    */
   readonly moves?: 'first' | 'all';
   /**
