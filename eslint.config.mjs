@@ -27,7 +27,7 @@ export default tseslint.config(
   },
   // `test(...)` of node:test returns a promise that nobody needs to await.
   {
-    files: ['tests/**'],
+    files: ['tests/**', 'examples/**/*.test.ts'],
     rules: {
       '@typescript-eslint/no-floating-promises': [
         'error',

@@ -25,6 +25,12 @@ const COMMANDS: readonly Row[] = [
     load: async () => (await import('./start.ts')).defineStart,
   },
   {
+    name: 'new',
+    usage: '[options] <folder>',
+    summary: 'make a small project that runs at once',
+    load: async () => (await import('./new.ts')).defineNew,
+  },
+  {
     name: 'train',
     usage: '[options] [config]',
     summary: 'train a model',

@@ -1,6 +1,6 @@
 // Configuration files: JSON, or TypeScript/JavaScript whose default export is an object of settings. Such a file may
-// also build a model, a loss, an optimiser, a dataset, metrics or loggers. In: a path; out: the settings, not checked
-// yet, and the parts that the file built.
+// also build a model, a loss, an optimiser, a dataset, metrics, loggers or rules. In: a path; out: the settings, not
+// checked yet, and the parts that the file built.
 import { shellWord } from '../base/words.ts';
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
@@ -137,11 +137,12 @@ const BUILT: Readonly<Record<keyof Parts, (value: unknown) => boolean>> = {
   optimizer: (v) => typeof v === 'function' || has(v, 'update'),
   metrics: () => true,
   loggers: (v) => Array.isArray(v),
+  rules: (v) => Array.isArray(v),
 };
 
-/** Checks the types of `metrics` and `loggers`, which can only be built by a file. */
+/** Checks the types of `metrics`, `loggers` and `rules`, which can only be built by a file. */
 function checkParts(value: Record<string, unknown>, file: string): void {
-  const { metrics, loggers } = value;
+  const { metrics } = value;
   if (metrics !== undefined && (typeof metrics !== 'object' || metrics === null || Array.isArray(metrics)))
     throw new ConfigError(
       `${file}: metrics must be an object of metrics by name`,
@@ -154,11 +155,28 @@ function checkParts(value: Record<string, unknown>, file: string): void {
         "a function of output and batch, or one of dynamoe's `metrics`",
       );
   }
-  if (loggers === undefined) return;
-  if (!Array.isArray(loggers)) throw new ConfigError(`${file}: loggers must be a list`, 'loggers: [tensorBoard()]');
-  const bad = loggers.findIndex((logger) => !has(logger, 'log'));
-  if (bad >= 0)
-    throw new ConfigError(`${file}: loggers.${bad} has no function log(event)`, 'an object with log(event)');
+  checkList('loggers', value, file, ['log(event)'], 'loggers: [tensorBoard()]');
+  checkList('rules', value, file, ['trigger(run)', 'alter(model, run)'], 'rules: [{ name, trigger, alter }]');
+}
+
+/** Checks that value[key], if it is there, is a list of objects with these functions. example: a right one. */
+function checkList(
+  key: 'loggers' | 'rules',
+  { [key]: list }: Record<string, unknown>,
+  file: string,
+  functions: readonly string[],
+  example: string,
+): void {
+  if (list === undefined) return;
+  if (!Array.isArray(list)) throw new ConfigError(`${file}: ${key} must be a list`, example);
+  for (const [i, item] of list.entries()) {
+    const lacking = functions.find((text) => !has(item, text.slice(0, text.indexOf('('))));
+    if (lacking !== undefined)
+      throw new ConfigError(
+        `${file}: ${key}.${i} has no function ${lacking}`,
+        `an object with ${functions.join(' and ')}`,
+      );
+  }
 }
 
 function split(value: Record<string, unknown>, file: string): { data: Record<string, unknown>; parts: Parts } {

@@ -14,6 +14,7 @@ import type { Optimizer, Schedule } from '../optim/optimizer.ts';
 import { warmupCosine } from '../optim/schedule.ts';
 import { muon } from '../optim/muon.ts';
 import { sgd } from '../optim/sgd.ts';
+import type { Rule } from '../recompile/rule.ts';
 import type { Model } from '../session/step.ts';
 import type { Logger } from './logger.ts';
 import type { Metric } from './metrics.ts';
@@ -35,6 +36,8 @@ export interface Parts {
   readonly optimizer?: Optimizer | ((run: { readonly steps: number }) => Optimizer);
   readonly metrics?: Readonly<Record<string, Metric>>;
   readonly loggers?: readonly Logger[];
+  /** Rules of its own, which recompile the run after the policies that `recompile` names; none if that is 'off'. */
+  readonly rules?: readonly Rule[];
 }
 
 export interface Experiment {
@@ -45,6 +48,7 @@ export interface Experiment {
   readonly metrics: Readonly<Record<string, Metric>>;
   /** The config file's own. */
   readonly loggers: readonly Logger[];
+  readonly rules: readonly Rule[];
   /** Bytes a window of text predicts; 0 for other data. */
   readonly context: number;
   /** The data that the run trains on; throws ConfigError if the config names none. */
@@ -62,6 +66,7 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
     optimizer: ownOptimizer(config, parts) ?? buildOptimizer(config),
     metrics: parts.metrics ?? {},
     loggers: parts.loggers ?? [],
+    rules: config.recompile === 'off' ? [] : (parts.rules ?? []),
     data(say, given) {
       const paths = given ?? config.data;
       if (given && parts.data && typeof parts.data !== 'function')

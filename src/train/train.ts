@@ -91,6 +91,7 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   });
   try {
     for (const rule of policiesFor(experiment.model, experiment.config.recompile)) session.recompile(rule);
+    for (const rule of experiment.rules) session.recompile(rule);
     await initialise(session, options, together);
     options.busy?.('compiling');
     const { size: tensors } = session.named.parameters;

@@ -51,7 +51,9 @@ test("the list of commands shows the arguments that each command's file declares
   assert.ok(commands.length > 7);
   for (const { name, usage } of commands.map((c) => ({ name: c.name(), usage: c.usage() }))) {
     const loaded = (await programFor([name])).commands.find((c) => c.name() === name);
-    assert.ok(loaded && loaded.options.length + loaded.commands.length > 0, `${name} is loaded`);
+    assert.ok(loaded, name);
+    const declared = [...loaded.options, ...loaded.commands, ...loaded.registeredArguments];
+    assert.ok(declared.length > 0, `${name} is loaded`);
     assert.equal(usage, loaded.usage('').usage(), name); // '': as its arguments, flags and subcommands say
   }
 });

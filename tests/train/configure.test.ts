@@ -1,7 +1,7 @@
 // Tests settings: defaults, flags that replace those of files, parts that a config file in TypeScript builds, and what
 // a resumed run keeps.
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { rename, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -171,4 +171,24 @@ test('settings that an optimiser does not have, or that have no effect, are refu
   assert.equal((await configure(file, {})).experiment.optimizer.name, 'muon');
   await writeFile(file, JSON.stringify({ steps: 10, optimizer: { groups } }));
   assert.deepEqual((await configure(file, {})).experiment.optimizer.groups, groups);
+});
+
+test('a .ts config may bring rules, unless recompile is off; what is no rule is refused by its place', async (t) => {
+  const file = join(await temporaryFolder(t), 'c.mjs'),
+    rulesOf = async (rules: string, more = ''): Promise<string[]> => {
+      await writeFile(file, `export default { steps: 10, rules: ${rules}, ${more} };`);
+      const copy = file.replace(/c\.mjs$/, `${String(copies++)}.mjs`);
+      await rename(file, copy); // Node imports a path once.
+      return (await configure(copy, {})).experiment.rules.map(({ name }) => name);
+    };
+  let copies = 0;
+  const rule = "{ name: 'mine', trigger: () => false, alter() {} }";
+  assert.deepEqual(await rulesOf(`[${rule}]`), ['mine']);
+  assert.deepEqual(await rulesOf(`[${rule}]`, "recompile: 'off'"), []);
+  for (const [rules, message] of [
+    [rule, /rules must be a list/],
+    [`[${rule}, { name: 'late', alter() {} }]`, /rules\.1 has no function trigger\(run\)/],
+    ["['adaptCapacity']", /rules\.0 has no function trigger\(run\)[^]*trigger\(run\) and alter\(model, run\)/],
+  ] as const)
+    await assert.rejects(rulesOf(rules), (e) => e instanceof ConfigError && message.test(e.message), rules);
 });
