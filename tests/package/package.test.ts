@@ -127,6 +127,23 @@ for (const { name, path } of nodes) {
     const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string };
     assert.equal(stdout, `${version}\n`);
   });
+
+  test(`${name}: a project of \`dynamoe new\` trains and tests its rule`, { skip: skipHere }, async () => {
+    const own = `numbers-${name.replace(' ', '-')}`,
+      bin = join(project, 'node_modules/dynamoe/bin/dynamoe.mjs'),
+      { NODE_TEST_CONTEXT: _, ...plain } = env,
+      inProject = async (cwd: string, ...args: readonly string[]): Promise<string> =>
+        (await run(path ?? '', args, { cwd, env: plain, timeout: MINUTES })).stdout;
+    await inProject(project, bin, 'new', own);
+    const made = join(project, own),
+      { scripts } = JSON.parse(await readFile(join(made, 'package.json'), 'utf8')) as {
+        scripts: Record<string, string>;
+      };
+    assert.deepEqual(scripts, { start: 'dynamoe train config.ts', test: 'node rule.test.ts', page: 'node page.ts' });
+    // The project finds the package in the folder above.
+    assert.match(await inProject(made, bin, 'train', 'config.ts', '--steps', '20'), /checkpoint runs/);
+    assert.match(await inProject(made, 'rule.test.ts'), /pass 2\n/);
+  });
 }
 
 for (const { name, path } of nodes) {
