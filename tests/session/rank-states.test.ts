@@ -81,6 +81,7 @@ for (const [what, options, message] of [
   ['3 ranks', { ranks: fake(3) }, /3 ranks cannot train one model/],
   ['a device of one process', { ranks: fake(2), device: 'wasm' }, /device wasm runs in one process only/],
   ['the reference', { ranks: fake(2), device: 'reference' }, /device reference runs in one process only/],
+  ['a GPU', { ranks: fake(2), device: 'cuda' }, /device cuda runs in one process only/],
   ['a placement that lacks experts', { ranks: fake(2), placement: { 4: [0, 1, 1, 2] } }, /each from 0 to 3 once/],
 ] as const)
   test(`${what}: refused by name`, async () => {
