@@ -18,6 +18,7 @@ export { grad } from './grad/grad.ts';
 export { call, traceOf, use, type Trace } from './trace/trace.ts';
 export { Session } from './session/session.ts';
 export { NonFiniteError, type CompileOptions, type Model, type StepResult } from './session/step.ts';
+export { averagesOf } from './session/averages.ts';
 export type { DeviceName } from './session/platform.ts';
 export type { GenerateOptions, LogprobOptions, TokenLogprob } from './session/generate.ts';
 export type { TrainConfig } from './train/config-file.ts';

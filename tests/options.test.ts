@@ -344,6 +344,7 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
   'optim.adamW': [
     takes({ lr: 1, betas: [0.5, 0.5] as const, eps: 1e-3, weightDecay: 0.1, eager: true }, (o) => optim.adamW(o)),
   ],
+  'optim.ema': [takes({ decay: 0.9 }, (o) => optim.ema(optim.sgd({ lr: 1 }), o))],
   'optim.lion': [takes({ lr: 1, betas: [0.5, 0.5] as const, weightDecay: 0.1, clip: 1 }, (o) => optim.lion(o))],
   'optim.muon': [
     takes({ lr: 1, momentum: 0.5, nesterov: true, iterations: 3, weightDecay: 0.1, clip: 1 }, (o) => optim.muon(o)),
@@ -435,8 +436,8 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
 
 const NONE: Readonly<Record<string, string>> = {
   '':
-    'RanksError openRanks NonFiniteError Session ShapeError UserError call compareTasks convert grad hostTensor ' +
-    'logLikelihoods readTask traceOf use',
+    'RanksError openRanks NonFiniteError Session ShapeError UserError averagesOf call compareTasks convert grad ' +
+    'hostTensor logLikelihoods readTask traceOf use',
   nn:
     'Dropout Flatten GlobalAvgPool2d Sequential activeSlots aggregate aggregateSpec balanceLoss eligible ' +
     'gshardLoss setDtype squaredVariation topK zLoss',

@@ -24,6 +24,10 @@ const KINDS: Readonly<Record<string, Kind>> = {
     make: (clip) => optim.muon({ lr: 5e-3, adamW: { lr: 1e-2 }, ...(clip !== undefined && { clip }) }),
     moments: ['momentum'],
   },
+  'ema of adamW': {
+    make: (clip) => optim.ema(optim.adamW({ lr: 1e-2, ...(clip !== undefined && { clip }) }), { decay: 0.9 }),
+    moments: ['m', 'v', 'average'],
+  },
 };
 
 async function steps(session: Session, from: number, to: number): Promise<number[]> {

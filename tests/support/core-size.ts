@@ -4,6 +4,6 @@
  * checkpoints or generation; of the playground's worker, which has all this, policies and its drawing. The goal for the
  * core: 140.
  */
-export const CORE_KB = 168,
+export const CORE_KB = 169,
   LATER_KB = 29,
   WORKER_KB = 195;
