@@ -16,6 +16,9 @@ import { RMSNorm } from '../../src/nn/norm.ts';
 import { SmallCNN } from '../../src/nn/smallCnn.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adam, adamW } from '../../src/optim/adam.ts';
+import { ema } from '../../src/optim/ema.ts';
+import { lion } from '../../src/optim/lion.ts';
+import { muon } from '../../src/optim/muon.ts';
 import type { Optimizer } from '../../src/optim/optimizer.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import type { Precision } from '../../src/session/platform.ts';
@@ -55,7 +58,8 @@ export interface RandomModel {
   readonly recompute: boolean;
   readonly moe: Layer | null;
   readonly loss: 'crossEntropy' | 'smoothed' | 'ignoring' | 'meanSquaredError' | 'huber';
-  readonly optimizer: 'sgd' | 'momentum' | 'nesterov' | 'adam' | 'adamW' | 'eager' | 'clipped';
+  readonly optimizer:
+    'sgd' | 'momentum' | 'nesterov' | 'adam' | 'adamW' | 'eager' | 'clipped' | 'lion' | 'muon' | 'ema';
   readonly accumulate: number;
   readonly split: number;
   /** Absent in cases from before there was a choice. */
@@ -113,7 +117,7 @@ export const randomModel: fc.Arbitrary<RandomModel> = fc.record({
   recompute: fc.boolean(),
   moe: fc.option(layer, { nil: null, freq: 9 }),
   loss: fc.constantFrom('crossEntropy', 'smoothed', 'ignoring', 'meanSquaredError', 'huber'),
-  optimizer: fc.constantFrom('sgd', 'momentum', 'nesterov', 'adam', 'adamW', 'eager', 'clipped'),
+  optimizer: fc.constantFrom('sgd', 'momentum', 'nesterov', 'adam', 'adamW', 'eager', 'clipped', 'lion', 'muon', 'ema'),
   accumulate: fc.constantFrom(1, 1, 2),
   split: fc.constantFrom(1, 1, 2, 3),
   precision: fc.constantFrom<Precision[]>('float32', 'float32', 'bfloat16', 'bfloat16-weights'),
@@ -273,6 +277,12 @@ export function optimizerFor({ optimizer }: RandomModel): Optimizer {
       return sgd({ lr: 0.1, eager: true });
     case 'clipped':
       return adamW({ lr: 0.01, clip: 0.5 });
+    case 'lion':
+      return lion({ lr: 0.002, weightDecay: 0.1 });
+    case 'muon':
+      return muon({ lr: 0.01, clip: 0.5 });
+    case 'ema':
+      return ema(adamW({ lr: 0.01 }), { decay: 0.5 });
   }
 }
 
