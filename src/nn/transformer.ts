@@ -2,10 +2,12 @@
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
-import { aFlag, aNumber, anything, aSize, needed } from '../base/kinds.ts';
+import { aFlag, aNumber, anything, aSize, aWhole, needed } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/elementwise/add.ts';
+import { equal } from '../graph/ops/elementwise/equal.ts';
 import { gelu } from '../graph/ops/elementwise/gelu.ts';
+import { logicalNot } from '../graph/ops/elementwise/logicalNot.ts';
 import { matmul } from '../graph/ops/matmul/matmul.ts';
 import type { KnobRules } from '../trace/knobs.ts';
 import { call, traceOf, use } from '../trace/trace.ts';
@@ -39,6 +41,13 @@ export interface TransformerOptions extends BlockOptions {
   readonly vocab: number;
   /** The output projection is the embedding's table. */
   readonly tied?: boolean;
+  /**
+   * The id of tokens that are padding: mixtures of experts leave them out. They count in no load, no loss of the
+   * layers and no capacity, and the layers give zeros for them. Default: none. Attention does not leave them out:
+   * tokens after padding attend to it, so it must stand behind the tokens of its sequence, where causal attention
+   * keeps it from them. A loss ignores it only with `ignoreIndex`; a config sets both. Needs `moe`.
+   */
+  readonly padding?: number;
 }
 const BLOCK_KEYS: KeysOf<BlockOptions> = {
   dModel: needed(aSize),
@@ -51,7 +60,7 @@ const BLOCK_KEYS: KeysOf<BlockOptions> = {
   dropout: aNumber,
   recompute: aFlag,
 };
-const KEYS: KeysOf<TransformerOptions> = { vocab: needed(aSize), ...BLOCK_KEYS, tied: aFlag };
+const KEYS: KeysOf<TransformerOptions> = { vocab: needed(aSize), ...BLOCK_KEYS, tied: aFlag, padding: aWhole(0) };
 
 function checkBlock(where: string, { moe, ...options }: BlockOptions): void {
   if (!moe) return;
@@ -129,15 +138,19 @@ export class TransformerBlock {
     this.#recompute = recompute;
   }
 
-  /** ids int32 [batch, time]: the tokens' ids, for a HashRouter. */
-  forward(x: Tensor, cached?: Cached, ids?: Tensor): Tensor {
-    return this.#recompute ? traceOf(x).recomputed(() => this.#forward(x, cached, ids)) : this.#forward(x, cached, ids);
+  /**
+   * ids int32 [batch, time]: the tokens' ids, for a HashRouter. mask bool [batch, time]: which tokens take part in the
+   * mixture of experts.
+   */
+  forward(x: Tensor, cached?: Cached, ids?: Tensor, mask?: Tensor): Tensor {
+    const run = (): Tensor => this.#forward(x, cached, ids, mask);
+    return this.#recompute ? traceOf(x).recomputed(run) : run();
   }
 
-  #forward(x: Tensor, cached?: Cached, ids?: Tensor): Tensor {
+  #forward(x: Tensor, cached?: Cached, ids?: Tensor, mask?: Tensor): Tensor {
     const a = add(x, call(this.dropout, call(this.attention, call(this.norm1, x), cached)));
     const h = call(this.norm2, a);
-    const f = this.moe ? call(this.moe, h, ids) : this.mlp ? call(this.mlp, h) : h;
+    const f = this.moe ? call(this.moe, h, ids, mask) : this.mlp ? call(this.mlp, h) : h;
     return add(a, call(this.dropout, f));
   }
 }
@@ -156,8 +169,16 @@ export class TransformerLM {
   constructor(options: TransformerOptions) {
     checkOptions('TransformerLM', options, KEYS);
     checkBlock('TransformerLM', options);
-    const { vocab, tied = false, ...block } = options,
+    const { vocab, tied = false, padding, ...block } = options,
       { dModel, layers } = block;
+    refuseUnused('TransformerLM', options, {
+      padding: !options.moe && 'mixtures of experts leave padding out, and the feed-forward layers are dense',
+    });
+    if (padding !== undefined && padding >= vocab)
+      throw new UserError(
+        `TransformerLM: padding must be the id of a token, 0..${vocab - 1}, got ${padding}`,
+        'a token of its own for padding makes vocab larger by 1',
+      );
     const experts = typeof options.moe?.experts === 'number' ? options.moe.experts : 1;
     if (layers > MOST_LAYERS || layers * experts > MOST_EXPERTS) {
       throw new UserError(
@@ -182,7 +203,10 @@ export class TransformerLM {
   }
 
   forward(tokens: Tensor, cached?: Cached): Tensor {
-    const x = this.blocks.reduce((h, block) => call(block, h, cached, tokens), call(this.embedding, tokens));
+    const { padding } = this.#options,
+      mask = padding === undefined ? undefined : logicalNot(equal(tokens, padding)),
+      start = call(this.embedding, tokens),
+      x = this.blocks.reduce((h, block) => call(block, h, cached, tokens, mask), start);
     const h = call(this.norm, x);
     return this.head ? call(this.head, h) : matmul(h, use(h, this.embedding.weight), { transB: true });
   }
