@@ -62,7 +62,7 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
     config,
     model,
     context,
-    loss: parts.loss ?? losses[config.loss],
+    loss: parts.loss ?? lossOf(config),
     optimizer: ownOptimizer(config, parts) ?? buildOptimizer(config),
     metrics: parts.metrics ?? {},
     loggers: parts.loggers ?? [],
@@ -118,8 +118,17 @@ function buildModel(config: ModelConfig | null): TransformerLM {
       'this run has a model of its own, and no config file to build it from',
       '--config FILE names the file',
     );
-  const { moe, ...rest } = config;
-  return new TransformerLM({ ...rest, ...(moe && { moe }) });
+  const { moe, padding, ...rest } = config;
+  // Dense layers compute each token alone, so padding concerns only the loss.
+  return new TransformerLM({ ...rest, ...(moe && { moe, ...defined({ padding }) }) });
+}
+
+/** The loss of a config. It ignores targets that are padding of the config's model. */
+function lossOf({ loss, model }: Config): losses.Loss {
+  const ignoreIndex = model?.padding;
+  return ignoreIndex === undefined
+    ? losses[loss]
+    : (logits, targets) => losses.crossEntropy(logits, targets, { ignoreIndex });
 }
 
 function contextOf(model: Model | undefined): number {

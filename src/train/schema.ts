@@ -59,6 +59,8 @@ const modelSchema = z.strictObject({
   dropout: z.number().min(0).lt(1).optional(),
   recompute: z.boolean().optional(),
   tied: z.boolean().optional(),
+  /** The id of tokens that are padding: mixtures of experts leave them out, and the loss ignores targets of this id. */
+  padding: z.int().min(0).optional(),
 });
 
 const role = z.enum(ROLES);
@@ -255,6 +257,16 @@ function check(config: Config, place: string): Config {
       'one factor for all, or one for each',
     );
   }
+  if (model.padding !== undefined && model.padding >= model.vocab)
+    throw new ConfigError(
+      `${place}padding ${model.padding} is no token of the model, which are 0..${model.vocab - 1}`,
+      'a token of its own for padding makes vocab larger by 1',
+    );
+  if (model.padding !== undefined && config.loss !== 'crossEntropy')
+    throw new ConfigError(
+      `${place}the loss ${config.loss} cannot ignore targets that are padding (model.padding)`,
+      'crossEntropy can; leave padding out, or let a config file in TypeScript bring model and loss',
+    );
   if (model.vocab < 256)
     throw new ConfigError(`${place}vocab ${model.vocab} is too small: text is bytes, 256 symbols`, 'leave it out');
   return config;

@@ -397,7 +397,7 @@ const OPTIONS: Readonly<Record<string, object>> = {
   MaxPool2d: { stride: [2, 2], padding: [1, 1] },
   SmallCNN: { image: [8, 8, 1], outputs: 2, widths: [2] },
   TransformerBlock: { ...BLOCK, vocab: undefined },
-  TransformerLM: BLOCK,
+  TransformerLM: { ...BLOCK, padding: 3 },
 };
 
 test('every class of nn has an example in this file', () => {
