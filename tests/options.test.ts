@@ -278,14 +278,9 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
       (moe) => new nn.TransformerLM({ vocab: 3, dModel: 4, layers: 1, heads: 1, context: 2, moe }),
       null,
     ),
-    maker(nn.TransformerLM, {
-      vocab: 3,
-      dModel: 4,
-      layers: 1,
-      heads: 1,
-      context: 2,
-      moe: { experts: 2, topK: 1, hidden: 4 },
-      padding: 2,
+    takes({ padding: 2 }, (o) => {
+      const moe = { experts: 2, topK: 1, hidden: 4 };
+      return new nn.TransformerLM({ vocab: 3, dModel: 4, layers: 1, heads: 1, context: 2, moe, ...o });
     }),
   ],
   'nn.cache': [takes({ batches: 2, use: true, gamma: 0.9 }, (o) => nn.cache({}, tensor([2, 2], 'int32'), o))],
