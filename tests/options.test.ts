@@ -278,10 +278,17 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
       (moe) => new nn.TransformerLM({ vocab: 3, dModel: 4, layers: 1, heads: 1, context: 2, moe }),
       null,
     ),
-    takes({ padding: 2 }, (o) => {
-      const moe = { experts: 2, topK: 1, hidden: 4 };
-      return new nn.TransformerLM({ vocab: 3, dModel: 4, layers: 1, heads: 1, context: 2, moe, ...o });
-    }),
+    takes(
+      { padding: 2 },
+      (o) => {
+        const moe = { experts: 2, topK: 1, hidden: 4 };
+        return new nn.TransformerLM({ vocab: 3, dModel: 4, layers: 1, heads: 1, context: 2, moe, ...o });
+      },
+      // These spread to no options.
+      null,
+      3,
+      true,
+    ),
   ],
   'nn.cache': [takes({ batches: 2, use: true, gamma: 0.9 }, (o) => nn.cache({}, tensor([2, 2], 'int32'), o))],
   'nn.compactExperts': [takes({ moe: 'moe', slots: ['on', 'off'] }, (o) => nn.compactExperts(moeTensors, o))],
