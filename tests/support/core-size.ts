@@ -6,4 +6,4 @@
  */
 export const CORE_KB = 169,
   LATER_KB = 29,
-  WORKER_KB = 195;
+  WORKER_KB = 196;
