@@ -1,6 +1,6 @@
 // dynamoe new: makes a small project with data, a config, a rule, a test and a page: a copy of examples/project.
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, realpath, rename, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,7 +20,7 @@ export function defineNew(command: Command): void {
     .action(async (folder: string) => {
       await makeProject(folder);
       const lines = [
-        `cd ${shellWord(folder)}`,
+        ...(resolve(folder) === process.cwd() ? [] : [`cd ${shellWord(folder)}`]),
         'npm install',
         'npm start        # trains for some seconds',
         'npm test         # tests the rule',
@@ -30,7 +30,10 @@ export function defineNew(command: Command): void {
     });
 }
 
-/** All files are written to a folder beside it first, so that the project is there as a whole or not at all. */
+/**
+ * All files are written to another folder first, beside the project or in its empty folder, and then renamed. So no
+ * file is half-written, and nothing is left if a file cannot be written.
+ */
 async function makeProject(folder: string): Promise<void> {
   if (folder === '') throw new ConfigError('the folder has no name', 'dynamoe new numbers');
   const path = resolve(folder);
@@ -43,12 +46,12 @@ async function makeProject(folder: string): Promise<void> {
     throw new ConfigError(`${folder} exists already and is not empty`, 'name a new folder');
   let made: string | null = null;
   try {
-    await mkdir(dirname(path), { recursive: true });
-    made = await mkdtemp(join(dirname(path), '.dynamoe-new-'));
+    if (there === null) await mkdir(dirname(path), { recursive: true });
+    made = await mkdtemp(join(there === null ? dirname(path) : path, '.dynamoe-new-'));
     const project = join(made, 'project');
-    await fill(project, path);
-    if (there !== null) await rmdir(path);
-    await rename(project, path);
+    await fill(project, join(await realpath(dirname(path)), basename(path)));
+    if (there === null) await rename(project, path);
+    else for (const name of await readdir(project)) await rename(join(project, name), join(path, name));
   } catch (error) {
     throw fault('make the project', folder, error);
   } finally {
